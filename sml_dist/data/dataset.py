@@ -1,0 +1,212 @@
+"""The prepared dataset: a folder of Parquet that is complete when, and only when, it holds `dataset.json`.
+
+    dataset.json
+    train/ valid/ test/   part-*.parquet   columns below, row groups of `row_group_rows`
+    rejects/              part-*.parquet   file, row, column, reason
+
+Columns: `dense` fixed_size_list<float32>[N] (absent if N = 0), `ids` fixed_size_list<int32>[F] over the single-valued
+fields in manifest order (absent if there are none), one list<int32> column per multi-valued field under the field's own
+name prefixed with `ids:`, `label` float32, optional `weight` float32, `group` int64, `timestamp` int64 (seconds).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from sml_dist.spec import InputError, from_dict, spec, to_dict
+
+MANIFEST = "dataset.json"
+ROW_GROUP_ROWS = 16_384
+SPLITS = ("train", "valid", "test")
+
+
+@spec
+class Field:
+    """A categorical field: ids lie in [0, rows); `multivalued` fields hold any number of ids a row."""
+
+    name: str
+    rows: int
+    multivalued: bool = False
+
+
+@spec
+class DataFile:
+    """A Parquet file of the dataset, `path` relative to its folder."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    row_groups: list[int]
+
+
+@spec
+class Split:
+    rows: int
+    positives: float
+    files: list[DataFile]
+
+
+@spec
+class Best:
+    """The best AUC and logloss (nats) that any model can reach on a split; known for synthetic data alone."""
+
+    auc: float
+    logloss: float
+
+
+@spec
+class Manifest:
+    """What `dataset.json` says. `source` is what encoding needs to score raw rows later: schema, vocabularies, statistics."""
+
+    version: Literal[1] = 1
+    name: str
+    fields: list[Field]
+    dense: list[str]
+    weight: bool = False
+    group: bool = False
+    timestamp: bool = False
+    row_group_rows: int = ROW_GROUP_ROWS
+    splits: dict[str, Split]
+    rejects: list[DataFile] = []
+    rows_read: int
+    rows_kept: int
+    rows_rejected: int
+    split_rule: str
+    source: dict[str, Any] = {}
+    best: dict[str, Best] = {}
+
+    @property
+    def single(self) -> list[Field]:
+        return [field for field in self.fields if not field.multivalued]
+
+    @property
+    def multi(self) -> list[Field]:
+        return [field for field in self.fields if field.multivalued]
+
+
+def multi_column(name: str) -> str:
+    return f"ids:{name}"
+
+
+def arrow_schema(manifest_fields: list[Field], dense: list[str], *, weight: bool, group: bool, timestamp: bool) -> pa.Schema:
+    """The Parquet schema that every split of a dataset with these features has."""
+    single = [field for field in manifest_fields if not field.multivalued]
+    columns: list[tuple[str, pa.DataType]] = []
+    if dense:
+        columns.append(("dense", pa.list_(pa.float32(), len(dense))))
+    if single:
+        columns.append(("ids", pa.list_(pa.int32(), len(single))))
+    columns += [(multi_column(field.name), pa.list_(pa.int32())) for field in manifest_fields if field.multivalued]
+    columns.append(("label", pa.float32()))
+    columns += [("weight", pa.float32())] * weight + [("group", pa.int64())] * group + [("timestamp", pa.int64())] * timestamp
+    return pa.schema(columns)
+
+
+class SplitWriter:
+    """Writes tables of any length as one Parquet file with full row groups, page checksums and a SHA-256 of its bytes.
+
+    Use as a context manager; `file` holds the DataFile afterwards. An exception leaves no file under the final name.
+    """
+
+    def __init__(self, root: str, path: str, schema: pa.Schema, row_group_rows: int = ROW_GROUP_ROWS):
+        self.fs, folder = fsspec.url_to_fs(root)
+        self.path, self.target, self.partial = path, f"{folder}/{path}", f"{folder}/{path}.partial"
+        self.row_group_rows, self.row_groups, self.pending = row_group_rows, [], []
+        self.fs.makedirs(self.target.rsplit("/", 1)[0], exist_ok=True)
+        self.sink = HashingSink(self.fs.open(self.partial, "wb"))
+        self.writer = pq.ParquetWriter(pa.PythonFile(self.sink, mode="w"), schema, compression="zstd", write_page_checksum=True)
+        self.file: DataFile | None = None
+
+    def write(self, table: pa.Table) -> None:
+        self.pending.append(table)
+        while sum(part.num_rows for part in self.pending) >= self.row_group_rows:
+            whole = pa.concat_tables(self.pending)
+            self._write_group(whole.slice(0, self.row_group_rows))
+            self.pending = [whole.slice(self.row_group_rows)]
+
+    def _write_group(self, table: pa.Table) -> None:
+        self.writer.write_table(table, row_group_size=self.row_group_rows)
+        self.row_groups.append(table.num_rows)
+
+    def __enter__(self) -> "SplitWriter":
+        return self
+
+    def __exit__(self, kind: type | None, *_: Any) -> None:
+        if kind is None and sum(part.num_rows for part in self.pending):
+            self._write_group(pa.concat_tables(self.pending))
+        self.writer.close()
+        self.sink.close()
+        if kind is not None:
+            self.fs.rm(self.partial)
+            return
+        self.fs.mv(self.partial, self.target)
+        self.file = DataFile(
+            path=self.path, rows=sum(self.row_groups), bytes=self.sink.bytes, sha256=self.sink.digest.hexdigest(), row_groups=self.row_groups
+        )
+
+
+class HashingSink:
+    """A binary file that counts and hashes what passes through it."""
+
+    def __init__(self, file: Any):
+        self.file, self.digest, self.bytes, self.closed = file, hashlib.sha256(), 0, False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self.digest.update(view)
+        self.bytes += view.nbytes
+        return self.file.write(view)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.file.close()
+
+
+def write_manifest(root: str, manifest: Manifest) -> None:
+    """Writes `dataset.json`, the last act of making a dataset: whole or not at all."""
+    fs, folder = fsspec.url_to_fs(root)
+    with fs.open(f"{folder}/{MANIFEST}.partial", "w") as file:
+        json.dump(to_dict(manifest), file, indent=1)
+    fs.mv(f"{folder}/{MANIFEST}.partial", f"{folder}/{MANIFEST}")
+
+
+def read_manifest(root: str) -> Manifest:
+    """The manifest of a prepared dataset; raises InputError that names the folder and the way out."""
+    fs, folder = fsspec.url_to_fs(root)
+    path = f"{folder}/{MANIFEST}"
+    if not fs.exists(path):
+        raise InputError(f"{root} is not a prepared dataset (no {MANIFEST}); make one with `sml-dist prepare` or `sml-dist synth`")
+    try:
+        with fs.open(path) as file:
+            return from_dict(Manifest, json.load(file))
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is damaged ({reason}); prepare the dataset again") from None
+
+
+def read_rows(root: str, path: str, row_group: int, columns: list[str] | None = None) -> pa.Table:
+    """One row group, page checksums verified."""
+    fs, folder = fsspec.url_to_fs(root)
+    with fs.open(f"{folder}/{path}", "rb") as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        return parquet.read_row_group(row_group, columns=columns, use_threads=False)
+
+
+def row_groups(split: Split) -> Iterator[tuple[str, int, int]]:
+    """(path, row group, rows) of every row group of a split, in file order."""
+    for file in split.files:
+        for index, rows in enumerate(file.row_groups):
+            yield file.path, index, rows

@@ -1,0 +1,28 @@
+"""`@spec`: the one kind of record that configuration, schemas and manifests are made of; with the error every command turns into one line."""
+
+from typing import Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+T = TypeVar("T")
+
+
+class InputError(Exception):
+    """The user's input or configuration is wrong: one line that names the file, key or row, and the way out."""
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def spec(cls: type[T]) -> type[T]:
+    """A frozen, keyword-only, typed dataclass that refuses unknown keys."""
+    return dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
+
+
+def to_dict(value: Any) -> Any:
+    """A spec as plain dicts, lists and scalars, fit for JSON and YAML."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def from_dict(cls: type[T], data: Any) -> T:
+    """The spec of plain data; raises pydantic.ValidationError."""
+    return TypeAdapter(cls).validate_python(data)

@@ -1,0 +1,25 @@
+"""One local Ray for the whole session, and where the real data lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REAL_DATA = Path(os.environ.get("SML_DIST_DATA", Path(__file__).parents[1] / "../shared/data"))
+
+
+@pytest.fixture(scope="session")
+def ray_local():
+    """A Ray instance of our own, with more logical CPUs than cores so that readers run beside workers."""
+    import ray
+
+    ray.init("local", num_cpus=8, object_store_memory=500_000_000, include_dashboard=False, logging_level="warning")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    if not REAL_DATA.exists():
+        pytest.skip(f"real data not found at {REAL_DATA}; set SML_DIST_DATA")
+    return REAL_DATA
