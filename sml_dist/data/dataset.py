@@ -12,6 +12,7 @@ name prefixed with `ids:`, `label` float32, optional `weight` float32, `group` i
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import field
 from typing import Any, Literal
 
 import fsspec
@@ -74,36 +75,36 @@ class Manifest:
     timestamp: bool = False
     row_group_rows: int = ROW_GROUP_ROWS
     splits: dict[str, Split]
-    rejects: list[DataFile] = []
+    rejects: list[DataFile] = field(default_factory=list)
     rows_read: int
     rows_kept: int
     rows_rejected: int
     split_rule: str
-    source: dict[str, Any] = {}
-    best: dict[str, Best] = {}
+    source: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Best] = field(default_factory=dict)
 
     @property
     def single(self) -> list[Field]:
-        return [field for field in self.fields if not field.multivalued]
+        return [f for f in self.fields if not f.multivalued]
 
     @property
     def multi(self) -> list[Field]:
-        return [field for field in self.fields if field.multivalued]
+        return [f for f in self.fields if f.multivalued]
 
 
 def multi_column(name: str) -> str:
     return f"ids:{name}"
 
 
-def arrow_schema(manifest_fields: list[Field], dense: list[str], *, weight: bool, group: bool, timestamp: bool) -> pa.Schema:
+def arrow_schema(fields: list[Field], dense: list[str], *, weight: bool, group: bool, timestamp: bool) -> pa.Schema:
     """The Parquet schema that every split of a dataset with these features has."""
-    single = [field for field in manifest_fields if not field.multivalued]
+    single = [f for f in fields if not f.multivalued]
     columns: list[tuple[str, pa.DataType]] = []
     if dense:
         columns.append(("dense", pa.list_(pa.float32(), len(dense))))
     if single:
         columns.append(("ids", pa.list_(pa.int32(), len(single))))
-    columns += [(multi_column(field.name), pa.list_(pa.int32())) for field in manifest_fields if field.multivalued]
+    columns += [(multi_column(f.name), pa.list_(pa.int32())) for f in fields if f.multivalued]
     columns.append(("label", pa.float32()))
     columns += [("weight", pa.float32())] * weight + [("group", pa.int64())] * group + [("timestamp", pa.int64())] * timestamp
     return pa.schema(columns)
