@@ -1,0 +1,152 @@
+"""Which rows each stream reads in which order: pure NumPy, no Ray.
+
+An epoch lays the dataset's row groups in a row (permuted by (seed, epoch), full ones first) and cuts that row of N rows
+into *windows* of C x L rows, C streams by L rows of a full row group. Stream c reads the c-th piece of each window, so a
+full row group is decoded by one stream and once. Only the last window has pieces of other lengths; they differ by at
+most one row. Inside a piece rows are permuted by (seed, epoch, window, stream).
+
+Global batch b is the union over streams of their rows [b*m, (b+1)*m), m = B / C. It does not depend on the number of
+workers: worker r of W reads the streams [r*C/W, (r+1)*C/W), which lie side by side in every window.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sml_dist.spec import InputError
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows [start, stop) of a row group."""
+
+    group: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one reader task does: read `slices` one after another, `take` these rows of them, give them `weight`."""
+
+    slices: list[Slice]
+    take: np.ndarray  # int64 (rows,), rows of every stream in turn: row i of each stream, then row i + 1 ...
+    real: int  # rows after these are padding: copies of weight 0
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The next batch to train on: `batch` of `epoch`. Committed with the weights."""
+
+    epoch: int = 0
+    batch: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The exact data plan of one split. `groups` holds the rows of each row group, `window` the rows of a full one."""
+
+    groups: tuple[int, ...]
+    streams: int
+    batch_size: int
+    window: int
+    seed: int
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.streams:
+            low, high = self.batch_size // self.streams * self.streams, -(-self.batch_size // self.streams) * self.streams
+            choice = f"{low} or {high}" if low else f"{high}"
+            raise InputError(f"train.global_batch_size {self.batch_size} is not divisible by data.streams {self.streams}; try {choice}")
+        if not sum(self.groups):
+            raise InputError("the split to read holds no rows; prepare the dataset with a split rule that gives it some")
+
+    @property
+    def rows(self) -> int:
+        return sum(self.groups)
+
+    @property
+    def micro(self) -> int:
+        """Rows of one stream in one global batch."""
+        return self.batch_size // self.streams
+
+    @property
+    def windows(self) -> int:
+        return -(-self.rows // (self.streams * self.window))
+
+    @property
+    def steps(self) -> int:
+        """Batches of one epoch; the last is padded to full size."""
+        longest = -(-self.rows // self.streams)
+        return -(-longest // self.micro)
+
+    def share(self, rank: int, workers: int) -> range:
+        """The streams that worker `rank` of `workers` reads."""
+        if self.streams % workers:
+            raise InputError(f"data.streams {self.streams} is not divisible by {workers} workers; set data.streams to {workers * 4}")
+        each = self.streams // workers
+        return range(rank * each, (rank + 1) * each)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The row groups of an epoch: shuffled and full ones first, so that windows and row groups coincide; or as they lie."""
+        if not self.shuffle:
+            return np.arange(len(self.groups))
+        groups = self._random(epoch).permutation(len(self.groups))
+        return groups[np.argsort(np.asarray(self.groups)[groups] != self.window, kind="stable")]
+
+    def window_of(self, cursor: Cursor) -> tuple[int, int]:
+        """The window that holds a cursor's first row, and how many rows of each stream lie before it in that window."""
+        return divmod(cursor.batch * self.micro, self.window)
+
+    def reading(self, epoch: int, window: int, share: range, skip: int = 0) -> Reading:
+        """What to read for the streams of `share` in one window, without the first `skip` rows of each stream."""
+        first = window * self.streams * self.window
+        size = min(self.rows - first, self.streams * self.window)
+        starts = [self._piece(size, stream) for stream in range(share.start, share.stop + 1)]
+        pieces = [
+            self._permutation(epoch, window, stream, b - a) + a - starts[0] for stream, a, b in zip(share, starts, starts[1:], strict=False)
+        ]
+        take = interleave(pieces)[skip * len(share) :]
+        last = window == self.windows - 1
+        whole = (self.steps * self.micro - window * self.window) * len(share) if last else self.window * len(share)
+        begin, end = first + starts[0], first + starts[-1]
+        if begin == end:  # a worker without a row in the last window pads with a row that is another's
+            begin, end, source = self.rows - 1, self.rows, np.zeros(1, np.int64)
+        else:
+            source = take if len(take) else np.zeros(1, np.int64)
+        padding = np.resize(source, max(whole - skip * len(share) - len(take), 0))
+        return Reading(self._slices(epoch, begin, end), np.concatenate([take, padding]), len(take))
+
+    def row_ids(self, epoch: int, reading: Reading) -> np.ndarray:
+        """Dataset-wide numbers (row group order) of a reading's real rows, in the order they are read."""
+        offsets = np.concatenate([[0], np.cumsum(self.groups)])
+        ids = np.concatenate([offsets[s.group] + np.arange(s.start, s.stop) for s in reading.slices])
+        return ids[reading.take[: reading.real]]
+
+    def _piece(self, size: int, stream: int) -> int:
+        """Where the piece of a stream starts in a window of `size` rows."""
+        return stream * (size // self.streams) + min(stream, size % self.streams)
+
+    def _slices(self, epoch: int, begin: int, end: int) -> list[Slice]:
+        order = self.order(epoch)
+        edges = np.concatenate([[0], np.cumsum(np.asarray(self.groups)[order])])
+        slices, i = [], int(np.searchsorted(edges, begin, side="right")) - 1
+        while begin < end:
+            stop = min(end, int(edges[i + 1]))
+            if stop > begin:
+                slices.append(Slice(int(order[i]), begin - int(edges[i]), stop - int(edges[i])))
+            begin, i = stop, i + 1
+        return slices
+
+    def _permutation(self, epoch: int, window: int, stream: int, rows: int) -> np.ndarray:
+        return self._random(epoch, window, stream).permutation(rows) if self.shuffle else np.arange(rows)
+
+    def _random(self, *key: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, *key])))
+
+
+def interleave(pieces: list[np.ndarray]) -> np.ndarray:
+    """Row i of every piece, then row i + 1; lengths fall by at most one from the first piece to the last."""
+    shortest = len(pieces[-1])
+    even = np.stack([piece[:shortest] for piece in pieces], axis=1).reshape(-1)
+    return np.concatenate([even, *(piece[shortest:] for piece in pieces)])

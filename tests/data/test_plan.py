@@ -1,0 +1,119 @@
+"""The exact data plan: every row once, whatever the number of workers, from any cursor."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sml_dist.data.plan import Cursor, Plan
+from sml_dist.spec import InputError
+
+
+@st.composite
+def plans(draw):
+    window = draw(st.integers(1, 12))
+    groups = draw(st.lists(st.one_of(st.just(window), st.integers(1, 2 * window)), min_size=1, max_size=40))
+    streams = draw(st.sampled_from([1, 2, 4, 8]))
+    micro = draw(st.integers(1, 9))
+    return Plan(tuple(groups), streams, streams * micro, window, draw(st.integers(0, 99)), draw(st.booleans()))
+
+
+def batches(plan, epoch, rank, workers, cursor=None):
+    """(ids, padded) of each batch of a worker, by cutting its readings into batches as the stream does."""
+    cursor = cursor or Cursor(epoch)
+    share = plan.share(rank, workers)
+    first, skip = plan.window_of(cursor)
+    ids = []
+    for window in range(first, plan.windows):
+        reading = plan.reading(epoch, window, share, skip if window == first else 0)
+        rows = plan.row_ids(epoch, reading)
+        ids += [*rows, *([-1] * (len(reading.take) - reading.real))]
+    size = plan.batch_size // workers
+    assert len(ids) % size == 0, "a worker's epoch is a whole number of batches"
+    return [ids[i : i + size] for i in range(0, len(ids), size)]
+
+
+def global_batches(plan, epoch, workers):
+    return [
+        sorted(i for part in parts for i in part if i >= 0)
+        for parts in zip(*(batches(plan, epoch, r, workers) for r in range(workers)), strict=True)
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(plans(), st.integers(0, 3))
+def test_every_row_is_used_once_an_epoch(plan, epoch):
+    used = sorted(i for batch in global_batches(plan, epoch, 1) for i in batch)
+    assert used == list(range(plan.rows))
+
+
+@settings(max_examples=200, deadline=None)
+@given(plans(), st.integers(0, 3))
+def test_global_batches_hold_the_same_rows_at_any_number_of_workers(plan, epoch):
+    one = global_batches(plan, epoch, 1)
+    assert len(one) == plan.steps
+    for workers in (w for w in (2, 4, 8) if plan.streams % w == 0):
+        assert global_batches(plan, epoch, workers) == one
+
+
+@settings(max_examples=200, deadline=None)
+@given(plans(), st.data())
+def test_resuming_at_a_cursor_gives_the_tail_of_the_whole(plan, data):
+    workers = data.draw(st.sampled_from([w for w in (1, 2, 4) if plan.streams % w == 0]))
+    rank, batch = data.draw(st.integers(0, workers - 1)), data.draw(st.integers(0, plan.steps - 1))
+    assert batches(plan, 1, rank, workers, Cursor(1, batch)) == batches(plan, 1, rank, workers)[batch:]
+
+
+@settings(max_examples=100, deadline=None)
+@given(plans())
+def test_streams_differ_by_at_most_one_row(plan):
+    rows = [sum(plan.reading(0, w, range(c, c + 1)).real for w in range(plan.windows)) for c in range(plan.streams)]
+    assert max(rows) - min(rows) <= 1
+
+
+def test_a_full_row_group_is_decoded_once_an_epoch():
+    plan = Plan((100,) * 64 + (37,), streams=8, batch_size=64, window=100, seed=3)
+    decoded = [s.group for w in range(8) for c in range(8) for s in plan.reading(0, w, range(c, c + 1)).slices]
+    assert sorted(decoded) == list(range(64))
+
+
+def test_epochs_and_seeds_shuffle_differently_and_repeat_exactly():
+    plan, other = (Plan((50,) * 8, 4, 40, 50, seed) for seed in (1, 2))
+    assert batches(plan, 0, 0, 1) == batches(plan, 0, 0, 1)
+    assert batches(plan, 0, 0, 1) != batches(plan, 1, 0, 1)
+    assert batches(plan, 0, 0, 1) != batches(other, 0, 0, 1)
+
+
+def test_without_shuffle_a_single_stream_reads_in_file_order():
+    plan = Plan((7, 10, 10, 3), streams=1, batch_size=6, window=10, seed=0, shuffle=False)
+    assert [i for batch in batches(plan, 0, 0, 1) for i in batch if i >= 0] == list(range(30))
+
+
+def test_the_plan_equals_that_of_any_other_process():
+    plan = Plan((5, 5, 5, 2), streams=2, batch_size=4, window=5, seed=11)
+    assert np.concatenate([plan.row_ids(0, plan.reading(0, w, range(2))) for w in range(plan.windows)]).tolist() == [
+        6,
+        4,
+        9,
+        1,
+        7,
+        2,
+        8,
+        0,
+        5,
+        3,
+        10,
+        15,
+        13,
+        14,
+        11,
+        16,
+        12,
+    ]
+
+
+def test_sizes_that_do_not_divide_are_refused_with_the_way_out():
+    with pytest.raises(InputError, match="1000 is not divisible by data.streams 64; try 960 or 1024"):
+        Plan((10,), streams=64, batch_size=1000, window=10, seed=0)
+    with pytest.raises(InputError, match="data.streams 16 is not divisible by 3 workers; set data.streams to 12"):
+        Plan((10,), streams=16, batch_size=32, window=10, seed=0).share(0, 3)
