@@ -1,0 +1,16 @@
+"""`data`: which prepared dataset a run reads, and how."""
+
+from pydantic import PositiveFloat, PositiveInt
+
+from sml_dist.spec import spec
+
+
+@spec
+class DataConfig:
+    """`path` is a prepared dataset. `streams` must be divisible by the number of workers, the batch size by `streams`."""
+
+    path: str
+    streams: PositiveInt = 16
+    shuffle: bool = True
+    reader_cpus: PositiveFloat = 0.5  # logical CPUs that Ray sets aside for each reader task
+    prefetch_windows: PositiveInt = 2  # windows (16,384 rows of each of a worker's streams) read ahead

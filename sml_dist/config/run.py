@@ -1,0 +1,107 @@
+"""RunConfig: the whole configuration of a training run; from YAML and dotted overrides, to YAML."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from yaml import YAMLError
+
+from sml_dist.config.data import DataConfig
+from sml_dist.config.embedding import EmbeddingConfig
+from sml_dist.config.train import TrainConfig
+from sml_dist.models.zoo import ZOO, ModelConfig
+from sml_dist.spec import InputError, from_dict, spec, to_dict
+
+
+@spec
+class RunSection:
+    """A run lives in the folder `storage`/`name`; the same name again goes on from its last checkpoint."""
+
+    name: str
+    storage: str = "runs"
+
+    @property
+    def folder(self) -> str:
+        return f"{self.storage.rstrip('/')}/{self.name}"
+
+
+@spec
+class RunConfig:
+    run: RunSection
+    data: DataConfig
+    model: ModelConfig
+    embedding: EmbeddingConfig = dataclasses.field(default_factory=EmbeddingConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+
+def load(path: str, overrides: list[str] | None = None) -> RunConfig:
+    """The configuration of a YAML file with `a.b=c` overrides; the run is named after the file unless it says otherwise."""
+    try:
+        raw = OmegaConf.load(path)
+        if not OmegaConf.is_dict(raw):
+            raise InputError(f"{path} holds no configuration; see configs/smoke.yaml for one")
+        for override in overrides or []:
+            if "=" not in override:
+                raise InputError(f"--set {override}: expected key=value, as in --set train.epochs=2")
+        raw = OmegaConf.merge({"run": {"name": Path(path).stem}}, raw, OmegaConf.from_dotlist(overrides or []))
+        return parse(OmegaConf.to_container(raw, resolve=True))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; configs/ holds ready ones") from None
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def parse(raw: dict[str, Any]) -> RunConfig:
+    """The configuration of plain data; raises InputError that names each wrong key and the nearest right one."""
+    try:
+        return from_dict(RunConfig, raw)
+    except ValidationError as error:
+        raise InputError("; ".join(_explain(fault, raw) for fault in error.errors())) from None
+
+
+def dump(config: RunConfig) -> str:
+    """The resolved configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
+
+
+def keys(cls: type, prefix: str = "", model: str | None = None) -> Iterator[str]:
+    """Every dotted key below a section; of the models' keys those of `model` alone."""
+    for field in dataclasses.fields(cls):
+        kind, name = field.type, prefix + field.name
+        if field.name == "model" and not prefix:
+            kind = ZOO[model].config if model in ZOO else None
+        yield name
+        for part in (kind, *get_args(kind)):
+            if dataclasses.is_dataclass(part):
+                yield from keys(part, name + ".")
+
+
+def _explain(fault: Any, raw: dict[str, Any]) -> str:
+    model = (raw.get("model") or {}).get("name")
+    path = [str(part) for part in fault["loc"]]
+    if path[:1] == ["model"] and path[1:2] == [model]:
+        del path[1]  # the union's tag is no key
+    key = ".".join(path)
+    if fault["type"] == "unexpected_keyword_argument":
+        return f"{key} is not a key; {_nearest(key, list(keys(RunConfig, model=model)))}"
+    if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{key} is missing; add it to the file or give --set {key}=..."
+    if fault["type"].startswith("union_tag"):
+        return f"model.name {model!r} is not in the zoo; it has {', '.join(ZOO)}"
+    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]} (got {fault['input']!r})"
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    """The likest key: first among those of the same section, then by last part anywhere; else what the section has."""
+    section, _, last = key.rpartition(".")
+    siblings = [k for k in known if k.rpartition(".")[0] == section]
+    by_last = {k.rpartition(".")[2]: k for k in reversed(known)}
+    likest = difflib.get_close_matches(key, siblings, 1, 0.8) or [by_last[m] for m in difflib.get_close_matches(last, by_last, 1, 0.8)]
+    if likest:
+        return f"did you mean {likest[0]}?"
+    return f"{section or 'the configuration'} has {', '.join(k.rpartition('.')[2] for k in siblings)}"

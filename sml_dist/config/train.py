@@ -1,0 +1,40 @@
+"""`train`: the loop, its schedule, and the workers it runs on."""
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from sml_dist.spec import spec
+
+
+@spec
+class TrainConfig:
+    """`global_batch_size` rows over all workers a step; rates are for the dense part (tables have `embedding.lr`)."""
+
+    num_workers: PositiveInt = 1
+    global_batch_size: PositiveInt = 4096
+    epochs: PositiveInt = 1
+    max_steps: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the dense part's matrix products; auto is bf16 where the chip has it
+    threads: PositiveInt | None = None  # compute threads a worker; None shares the machine's cores between its workers
+
+    optimizer: Literal["adam", "adamw", "sgd", "adagrad"] = "adam"
+    lr: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.0
+    clip_norm: PositiveFloat | None = None
+    warmup_steps: NonNegativeInt = 0
+    schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    plateau_factor: PositiveFloat = 0.1
+    min_lr: NonNegativeFloat = 1e-6  # where cosine ends and plateau stops falling
+
+    monitor: Literal["auc", "logloss", "ne", "gauc"] = "auc"
+    patience: PositiveInt = 2  # plateau: evaluations without a better `monitor` before the rate falls; see `stop_after`
+    stop_after: PositiveInt | None = None  # evaluations in a row without a better `monitor` before training stops; None never stops
+    eval_every_steps: PositiveInt | None = None  # None: at the end of each epoch
+    eval_batch_size: PositiveInt = 16_384
+
+    checkpoint_every_steps: PositiveInt | None = None  # None: at each evaluation
+    keep_checkpoints: PositiveInt = 2
+    max_restarts: NonNegativeInt = 3  # of the worker group, after a worker died

@@ -1,0 +1,43 @@
+"""The tables' optimisers: fused into FBGEMM's backward for sharded tables, torch's own for data_parallel ones."""
+
+from typing import Any
+
+import torch
+from fbgemm_gpu.split_embedding_configs import EmbOptimType
+from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+
+from sml_dist.config.embedding import EmbeddingConfig
+from sml_dist.spec import InputError
+
+FUSED = {
+    "sgd": EmbOptimType.EXACT_SGD,
+    "adagrad": EmbOptimType.EXACT_ADAGRAD,
+    "rowwise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
+    "adam": EmbOptimType.ADAM,
+}
+DENSE = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagrad": RowWiseAdagrad, "adam": torch.optim.Adam}
+
+
+def fused_params(config: EmbeddingConfig) -> dict[str, Any]:
+    """What FBGEMM's fused kernels need to know. The planner's CPU kernels have no decay for SGD and Adagrad."""
+    params: dict[str, Any] = {"optimizer": FUSED[config.optimizer], "learning_rate": config.lr, "eps": config.eps}
+    return params | ({"weight_decay": config.l2} if config.l2 else {})
+
+
+def check_l2(config: EmbeddingConfig, fused: list[str]) -> None:
+    """FBGEMM ignores weight decay under SGD and Adagrad without a word; so refuse it for the tables it would serve."""
+    if config.l2 and fused and config.optimizer in ("sgd", "adagrad"):
+        raise InputError(
+            f"embedding.l2 has no effect under a fused {config.optimizer} (table {fused[0]}); "
+            "set embedding.optimizer=rowwise_adagrad or embedding.sharding=data_parallel"
+        )
+
+
+def dense_optimizer(config: EmbeddingConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of data_parallel tables: the same formula as the fused one, over all rows."""
+    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.l2}
+    if config.optimizer != "sgd":
+        options["eps"] = config.eps
+    if config.optimizer == "adam":
+        options["fused"] = True
+    return DENSE[config.optimizer](parameters, **options)

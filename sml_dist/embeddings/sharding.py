@@ -1,0 +1,103 @@
+"""Where each table lives: the planner, and its plan as a table one can read."""
+
+from dataclasses import dataclass
+
+import torch.distributed as dist
+from rich.table import Table
+from torch import nn
+from torchrec.distributed.embedding_types import EmbeddingComputeKernel
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
+from torchrec.distributed.types import ShardingPlan, ShardingType
+
+from sml_dist.config.embedding import EmbeddingConfig
+from sml_dist.data.dataset import Manifest
+from sml_dist.embeddings.tables import table_name
+from sml_dist.spec import InputError
+
+SPREAD = [kind.value for kind in (ShardingType.TABLE_WISE, ShardingType.ROW_WISE, ShardingType.COLUMN_WISE)]
+
+
+class Sharder(EmbeddingBagCollectionSharder):
+    """TorchRec's sharder, with the row-wise kinds that it hides on CPU though they work there (FBGEMM 1.8, gloo)."""
+
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        return [*SPREAD, ShardingType.TABLE_ROW_WISE.value, ShardingType.DATA_PARALLEL.value]
+
+    def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
+        if compute_device_type == "cuda":
+            return super().compute_kernels(sharding_type, compute_device_type)[:3]
+        whole = sharding_type == ShardingType.DATA_PARALLEL.value
+        return [(EmbeddingComputeKernel.DENSE if whole else EmbeddingComputeKernel.FUSED).value]
+
+
+def allowed_kinds(manifest: Manifest, config: EmbeddingConfig, device: str) -> dict[str, list[str]]:
+    """Sharding kinds that the planner may choose from, by field."""
+    kinds = {}
+    for field in manifest.fields:
+        asked = config.tables[field.name].sharding if field.name in config.tables else config.sharding
+        if asked != "auto":
+            kinds[field.name] = [asked]
+        else:
+            kinds[field.name] = ["data_parallel"] if field.rows <= config.data_parallel_rows else SPREAD
+        if config.optimizer == "adam" and device == "cpu" and kinds[field.name] != ["data_parallel"]:
+            raise InputError(
+                f"embedding.optimizer adam runs on CPU for data_parallel tables only, and {field.name} ({field.rows:,} rows) is "
+                f"{' or '.join(kinds[field.name])}; set embedding.sharding=data_parallel or embedding.optimizer=rowwise_adagrad"
+            )
+    return kinds
+
+
+def make_plan(
+    module: nn.Module,
+    manifest: Manifest,
+    config: EmbeddingConfig,
+    sharder: Sharder,
+    topology: Topology,
+    group: dist.ProcessGroup | None = None,
+) -> ShardingPlan:
+    """The planner's choice; over a process `group` rank 0 plans and every rank gets the same plan."""
+    constraints = {
+        table_name(name): ParameterConstraints(sharding_types=kinds, min_partition=min(config.dim, 16))
+        for name, kinds in allowed_kinds(manifest, config, topology.compute_device).items()
+    }
+    planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints)
+    try:
+        return planner.collective_plan(module, [sharder], group) if group else planner.plan(module, [sharder])
+    except PlannerError as error:
+        raise InputError(f"embedding.sharding: no plan fits ({' '.join(str(error).split())[:300]}); use row_wise or fewer rows") from None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One table's line of a plan."""
+
+    table: str
+    rows: int
+    dim: int
+    kind: str
+    kernel: str
+    ranks: tuple[int, ...]
+    megabytes: float
+
+
+def placements(plan: ShardingPlan, manifest: Manifest, dim: int) -> list[Placed]:
+    """The plan table by table, the largest first; memory in MB of float32 weights over all ranks."""
+    rows = {table_name(field.name): field.rows for field in manifest.fields}
+    placed = [
+        Placed(table, rows[table], dim, p.sharding_type, p.compute_kernel, tuple(sorted(set(p.ranks))), rows[table] * dim * 4 / 1e6)
+        for module in plan.plan.values()
+        for table, p in module.items()
+    ]
+    return sorted(placed, key=lambda p: (-p.rows, p.table))
+
+
+def render_plan(placed: list[Placed]) -> Table:
+    """The plan as a table for the terminal and for plan.txt."""
+    table = Table(title="Sharding plan", title_justify="left")
+    for name in ("table", "rows", "dim", "sharding", "kernel", "ranks", "MB"):
+        table.add_column(name, justify="right" if name in ("rows", "dim", "MB") else "left")
+    for p in placed:
+        table.add_row(p.table[2:], f"{p.rows:,}", str(p.dim), p.kind, p.kernel, ",".join(map(str, p.ranks)), f"{p.megabytes:.1f}")
+    return table

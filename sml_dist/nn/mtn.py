@@ -1,0 +1,80 @@
+"""Meta Tanh Normalisation: a normaliser without batch statistics, whose steepness each row sets for itself."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sml_dist.spec import spec
+
+
+@spec
+class MTNConfig:
+    """Options that arXiv:2210.10725 leaves open.
+
+    placement: `hidden` normalises inside the tower, `skip` on the way from a layer to the logit alone; `none` is no MTN.
+    before_activation: inside the tower, normalise a layer before its activation or after it.
+    learner: how s sees the row: `dense` K x K, `lowrank` K x rank x K, `elementwise` K, `scalar` K -> 1.
+    offset, learn_offset: where the learner's bias starts, and whether it trains. With offset 1 and a small `init_std` the
+        start is s = 1, a plain tanh; with offset 0, held, s follows from the row alone (elementwise: s * x is quadratic).
+    """
+
+    placement: Literal["hidden", "skip", "both", "none"] = "skip"
+    before_activation: bool = True
+    learner: Literal["dense", "lowrank", "elementwise", "scalar"] = "dense"
+    rank: Annotated[int, Field(gt=0)] = 16
+    offset: float = 1.0
+    learn_offset: bool = True
+    init_std: Annotated[float, Field(ge=0)] = 0.01
+    slope: float = 0.01
+    scale_init: float = 1.0
+
+
+class MetaTanhNorm(nn.Module):
+    """y = scale * tanh(s(x) * x), s(x) = leaky_relu(learner(stop_grad(x))); shapes (B, K) -> (B, K).
+
+    Uses no batch statistics, so one row trains and serves as a thousand do (arXiv:2210.10725).
+    With scale 1, |y| < 1: each normalised layer adds at most 1 to the variance of a sum of layers.
+    """
+
+    def __init__(self, width: int, config: MTNConfig):
+        super().__init__()
+        self.slope = config.slope
+        self.learner = meta_learner(width, config)
+        self.scale = nn.Parameter(torch.full((width,), config.scale_init))
+
+    def forward(self, x_BK: Tensor) -> Tensor:
+        s = F.leaky_relu(self.learner(x_BK.detach()), self.slope)
+        return self.scale.to(x_BK.dtype) * torch.tanh(s * x_BK)
+
+
+class Elementwise(nn.Module):
+    """y = weight * x + bias, unit by unit; shapes (B, K) -> (B, K)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x_BK: Tensor) -> Tensor:
+        # Parameters take the input's type: autocast leaves elementwise products alone, and mixed types would promote to fp32.
+        return torch.addcmul(self.bias.to(x_BK.dtype), x_BK, self.weight.to(x_BK.dtype))
+
+
+def meta_learner(width: int, config: MTNConfig) -> nn.Module:
+    """The learner of s, (B, K) -> (B, K) or (B, 1), started so that its output is close to `offset`."""
+    if config.learner == "lowrank":
+        last: nn.Module = nn.Linear(config.rank, width)
+        learner: nn.Module = nn.Sequential(nn.Linear(width, config.rank, bias=False), last)
+    else:
+        last = {
+            "dense": lambda: nn.Linear(width, width),
+            "elementwise": lambda: Elementwise(width),
+            "scalar": lambda: nn.Linear(width, 1),
+        }[config.learner]()
+        learner = last
+    nn.init.normal_(last.weight, std=config.init_std)
+    nn.init.constant_(last.bias, config.offset).requires_grad_(config.learn_offset)
+    return learner

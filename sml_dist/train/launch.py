@@ -1,0 +1,89 @@
+"""Starts a run on Ray Train and waits for it, showing its progress."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, ScalingConfig
+from ray.train import RunConfig as RayRunConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from sml_dist.config.run import RunConfig
+from sml_dist.data.dataset import read_manifest
+from sml_dist.data.plan import Plan
+from sml_dist.spec import InputError, to_dict
+from sml_dist.train.report import RunFolder
+
+POLL_SECONDS = 0.5
+
+
+def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    """Trains and returns the summary. `show` gets progress.json's values whenever they change. Ray must be running."""
+    check(config)
+    folder = RunFolder(os.path.abspath(config.run.folder))
+    raw = to_dict(config)
+    raw["run"]["storage"], raw["data"]["path"] = str(folder.path.parent), os.path.abspath(config.data.path)
+    cuda = config.train.device == "cuda" or (config.train.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
+    trainer = TorchTrainer(
+        worker_main,
+        train_loop_config=raw,
+        scaling_config=ScalingConfig(num_workers=config.train.num_workers, use_gpu=cuda),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if cuda else "gloo"),
+        # Ray keeps its own books of each attempt; ours decide what to resume from.
+        run_config=RayRunConfig(
+            name=f"{time.time_ns()}",
+            storage_path=str(folder.path / "ray"),
+            failure_config=FailureConfig(max_failures=config.train.max_restarts),
+        ),
+    )
+    with watching(folder, show):
+        result = trainer.fit()
+    summary = result.return_value
+    if "input_error" in summary:
+        raise InputError(summary["input_error"])
+    return summary
+
+
+def worker_main(raw: dict[str, Any]) -> dict[str, Any]:
+    """Imported inside the worker: the driver's machine need not have torchrec."""
+    from sml_dist.train.worker import run
+
+    return run(raw)
+
+
+def check(config: RunConfig) -> None:
+    """What can be refused before any worker starts."""
+    manifest = read_manifest(config.data.path)
+    for split in ("train", "valid"):
+        if split not in manifest.splits or not manifest.splits[split].rows:
+            raise InputError(f"{config.data.path} has no {split} rows; prepare it with a split rule that gives it some")
+    plan = Plan((1,), config.data.streams, config.train.global_batch_size, 1, 0)
+    plan.share(0, config.train.num_workers)
+    if config.train.monitor == "gauc" and not manifest.group:
+        raise InputError("train.monitor gauc needs a dataset with a group; name one in its schema or set train.monitor=auc")
+
+
+@contextlib.contextmanager
+def watching(folder: RunFolder, show: Callable[[dict[str, Any]], None] | None):
+    """Calls `show` from a thread with each new progress.json."""
+    done = threading.Event()
+
+    def watch() -> None:
+        seen: Any = folder.read_json("progress.json")
+        while not done.wait(POLL_SECONDS):
+            with contextlib.suppress(ValueError, OSError):
+                if (now := folder.read_json("progress.json")) != seen and now:
+                    seen = now
+                    show(now)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    if show:
+        thread.start()
+    yield
+    done.set()
+    if show:
+        thread.join()

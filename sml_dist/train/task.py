@@ -1,0 +1,37 @@
+"""Batch -> sharded embeddings -> x_BFD -> model -> logit -> loss: the forward that training, scoring and export share."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
+
+from sml_dist.embeddings.batch import Batch
+
+
+class CTRTask(nn.Module):
+    """Embedding tables and a zoo model in one module, so that DMP shards the first and wraps the second in DDP.
+
+    `tables` maps a KeyedJaggedTensor to a KeyedTensor of `fields` x (B, dim). `bf16` runs the model's matrix products in
+    bfloat16 under autocast; weights, tables and the loss stay float32.
+    """
+
+    def __init__(self, tables: nn.Module, model: nn.Module, fields: list[str], dim: int, *, bf16: bool = False):
+        super().__init__()
+        self.tables, self.model = tables, model
+        self.fields, self.dim, self.bf16 = fields, dim, bf16
+
+    def embed(self, ids: KeyedJaggedTensor) -> Tensor:
+        """x_BFD in the order of `fields`: values() of a sharded collection comes in the plan's order, regroup restores ours."""
+        return KeyedTensor.regroup([self.tables(ids)], [self.fields])[0].view(-1, len(self.fields), self.dim)
+
+    def logit(self, batch: Batch) -> Tensor:
+        """(B,) float32."""
+        x_BFD = self.embed(batch.ids)
+        with torch.autocast(x_BFD.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model(x_BFD, batch.dense).float()
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss and detached logit (B,). loss = sum_i weight_i * bce_i / B: a row counts the same in a full batch and a padded one."""
+        logit = self.logit(batch)
+        losses = F.binary_cross_entropy_with_logits(logit, batch.label, reduction="none")
+        return (losses * batch.weight).sum() / batch.label.numel(), logit.detach()
