@@ -1,0 +1,45 @@
+# `make demo` and `make test` set everything up by themselves; a second call does no set-up again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+KIND ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+READY := $(VENV)/.ready-$(KIND)
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+
+.PHONY: setup demo test lint format lock clean
+
+setup: $(READY)
+
+# torchrec asks for the GPU build of fbgemm, which breaks the CPU build (they share a folder): so torch first, the rest
+# without their dependencies, which dev.txt holds.
+$(READY): cluster/dev.txt cluster/torch-$(KIND).txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sml-dist needs Python 3.11 or later; make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes -r cluster/dev.txt
+	$(PIP) torch==2.13.0
+	$(PIP) --require-hashes --no-deps -r cluster/torch-$(KIND).txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	rm -rf demo
+	$(BIN)/sml-dist synth --rows 300000 --output demo/data
+	$(BIN)/sml-dist train configs/smoke.yaml
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+# Resolves the locks anew (needs uv).
+UV := uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --generate-hashes
+lock:
+	$(UV) cluster/requirements.in -o cluster/requirements.txt
+	$(UV) cluster/dev.in -c cluster/requirements.txt -o cluster/dev.txt
+	$(UV) --no-deps cluster/torch-cpu.in -o cluster/torch-cpu.txt
+	$(UV) --no-deps cluster/torch-gpu.in -o cluster/torch-gpu.txt
+
+clean:
+	rm -rf demo runs .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`@spec`: the one kind of record that configuration, schemas and manifests are made of; with the error every command turns into one line."""
+"""`@spec`, the one kind of record that configuration, schemas and manifests are made of, and the error that becomes one line."""
 
 from typing import Any, TypeVar, dataclass_transform
 

@@ -148,9 +148,8 @@ class SplitWriter:
             self.fs.rm(self.partial)
             return
         self.fs.mv(self.partial, self.target)
-        self.file = DataFile(
-            path=self.path, rows=sum(self.row_groups), bytes=self.sink.bytes, sha256=self.sink.digest.hexdigest(), row_groups=self.row_groups
-        )
+        digest = self.sink.digest.hexdigest()
+        self.file = DataFile(path=self.path, rows=sum(self.row_groups), bytes=self.sink.bytes, sha256=digest, row_groups=self.row_groups)
 
 
 class HashingSink:
@@ -197,6 +196,12 @@ def read_manifest(root: str) -> Manifest:
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}); prepare the dataset again") from None
+
+
+def fingerprint(root: str) -> str:
+    """SHA-256 of a dataset's manifest, which holds the SHA-256 of every file."""
+    fs, folder = fsspec.url_to_fs(root)
+    return hashlib.sha256(fs.cat_file(f"{folder}/{MANIFEST}")).hexdigest()
 
 
 def read_rows(root: str, path: str, row_group: int, columns: list[str] | None = None) -> pa.Table:

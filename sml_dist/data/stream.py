@@ -1,6 +1,6 @@
 """A worker's share of the plan as one Ray Data pipeline for the whole run: order kept, read-ahead bounded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,13 +48,7 @@ class Stream:
 
     def batches(self, start: Cursor = Cursor()) -> Iterator[pa.Table]:  # noqa: B008
         """From the cursor's batch to the end of the last epoch; reads nothing before the first batch is asked for."""
-        size, rest = self.plan.batch_size // self.workers, None
-        for block in self._blocks(start):
-            table = pa.concat_tables([rest, block]) if rest is not None and rest.num_rows else block
-            whole = table.num_rows - table.num_rows % size
-            for offset in range(0, whole, size):
-                yield table.slice(offset, size)
-            rest = table.slice(whole)
+        return rebatch(self._blocks(start), self.plan.batch_size // self.workers)
 
     def _blocks(self, start: Cursor) -> Iterator[pa.Table]:
         first, skip = self.plan.window_of(start)
@@ -72,6 +66,17 @@ class Stream:
         window_bytes = len(read.share) * self.plan.window * self.source.row_bytes
         options.resource_limits = options.resource_limits.copy(object_store_memory=self.prefetch * max(window_bytes, 1 << 20))
         return dataset.map_batches(read, batch_size=None, batch_format="numpy", num_cpus=self.reader_cpus)
+
+
+def rebatch(blocks: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """Tables of `size` rows from tables of any length, as views but where a batch spans two of them."""
+    rest = None
+    for block in blocks:
+        table = pa.concat_tables([rest, block]) if rest is not None and rest.num_rows else block
+        whole = table.num_rows - table.num_rows % size
+        for offset in range(0, whole, size):
+            yield table.slice(offset, size)
+        rest = table.slice(whole)
 
 
 class Reader:

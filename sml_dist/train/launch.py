@@ -23,10 +23,9 @@ POLL_SECONDS = 0.5
 
 def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
     """Trains and returns the summary. `show` gets progress.json's values whenever they change. Ray must be running."""
-    check(config)
     folder = RunFolder(os.path.abspath(config.run.folder))
     raw = to_dict(config)
-    raw["run"]["storage"], raw["data"]["path"] = str(folder.path.parent), os.path.abspath(config.data.path)
+    raw["run"]["storage"], raw["data"]["path"] = str(folder.path.parent), absolute(config.data.path)
     cuda = config.train.device == "cuda" or (config.train.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
     trainer = TorchTrainer(
         worker_main,
@@ -46,6 +45,11 @@ def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = No
     if "input_error" in summary:
         raise InputError(summary["input_error"])
     return summary
+
+
+def absolute(path: str) -> str:
+    """A path that a worker in another folder can open."""
+    return path if "://" in path else os.path.abspath(path)
 
 
 def worker_main(raw: dict[str, Any]) -> dict[str, Any]:

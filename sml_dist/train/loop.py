@@ -33,11 +33,16 @@ class Progress:
     best_metrics: dict[str, Any] = field(default_factory=dict)
     since_best: int = 0  # evaluations
     plateau: float = 1.0  # factor on the learning rates
-    finished: bool = False
+    restarts: int = 0  # times that training went on from a checkpoint
 
     @property
     def cursor(self) -> Cursor:
         return Cursor(self.epoch, self.batch)
+
+    def finished(self, config: TrainConfig) -> bool:
+        """Whether the last epoch is done, or `max_steps`, or no evaluation was better for too long."""
+        stale = config.stop_after is not None and self.since_best >= config.stop_after
+        return self.epoch >= config.epochs or self.step == config.max_steps or stale
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,14 +63,15 @@ class Trainer:
     commit: Callable[[Progress], None]
     log: Callable[..., None]
     meter: Meter = field(default_factory=Meter)
+    first_batch_seconds: float = 0.0  # until the pipeline gave its first batch; not counted as waiting
 
     def run(self, batches: Iterator[pa.Table], progress: Progress) -> Progress:
         """Trains from `progress` to the end of the last epoch, `max_steps`, or an early stop."""
-        self.meter.reset()
         logged = time.monotonic()
-        for table, waited in timed(batches):
-            if progress.finished:
-                break
+        for number, (table, waited) in enumerate(timed(batches)):
+            if number == 0:
+                self.first_batch_seconds, waited = waited, 0.0
+                self.meter.reset()
             loss = self.step(table, progress)
             self.meter.step(self.config.global_batch_size, loss, waited)
             self.advance(progress)
@@ -77,6 +83,8 @@ class Trainer:
                 self.judge(self.evaluate(), progress)
                 self.commit(progress)
                 self.meter.reset()
+                if progress.finished(self.config):
+                    break
             elif self.config.checkpoint_every_steps and progress.step % self.config.checkpoint_every_steps == 0:
                 self.log_steps(progress)
                 self.commit(progress)
@@ -101,7 +109,8 @@ class Trainer:
             dist.all_reduce(bad, dist.ReduceOp.MAX)
         if bad.item():
             raise FloatingPointError(
-                f"the loss is not finite at step {progress.step} (epoch {progress.epoch}, batch {progress.batch}); lower train.lr or embedding.lr"
+                f"the loss is not finite at step {progress.step} (epoch {progress.epoch}, batch {progress.batch}); "
+                "lower train.lr or embedding.lr"
             )
 
     def advance(self, progress: Progress) -> None:
@@ -109,11 +118,10 @@ class Trainer:
         progress.batch += 1
         if progress.batch == self.steps_per_epoch:
             progress.epoch, progress.batch = progress.epoch + 1, 0
-        progress.finished = progress.epoch == self.config.epochs or progress.step == self.config.max_steps
 
     def due(self, every: int | None, progress: Progress) -> bool:
         """Whether to evaluate now: every so many steps, or at each epoch's end; and always at the end."""
-        return progress.finished or (progress.step % every == 0 if every else progress.batch == 0)
+        return progress.finished(self.config) or (progress.step % every == 0 if every else progress.batch == 0)
 
     def judge(self, metrics: dict[str, Any], progress: Progress) -> None:
         """Books an evaluation: the best so far, the plateau schedule, early stopping."""
@@ -125,8 +133,6 @@ class Trainer:
             progress.since_best += 1
             if self.config.schedule == "plateau" and progress.since_best % self.config.patience == 0:
                 progress.plateau *= self.config.plateau_factor
-        if self.config.stop_after and progress.since_best >= self.config.stop_after:
-            progress.finished = True
         self.log(step=progress.step, epoch=progress.epoch, split="valid", **metrics)
 
     def log_steps(self, progress: Progress) -> None:

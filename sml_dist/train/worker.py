@@ -1,12 +1,12 @@
 """What one Ray Train worker does, from the configuration to the summary: every room of the way of a row is listed here."""
 
+import functools
 import io
 import itertools
 import os
 import time
 from typing import Any
 
-import numpy as np
 import ray.train
 import torch
 import torch.distributed as dist
@@ -15,7 +15,7 @@ from torch import nn
 
 from sml_dist.config.data import DataConfig
 from sml_dist.config.run import RunConfig, dump, parse
-from sml_dist.data.dataset import Manifest, read_manifest
+from sml_dist.data.dataset import Manifest, fingerprint, read_manifest
 from sml_dist.data.plan import Plan
 from sml_dist.data.stream import Source, Stream
 from sml_dist.embeddings.batch import Collator
@@ -31,6 +31,12 @@ from sml_dist.train.report import RunFolder
 from sml_dist.train.schedule import Schedule
 from sml_dist.train.sharded import shard
 from sml_dist.train.task import CTRTask
+
+# What cannot change between a run and its resumption: the meaning of the tensors, and which rows come next.
+FIXED = (
+    "model", "data.streams", "data.shuffle", "embedding.dim", "embedding.optimizer", "embedding.sharding",
+    "embedding.data_parallel_rows", "train.global_batch_size", "train.seed", "train.optimizer",
+)  # fmt: skip
 
 
 def run(raw: dict[str, Any]) -> dict[str, Any]:
@@ -50,6 +56,7 @@ def train(config: RunConfig) -> dict[str, Any]:
     torch.manual_seed(config.train.seed)
 
     manifest = read_manifest(config.data.path)
+    dataset = fingerprint(config.data.path)
     collate = Collator(manifest)
     train_plan = training_plan(manifest, config)
     task = make_task(manifest, config, device)
@@ -63,7 +70,8 @@ def train(config: RunConfig) -> dict[str, Any]:
         return {"model": model.state_dict(), "optim": optimizers.state()}
 
     def commit(progress: Progress) -> None:
-        notes = {"config": to_dict(config), "progress": progress.as_dict(), "plan": [vars(p) for p in placed], "workers": workers}
+        notes = {"dataset": dataset, "config": to_dict(config), "progress": progress.as_dict(), "workers": workers}
+        notes["plan"] = [vars(p) for p in placed]
         store.save(progress.step, state(), notes, best=progress.best_step)
 
     def log(**values: Any) -> None:
@@ -74,9 +82,11 @@ def train(config: RunConfig) -> dict[str, Any]:
     total = min(config.train.max_steps or train_plan.steps * config.train.epochs, train_plan.steps * config.train.epochs)
     progress = Progress()
     if latest := store.latest():
+        refuse_other_run(latest, config, dataset)
         optimizers.create_state()
         checkpoint.load(latest, state())
         progress = Progress(**latest.manifest["progress"])
+        progress.restarts += 1
     if rank == 0:
         folder.write("config.yaml", dump(config))
         folder.write("plan.txt", plan_text(placed))
@@ -99,7 +109,8 @@ def train(config: RunConfig) -> dict[str, Any]:
         Source.of(config.data.path, manifest, "train"), train_plan, rank, workers, config.train.epochs,
         config.data.reader_cpus, config.data.prefetch_windows,
     )  # fmt: skip
-    progress = trainer.run(stream.batches(progress.cursor), progress)
+    if not progress.finished(config.train):
+        progress = trainer.run(stream.batches(progress.cursor), progress)
 
     best = store.at(progress.best_step)
     if progress.best_step != progress.step:
@@ -118,6 +129,8 @@ def train(config: RunConfig) -> dict[str, Any]:
         "rows_seen": progress.epoch * train_plan.rows + min(progress.batch * train_plan.batch_size, train_plan.rows),
         "samples_per_second": round(meter.total_rows / max(meter.total_seconds, 1e-9), 1),
         "data_wait_fraction": round(meter.total_wait / max(meter.total_seconds, 1e-9), 4),
+        "first_batch_seconds": round(trainer.first_batch_seconds, 2),
+        "restarts": progress.restarts,
         "seconds": round(time.monotonic() - started, 2),
         "device": str(device),
         "precision": "bf16" if task.bf16 else "fp32",
@@ -132,12 +145,23 @@ def train(config: RunConfig) -> dict[str, Any]:
     return summary
 
 
+def refuse_other_run(found: checkpoint.Checkpoint, config: RunConfig, dataset: str) -> None:
+    """A checkpoint of this name that another configuration or dataset made is not gone on from."""
+    was, now = found.manifest["config"], to_dict(config)
+    for key in FIXED:
+        old, new = (functools.reduce(lambda section, part: section[part], key.split("."), each) for each in (was, now))
+        if old != new:
+            raise InputError(f"run {config.run.name} was started with {key}={old}, now it is {new}; choose another run.name")
+    if found.manifest["dataset"] != dataset:
+        raise InputError(f"run {config.run.name} was started on another dataset than {config.data.path} now holds; choose another run.name")
+
+
 class Evaluation:
     """One split, evaluated again and again through one pipeline that stays open between evaluations."""
 
     def __init__(self, manifest: Manifest, data: DataConfig, batch_size: int, split: str, rank: int, workers: int, times: int):
         source = Source.of(data.path, manifest, split)
-        size = max(1, min(batch_size, -(-sum(source.rows))) // data.streams) * data.streams
+        size = max(1, min(batch_size, sum(source.rows)) // data.streams) * data.streams
         self.plan = Plan(source.rows, data.streams, size, manifest.row_group_rows, seed=0, shuffle=False)
         stream = Stream(source, self.plan, rank, workers, times, data.reader_cpus, prefetch=1)
         self.batches = stream.batches()

@@ -1,0 +1,96 @@
+"""The folder that prepare writes: claimed before the first file, complete with `dataset.json`, emptied if it fails.
+
+While prepare runs, and after it failed or was killed, the folder holds the file INCOMPLETE; the next prepare clears such a folder
+and begins anew. The mark stays after a failure because a task that is still at work may yet write a file.
+"""
+
+import uuid
+from dataclasses import dataclass
+
+import fsspec
+
+from sml_dist.data.dataset import MANIFEST, SPLITS, DataFile, Manifest, write_manifest
+from sml_dist.spec import InputError
+
+INCOMPLETE = "INCOMPLETE"
+NOTE = "sml-dist prepare is at work here, or was stopped: the next prepare into this folder clears it and begins anew."
+WORK = ".work"
+OURS = (*SPLITS, "rejects", "vocab", WORK)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A claimed folder; `token` tells this run from another that took the folder over."""
+
+    root: str
+    token: str
+
+    @property
+    def work(self) -> str:
+        return f"{self.root}/{WORK}"
+
+
+def check_free(root: str, overwrite: bool) -> None:
+    """Raises InputError if the folder holds a dataset that may not be overwritten, or anything that is not prepare's."""
+    fs, folder = fsspec.url_to_fs(root)
+    if fs.isfile(folder):
+        raise InputError(f"--output {root} is a file; name a folder")
+    names = {name.rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(folder, detail=False)} if fs.isdir(folder) else set()
+    if MANIFEST in names and not overwrite:
+        raise InputError(f"--output {root} already holds a prepared dataset; name another folder, or give --overwrite to replace it")
+    if names and not names & {MANIFEST, INCOMPLETE}:
+        raise InputError(f"--output {root} holds files that prepare did not write (such as {min(names)}); name a new or empty folder")
+
+
+def claim(root: str) -> Output:
+    """Marks the folder as in work and removes what an earlier prepare left."""
+    fs, folder = fsspec.url_to_fs(root)
+    fs.makedirs(folder, exist_ok=True)
+    output = Output(root, uuid.uuid4().hex)
+    with fs.open(f"{folder}/{INCOMPLETE}", "w") as file:
+        file.write(f"{output.token}\n{NOTE}\n")
+    _remove_contents(root)
+    return output
+
+
+def release(output: Output) -> None:
+    """Removes what was written, all but the mark, unless another prepare has taken the folder."""
+    if _holds(output):
+        _remove_contents(output.root)
+
+
+def complete(output: Output, manifest: Manifest) -> None:
+    """Checks that every file is there with its size and that nobody took the folder, then writes the manifest."""
+    fs, folder = fsspec.url_to_fs(output.root)
+    for file in [*(f for split in manifest.splits.values() for f in split.files), *manifest.rejects]:
+        _check_size(fs, folder, file)
+    if fs.exists(f"{folder}/{WORK}"):
+        fs.rm(f"{folder}/{WORK}", recursive=True)
+    if not _holds(output):
+        raise InputError(f"another prepare has taken the folder {output.root}; let one finish, or give them different folders")
+    write_manifest(output.root, manifest)
+    fs.rm(f"{folder}/{INCOMPLETE}")
+
+
+def _check_size(fs: fsspec.AbstractFileSystem, folder: str, file: DataFile) -> None:
+    path = f"{folder}/{file.path}"
+    size = fs.size(path) if fs.exists(path) else 0
+    if size != file.bytes:
+        raise InputError(f"{path} has {size} bytes where {file.bytes} were written; is another process writing to this folder?")
+
+
+def _holds(output: Output) -> bool:
+    fs, folder = fsspec.url_to_fs(output.root)
+    try:
+        with fs.open(f"{folder}/{INCOMPLETE}") as file:
+            return file.readline().decode().strip() == output.token
+    except FileNotFoundError:
+        return False
+
+
+def _remove_contents(root: str) -> None:
+    """The manifest first: what is left at any moment is no complete dataset."""
+    fs, folder = fsspec.url_to_fs(root)
+    for name in (MANIFEST, *OURS):
+        if fs.exists(f"{folder}/{name}"):
+            fs.rm(f"{folder}/{name}", recursive=True)

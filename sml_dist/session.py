@@ -1,0 +1,40 @@
+"""Joining or starting Ray, quietly and never by accident."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+OBJECT_STORE_BYTES = 2 << 30  # of a local Ray; streams bound what they keep in it
+
+
+@contextlib.contextmanager
+def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = False) -> Iterator[None]:
+    """Ray for one command: the cluster that RAY_ADDRESS names, else an instance of our own that ends with the command.
+
+    A local instance gets more logical CPUs than cores where workers would leave none for the readers.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    quiet = {"log_to_driver": verbose, "logging_level": "info" if verbose else "error"}
+    if address := os.environ.get("RAY_ADDRESS"):
+        ray.init(address=address, **quiet)
+    else:
+        cpus = max(os.cpu_count() or 1, workers + int(4 * workers * reader_cpus) + 1)
+        ray.init("local", num_cpus=cpus, object_store_memory=_object_store(), include_dashboard=False, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _object_store() -> int:
+    """Bytes for a local object store: 2 GiB, or half of what shared memory has free."""
+    with contextlib.suppress(OSError):
+        stat = os.statvfs("/dev/shm")
+        return int(max(100 << 20, min(OBJECT_STORE_BYTES, stat.f_bavail * stat.f_frsize // 2)))
+    return OBJECT_STORE_BYTES

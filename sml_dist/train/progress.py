@@ -1,0 +1,46 @@
+"""What a person sees while a run trains: one live line on a terminal, a line now and then elsewhere."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_SECONDS = 15.0
+
+
+class TrainProgress:
+    """Shows progress.json's values: loss, samples/s, share of time waiting for data, remaining time, validation metrics."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn(),
+            console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task("starting workers", total=None, note="")
+        self.printed = 0.0
+
+    def __enter__(self) -> "TrainProgress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.stop()
+
+    def update(self, values: dict[str, Any]) -> None:
+        step = f"epoch {values['epoch'] + 1}/{values['epochs']} step {values['step']:,}/{values['total_steps']:,}"
+        if "note" in values:
+            self.console.print(values["note"], highlight=False)
+        elif "split" in values:
+            gauc = f" GAUC {values['gauc']:.5f}" if "gauc" in values else ""
+            self.console.print(
+                f"step {values['step']:,} {values['split']}: AUC {values['auc']:.5f}{gauc} logloss {values['logloss']:.5f} "
+                f"calibration {values['calibration']:.3f}", highlight=False,
+            )  # fmt: skip
+        else:
+            note = f"loss {values['loss']:.4f}  {values['samples_per_second']:,.0f} samples/s  data wait {values['data_wait_fraction']:.1%}"
+            self.bar.update(self.task, description=step, completed=values["step"], total=values["total_steps"], note=note)
+            if not self.console.is_terminal and time.monotonic() - self.printed > LINE_SECONDS:
+                self.printed = time.monotonic()
+                self.console.print(f"{step}  {note}", highlight=False)

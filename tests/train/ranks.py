@@ -1,0 +1,99 @@
+"""Runs a function on several gloo ranks, each a process of its own, and trains without Ray."""
+
+import itertools
+import os
+import pickle
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from torchrec.distributed.types import ShardedTensor
+
+from sml_dist.config.run import RunConfig
+from sml_dist.data.dataset import read_manifest
+from sml_dist.data.plan import Cursor
+from sml_dist.data.stream import Reader, Source, rebatch
+from sml_dist.embeddings.batch import Collator
+from sml_dist.train.loop import Progress, Trainer
+from sml_dist.train.optimizers import Optimizers
+from sml_dist.train.schedule import Schedule
+from sml_dist.train.sharded import shard
+from sml_dist.train.worker import make_task, training_plan
+
+
+def on_ranks(workers: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """function(*args) on ranks 0..workers-1 of a gloo group; their results in order."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with tempfile.TemporaryDirectory() as results:
+        mp.spawn(_rank, (workers, port, function, args, results), nprocs=workers)
+        return [pickle.loads((Path(results) / str(rank)).read_bytes()) for rank in range(workers)]
+
+
+def _rank(rank: int, workers: int, port: int, function: Callable[..., Any], args: tuple, results: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(workers)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    value = function(*args)
+    (Path(results) / str(rank)).write_bytes(pickle.dumps(value))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def make_trainer(config: RunConfig) -> tuple[Trainer, Any]:
+    """A trainer over the current process group, and the batches of its rank from a cursor, read in this process."""
+    rank, workers = dist.get_rank(), dist.get_world_size()
+    manifest, device = read_manifest(config.data.path), torch.device("cpu")
+    torch.manual_seed(config.train.seed)
+    plan = training_plan(manifest, config)
+    model, _ = shard(make_task(manifest, config, device), manifest, config.embedding, device, workers, config.train.seed)
+
+    def batches(start: Cursor = Cursor()) -> Iterator[pa.Table]:  # noqa: B008
+        first, skip = plan.window_of(start)
+        begin = start.epoch * plan.windows + first
+        read = Reader(Source.of(config.data.path, manifest, "train"), plan, plan.share(rank, workers), begin, skip)
+        return rebatch((read({"window": [w]}) for w in itertools.count(begin)), plan.batch_size // workers)
+
+    trainer = Trainer(
+        config=config.train,
+        model=model,
+        optimizers=Optimizers(model, config.train, config.embedding),
+        schedule=Schedule(config.train, 100),
+        collate=Collator(manifest),
+        device=device,
+        steps_per_epoch=plan.steps,
+        evaluate=lambda: {"auc": 0.5},
+        commit=lambda progress: None,
+        log=lambda **values: None,
+    )
+    return trainer, batches
+
+
+def weights(model: torch.nn.Module) -> dict[str, Any]:
+    """Every weight as a whole NumPy array on rank 0, whatever the sharding; {} elsewhere."""
+    whole = {}
+    for name, value in model.state_dict().items():
+        if isinstance(value, ShardedTensor):
+            full = torch.empty(value.size()) if dist.get_rank() == 0 else None
+            value.gather(0, out=full)
+            value = full
+        whole[name] = value.detach().numpy().copy() if value is not None else None
+    return whole if dist.get_rank() == 0 else {}
+
+
+def trained(config: RunConfig, steps: int) -> dict[str, Any]:
+    """The weights after some steps."""
+    trainer, batches = make_trainer(config)
+    progress = Progress()
+    for table in itertools.islice(batches(), steps):
+        trainer.step(table, progress)
+        trainer.advance(progress)
+    return weights(trainer.model)
