@@ -31,6 +31,7 @@ def config(dataset: str, **sections) -> RunConfig:
         "embedding": {"dim": 8, "lr": 0.05, "init_std": 0.1, "data_parallel_rows": 50},
         "train": {"global_batch_size": 64, "precision": "fp32", "epochs": 5},
     }
+    base["model"] = sections.pop("model", base["model"])
     return parse({name: base[name] | sections.get(name, {}) for name in base})
 
 

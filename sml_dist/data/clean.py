@@ -1,0 +1,237 @@
+"""Raw columns to typed ones; a row with a value that cannot be used is rejected with column and reason.
+
+A clean table has, by role and not by name, since one column may play several parts:
+
+    label      float32, 0 or 1              number:<column>  float64, null = missing
+    weight     float32, finite, >= 0        token:<column>   string, "" = missing
+    group      int64                        list:<column>    list<string>
+    timestamp  int64, seconds since 1970 (UTC)
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sml_dist.data.hashing import hash64
+from sml_dist.data.quarantine import Faults, Reject, quote
+from sml_dist.data.schema import Label, Schema, Timestamp
+from sml_dist.data.text import BROKEN, is_text
+
+NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
+PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+MAX_SECONDS = 1 << 53
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def clean(raw: pa.Table, rows: np.ndarray, schema: Schema, *, labelled: bool = True) -> tuple[pa.Table, np.ndarray, list[Reject]]:
+    """(clean table, the row numbers it kept, rejects). `labelled=False` leaves out label and weight: rows to be scored."""
+    faults = Faults(rows)
+    column = _Columns(raw, schema, faults)
+    roles: dict[str, pa.Array] = {}
+    if labelled:
+        roles["label"] = _label(column, schema.label)
+        if schema.weight:
+            roles["weight"] = _weight(column, schema.weight)
+    if schema.timestamp and schema.timestamp.column in raw.column_names:
+        roles["timestamp"] = _timestamp(column, schema.timestamp)
+    if schema.group and schema.group in raw.column_names:
+        roles["group"] = group_ids(column.text(schema.group))
+    roles |= {f"number:{name}": column.number(name) for name in schema.numbers}
+    roles |= {f"token:{f.column}": column.text(f.column) for f in schema.features if f.origin == "column"}
+    roles |= {f"list:{name}": column.list(name, separator) for name, separator in schema.list_separators.items()}
+    table = pa.table(roles)
+    if faults.bad.any():
+        good = ~faults.bad
+        return table.filter(pa.array(good)), rows[good], faults.rejects
+    return table, rows, []
+
+
+def timestamps(raw: pa.Table, schema: Schema) -> np.ndarray:
+    """int64 seconds of the rows whose timestamp can be read."""
+    faults = Faults(np.arange(len(raw)))
+    seconds = _timestamp(_Columns(raw, schema, faults), schema.timestamp)
+    return seconds.to_numpy(zero_copy_only=False)[~faults.bad]
+
+
+class _Columns:
+    """The raw columns as text, numbers or lists; what cannot be read as such is noted in `faults` and null in the result."""
+
+    def __init__(self, raw: pa.Table, schema: Schema, faults: Faults):
+        self.raw, self.faults = raw, faults
+        self.missing = pa.array(schema.missing, pa.string()) if schema.missing else None
+        self.texts: dict[str, pa.Array] = {}
+        self.numbers: dict[str, pa.Array] = {}
+
+    def __getitem__(self, name: str) -> pa.Array:
+        array = self.raw.column(name).combine_chunks()
+        return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+    def text(self, name: str) -> pa.Array:
+        """string without nulls: "" is missing. Integers become their decimal digits, so that CSV and Parquet agree."""
+        if name not in self.texts:
+            self.texts[name] = self._text(name)
+        return self.texts[name]
+
+    def _text(self, name: str) -> pa.Array:
+        array = self._valid(as_text(self[name]), name)
+        array = pc.fill_null(array, "") if array.null_count else array
+        return pc.if_else(pc.is_in(array, self.missing), "", array) if self.missing else array
+
+    def _valid(self, array: pa.Array, name: str) -> pa.Array:
+        """Rejects rows that hold bytes which are not UTF-8 (marked so by as_text and by text.parse)."""
+        broken = pc.match_substring(array, BROKEN)
+        if pc.any(broken).as_py():
+            self.faults.add(_mask(broken), name, lambda i: f"not UTF-8: {quote(array[i].as_py().replace(BROKEN, '?'))}")
+        return array
+
+    def number(self, name: str) -> pa.Array:
+        """float64 within float32's range; null is missing."""
+        if name not in self.numbers:
+            self.numbers[name] = self._number(name)
+        return self.numbers[name]
+
+    def _number(self, name: str) -> pa.Array:
+        array = self[name]
+        if is_text(array.type):
+            text = self.text(name)
+            values, bad = parse_numbers(text)
+        else:
+            values, bad = array.cast(pa.float64()), None
+            if pa.types.is_floating(array.type):  # NaN is how pandas writes a missing number
+                values = pc.if_else(pc.is_nan(values), None, values)
+            text = array
+        numbers = pc.fill_null(values, 0.0).to_numpy()
+        with np.errstate(invalid="ignore"):
+            outside = ~(np.abs(numbers) <= FLOAT32_MAX)
+        if bad is not None or outside.any():
+            bad = outside if bad is None else bad | outside
+            self.faults.add(bad, name, lambda i: f"{quote(text[i].as_py())} is not a finite number")
+            values = pc.if_else(pa.array(bad), None, values)
+        return values
+
+    def present(self, name: str) -> pa.Array:
+        """A number that must not be missing; 0 where the row is rejected."""
+        values = self.number(name)
+        if values.null_count:
+            self.faults.add(_mask(values.is_null()), name, lambda i: "is missing")
+            values = pc.fill_null(values, 0.0)
+        return values
+
+    def list(self, name: str, separator: str | None) -> pa.Array:
+        """list<string> without empty tokens; a missing list is empty."""
+        if separator is not None:
+            return drop_empty(pc.split_pattern(self.text(name), separator))
+        array = self[name]
+        array = array.cast(pa.list_(array.type.value_type)) if not pa.types.is_null(array.type) else array.cast(pa.list_(pa.string()))
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
+        values = pc.fill_null(as_text(array.flatten()), "")
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        lists = pa.ListArray.from_arrays(pa.array(offsets), values)
+        broken = pc.match_substring(values, BROKEN)
+        if pc.any(broken).as_py():
+            counts = np.concatenate([[0], np.cumsum(_mask(broken))])
+            self.faults.add(counts[offsets[1:]] > counts[offsets[:-1]], name, lambda i: "not UTF-8")
+        return drop_empty(lists)
+
+
+def as_text(array: pa.Array) -> pa.Array:
+    """Any scalar column as strings; bytes that are not UTF-8 become BROKEN, whole floats become integers first."""
+    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+        try:
+            return array.cast(pa.string())
+        except pa.ArrowInvalid:
+            cells = array.to_pylist()
+            return pa.array([cell if cell is None else cell.decode(errors="mark_broken") for cell in cells], pa.string())
+    if pa.types.is_floating(array.type):
+        array = pc.if_else(pc.is_nan(array), None, array)
+        try:
+            return array.cast(pa.int64()).cast(pa.string())
+        except pa.ArrowInvalid:
+            return array.cast(pa.string())
+    return array if pa.types.is_string(array.type) else array.cast(pa.string())
+
+
+def parse_numbers(text: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
+    """(float64 with null for "", mask of what is no number or None if there is none). Spaces around a number are no fault."""
+    values = pc.if_else(pc.equal(text, ""), None, text)
+    try:
+        return values.cast(pa.float64()), None
+    except pa.ArrowInvalid:
+        trimmed = pc.utf8_trim_whitespace(values)
+        trimmed = pc.if_else(pc.equal(trimmed, ""), None, trimmed)
+        good = pc.match_substring_regex(trimmed, NUMBER)
+        return pc.if_else(good, trimmed, None).cast(pa.float64()), _mask(pc.invert(good))
+
+
+def drop_empty(lists: pa.ListArray) -> pa.ListArray:
+    """The lists without their empty tokens."""
+    values, offsets = lists.flatten(), lists.offsets.to_numpy() - lists.offsets[0].as_py()
+    kept = _mask(pc.not_equal(values, ""))
+    if kept.all():
+        return pa.ListArray.from_arrays(pa.array(offsets), values)
+    counts = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(counts[offsets]), values.filter(pa.array(kept)))
+
+
+def _mask(booleans: pa.Array) -> np.ndarray:
+    return pc.fill_null(booleans, False).to_numpy(zero_copy_only=False)
+
+
+def _label(column: _Columns, label: Label) -> pa.Array:
+    values = column.present(label.column).to_numpy()
+    if label.at_least is not None:
+        return pa.array(values >= label.at_least).cast(pa.float32())
+    column.faults.add((values != 0) & (values != 1), label.column, lambda i: f"label {values[i]:g} is not 0 or 1")
+    return pa.array(values.astype(np.float32))
+
+
+def _weight(column: _Columns, name: str) -> pa.Array:
+    values = column.present(name).to_numpy()
+    column.faults.add(values < 0, name, lambda i: f"weight {values[i]:g} is negative")
+    return pa.array(values.astype(np.float32))
+
+
+def _timestamp(column: _Columns, timestamp: Timestamp) -> pa.Array:
+    """int64 seconds; 0 where the row is rejected."""
+    name = timestamp.column
+    array = column[name]
+    if pa.types.is_date(array.type):
+        array = array.cast(pa.timestamp("s"))
+    if timestamp.format and not pa.types.is_timestamp(array.type):
+        seconds = pc.strptime(column.text(name), format=timestamp.format, unit="s", error_is_null=True).cast(pa.int64())
+        good = seconds.is_valid()
+    else:
+        seconds, good = _seconds(column, name, array, timestamp.unit)
+    wanted = f"of the form {timestamp.format}" if timestamp.format else f"a time in {timestamp.unit} since 1970"
+    text = column.text(name) if pc.any(pc.invert(good)).as_py() else None
+    column.faults.add(~_mask(good), name, lambda i: f"{quote(text[i].as_py())} is not {wanted}" if text[i].as_py() else "is missing")
+    return pc.fill_null(pc.if_else(good, seconds, 0), 0)
+
+
+def _seconds(column: _Columns, name: str, array: pa.Array, unit: str) -> tuple[pa.Array, pa.Array]:
+    """(seconds, which are good). Integers are read as such: nanoseconds do not fit a float64."""
+    unit = array.type.unit if pa.types.is_timestamp(array.type) else unit
+    try:
+        whole = (column.text(name) if is_text(array.type) else array).cast(pa.int64())
+    except pa.ArrowInvalid:
+        numbers = parse_numbers(column.text(name))[0]
+        near = pc.less(pc.abs(numbers), float(MAX_SECONDS))
+        whole = pc.floor(pc.if_else(near, numbers, None)).cast(pa.int64())
+    seconds = np.floor_divide(pc.fill_null(whole, 0).to_numpy(), PER_SECOND[unit])
+    good = pc.and_(whole.is_valid(), pa.array(np.abs(seconds) < MAX_SECONDS))
+    return pa.array(seconds), good
+
+
+def group_ids(text: pa.Array) -> pa.Array:
+    """int64: an integer in canonical digits is itself, every other value (also a missing one) its hash64 >> 1, so non-negative."""
+    try:
+        numbers = text.cast(pa.int64())
+        if pc.all(pc.match_substring_regex(text, INTEGER)).as_py():
+            return numbers
+    except pa.ArrowInvalid:
+        pass
+    integer = pc.match_substring_regex(text, INTEGER)
+    numbers = pc.fill_null(pc.if_else(integer, text, None).cast(pa.int64()), 0).to_numpy()
+    hashes = (hash64(text) >> np.uint64(1)).astype(np.int64)
+    return pa.array(np.where(_mask(integer), numbers, hashes))

@@ -1,0 +1,115 @@
+"""Second pass: vocabularies and statistics of the training rows; rows of other splits are never looked at."""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import pyarrow as pa
+
+from sml_dist.data.encode import tokens_of
+from sml_dist.data.job import Job, Part, Progress, read_clean, tracked
+from sml_dist.data.numeric import Statistics, quantile_edges, values_histogram, values_moments
+from sml_dist.data.parallel import map_tasks
+from sml_dist.data.quarantine import Tally
+from sml_dist.data.schema import Feature, Schema
+from sml_dist.data.sketch import Histogram, Moments
+from sml_dist.data.vocab import TokenCounter, finish_field, merge_range
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a schema asks to be fitted: fields with a vocabulary, columns to standardise, columns to cut into buckets."""
+
+    fields: list[Feature]
+    standard: list[str]
+    buckets: dict[str, int]
+
+    @staticmethod
+    def by(schema: Schema) -> "Wanted":
+        return Wanted(
+            fields=[feature for feature in schema.features if feature.vocabulary],
+            standard=[column for _, column, transform in schema.dense if transform == "standard"],
+            buckets={feature.column: feature.buckets for feature in schema.features if feature.buckets},
+        )
+
+
+@dataclass
+class Fitted:
+    """What the training rows of one part say; `counts` are files of token counts."""
+
+    tally: Tally
+    moments: dict[str, Moments]
+    histograms: dict[str, Histogram]
+    counts: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def start(job: Job, wanted: Wanted) -> "Fitted":
+        return Fitted(job.tally(), {c: Moments() for c in wanted.standard}, {c: Histogram.empty() for c in wanted.buckets})
+
+
+def fit(job: Job, parts: list[Part], progress: Progress) -> Job:
+    """The job with its statistics; the vocabularies are in the output folder."""
+    wanted = Wanted.by(job.schema)
+    if not (wanted.fields or wanted.standard or wanted.buckets):
+        return job
+    training = [part for part in ([span for span in part if job.splitter.may_train(span)] for part in parts) if part]
+    results = map_tasks(partial(fit_part, job=job, wanted=wanted), list(enumerate(training)))
+    total, moments, counts = Fitted.start(job, wanted), {}, []
+    for index, fitted in tracked("fit", results, training, progress):
+        total.tally.merge(fitted.tally)
+        total.histograms = {column: histogram.merge(fitted.histograms[column]) for column, histogram in total.histograms.items()}
+        moments[index] = fitted.moments
+        counts += fitted.counts
+    for index in sorted(moments):  # in the order of the rows: a sum of floats depends on it
+        total.moments = {column: sums.merge(moments[index][column]) for column, sums in total.moments.items()}
+    write_vocabularies(job, wanted.fields, sorted(counts), progress)
+    return replace(job, statistics=statistics_of(total, wanted))
+
+
+def statistics_of(total: Fitted, wanted: Wanted) -> Statistics:
+    """Mean and std to 10 digits, as far as they do not depend on how the rows were cut into parts."""
+    return Statistics(
+        moments={column: (float(f"{m.mean:.10g}"), float(f"{m.std:.10g}")) for column, m in total.moments.items()},
+        edges={column: quantile_edges(histogram, wanted.buckets[column]) for column, histogram in total.histograms.items()},
+    )
+
+
+def fit_part(numbered: tuple[int, Part], job: Job, wanted: Wanted) -> Fitted:
+    number, part = numbered
+    fitted = Fitted.start(job, wanted)
+    counter = TokenCounter(f"{job.output.work}/counts/part-{number:05d}", [feature.name for feature in wanted.fields], job.ranges)
+    for batch in read_clean(job, part, fitted.tally):
+        rows = batch.rows.filter(pa.array(batch.splits == 0))
+        for feature in wanted.fields:
+            tokens = tokens_of(feature, rows)
+            counter.add(feature.name, tokens.flatten() if feature.origin == "list" else tokens)
+        for column, moments in fitted.moments.items():
+            fitted.moments[column] = moments.merge(values_moments(rows[f"number:{column}"].combine_chunks()))
+        for column, histogram in fitted.histograms.items():
+            fitted.histograms[column] = histogram.merge(values_histogram(rows[f"number:{column}"].combine_chunks()))
+        counter.spill_if_full()
+    counter.spill()
+    fitted.counts = counter.files
+    return fitted
+
+
+def write_vocabularies(job: Job, fields: list[Feature], counts: list[str], progress: Progress) -> None:
+    """Adds the counts of all parts up, range by range of the hashes; then orders each field's tokens."""
+    if not fields:
+        return
+    steps, done, merged = job.ranges + len(fields), 0, []
+    merge = partial(merge_one, counts=counts, min_counts=[feature.min_count for feature in fields], work=job.output.work)
+    for _, path in map_tasks(merge, range(job.ranges)):
+        merged.append(path)
+        progress("vocabularies", done := done + 1, steps)
+    finish = partial(finish_one, merged=sorted(merged), root=job.output.root)
+    for _ in map_tasks(finish, list(enumerate(feature.name for feature in fields))):
+        progress("vocabularies", done := done + 1, steps)
+
+
+def merge_one(number: int, counts: list[str], min_counts: list[int], work: str) -> str:
+    return merge_range(counts, number, min_counts, f"{work}/merged/range-{number:05d}.parquet")
+
+
+def finish_one(field: tuple[int, str], merged: list[str], root: str) -> None:
+    index, name = field
+    finish_field(merged, index, name, root)

@@ -1,0 +1,68 @@
+"""What the stages of `prepare` share: the job, and usable rows read from a part within the limit of rejects."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sml_dist.data.clean import clean
+from sml_dist.data.numeric import Statistics
+from sml_dist.data.output import Output
+from sml_dist.data.quarantine import Reject, Tally
+from sml_dist.data.schema import Schema
+from sml_dist.data.sources import read
+from sml_dist.data.spans import Span
+from sml_dist.data.split import Splitter
+
+Part = list[Span]
+Progress = Callable[[str, int, int], None]  # (stage, done, of): bytes of raw input, or tasks while vocabularies are merged
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of a prepare needs to know; `rows` are all rows of the input, `ranges` how finely tokens are partitioned."""
+
+    schema: Schema
+    splitter: Splitter
+    output: Output
+    rows: int
+    max_reject_rate: float
+    ranges: int = 1
+    statistics: Statistics = field(default_factory=lambda: Statistics(moments={}, edges={}))
+
+    def tally(self) -> Tally:
+        return Tally(self.rows, self.max_reject_rate)
+
+
+@dataclass(frozen=True)
+class CleanBatch:
+    """Usable rows with their splits (indices into the splitter's names), and the rejects among the rows they were read with."""
+
+    file: str
+    rows: pa.Table
+    splits: np.ndarray
+    rejects: list[Reject]
+
+
+def read_clean(job: Job, part: Part, tally: Tally) -> Iterator[CleanBatch]:
+    """The batches of a part; raises InputError as soon as the tally has too many rejects."""
+    for span in part:
+        for raw in read(span, job.schema):
+            rows, numbers, faults = clean(raw.table, raw.rows, job.schema)
+            rejects = sorted([*raw.rejects, *faults], key=lambda reject: reject.row)
+            tally.add(raw.read, len(rejects), f"{span.file.path} {rejects[0]}" if rejects else "")
+            times = rows["timestamp"].to_numpy() if job.schema.timestamp else None
+            yield CleanBatch(span.file.path, rows, job.splitter.assign(span, numbers, times), rejects)
+
+
+def tracked(stage: str, results: Iterator[tuple[int, Any]], parts: list[Part], progress: Progress) -> Iterator[tuple[int, Any]]:
+    """Passes the results of parts on and reports how many bytes of raw input are done."""
+    sizes = [sum(span.bytes for span in part) for part in parts]
+    done, total = 0, sum(sizes)
+    progress(stage, 0, total)
+    for index, result in results:
+        done += sizes[index]
+        progress(stage, done, total)
+        yield index, result

@@ -1,0 +1,60 @@
+"""Spans of Parquet: ranges of a file's row groups, read in batches."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sml_dist.data.schema import Schema
+from sml_dist.data.spans import RawBatch, RawFile, Span, check_columns, group_spans
+from sml_dist.data.text import is_text
+from sml_dist.spec import InputError
+
+BATCH_ROWS = 65_536
+
+
+def parquet_spans(span: Span, schema: Schema, part_bytes: int) -> list[Span]:
+    with _parquet(span.file) as parquet:
+        check_columns(parquet.schema_arrow.names, schema.used)
+        _check_types(parquet.schema_arrow, schema)
+        groups = [parquet.metadata.row_group(g) for g in range(parquet.metadata.num_row_groups)]
+    singles = [Span(span.file, g, g + 1, group.total_byte_size, group.num_rows) for g, group in enumerate(groups)]
+    return [
+        replace(part[0], stop=part[-1].stop, bytes=sum(s.bytes for s in part), rows=sum(s.rows for s in part))
+        for part in group_spans(singles, part_bytes)
+    ]
+
+
+@contextmanager
+def _parquet(file: RawFile) -> Iterator[pq.ParquetFile]:
+    with fsspec.open(file.path, "rb") as raw, pq.ParquetFile(raw, page_checksum_verification=True) as parquet:
+        yield parquet
+
+
+def _check_types(types: pa.Schema, schema: Schema) -> None:
+    """Every column can be read as what the schema takes it for: tried on an empty column of its type."""
+    numbers = {*schema.numbers, schema.label.column, schema.weight}
+    lists = {column for column, separator in schema.list_separators.items() if separator is None}
+    for column in schema.used:
+        kind = types.field(column).type
+        values = kind.value_type if pa.types.is_dictionary(kind) else kind
+        wanted = pa.list_(pa.string()) if column in lists else pa.float64() if column in numbers else pa.string()
+        try:
+            pa.nulls(0, pa.string() if is_text(values) else values).cast(wanted)
+        except pa.ArrowException:
+            hint = "; a multi-valued column that is no list needs its `separator`" if column in lists else ""
+            raise InputError(f"column {column!r} is {kind}, which cannot be read as {wanted}{hint}") from None
+
+
+def read_parquet(span: Span, schema: Schema, columns: list[str]) -> Iterator[RawBatch]:
+    row = span.first_row
+    with _parquet(span.file) as parquet:
+        groups = list(range(span.start, span.stop))
+        for batch in parquet.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
+            table = pa.Table.from_batches([batch])
+            yield RawBatch(table, np.arange(row, row + len(batch)), [])
+            row += len(batch)

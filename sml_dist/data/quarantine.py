@@ -1,0 +1,75 @@
+"""Rejected rows: which row, which column, why; and the limit past which prepare stops."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from sml_dist.spec import InputError
+
+REJECTS_SCHEMA = pa.schema([("file", pa.string()), ("row", pa.int64()), ("column", pa.string()), ("reason", pa.string())])
+SHOWN = 60  # characters of a bad value that a reason quotes
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row (1-based, the header not counted) that cannot be used; `column` is None where the whole row is at fault."""
+
+    row: int
+    column: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"row {self.row}: " + (f"column {self.column}: {self.reason}" if self.column else self.reason)
+
+
+@dataclass
+class Faults:
+    """The bad rows of one table: each is rejected once, for its first fault."""
+
+    rows: np.ndarray
+    bad: np.ndarray = field(init=False)
+    rejects: list[Reject] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.bad = np.zeros(len(self.rows), bool)
+
+    def add(self, mask: np.ndarray, column: str, reason: Callable[[int], str]) -> None:
+        """Rejects the rows of a mask; `reason` tells why for a position in the table."""
+        new = np.flatnonzero(mask & ~self.bad)
+        self.bad[new] = True
+        self.rejects += [Reject(int(self.rows[i]), column, reason(int(i))) for i in new]
+
+
+def quote(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def rejects_table(file: str, rejects: list[Reject]) -> pa.Table:
+    ordered = sorted(rejects, key=lambda reject: reject.row)
+    rows = [{"file": file, "row": reject.row, "column": reject.column, "reason": reject.reason} for reject in ordered]
+    return pa.Table.from_pylist(rows, schema=REJECTS_SCHEMA)
+
+
+@dataclass
+class Tally:
+    """Rows read and rejected so far, held against the share of all rows that may be rejected."""
+
+    total: int
+    max_rate: float
+    read: int = 0
+    rejected: int = 0
+    first: str = ""
+
+    def add(self, read: int, rejected: int, first: str = "") -> None:
+        self.read, self.rejected, self.first = self.read + read, self.rejected + rejected, self.first or first
+        if self.rejected > self.max_rate * self.total:
+            raise InputError(
+                f"{self.rejected} of {self.read} rows read so far ({self.total} in all) cannot be used, more than --max-reject-rate "
+                f"{self.max_rate:g} allows; the first: {self.first}. Mend the input or the schema, or raise --max-reject-rate"
+            )
+
+    def merge(self, other: "Tally") -> None:
+        self.add(other.read, other.rejected, other.first)

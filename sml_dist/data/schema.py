@@ -1,0 +1,262 @@
+"""A schema: what the columns of a raw click log are. A short YAML file, or the name of one that is built in.
+
+    name: clicks
+    format: csv                                     # csv | tsv | parquet
+    label: click                                    # 0/1, or {column: rating, at_least: 4}
+    numeric:
+      - {columns: [price, age], transform: log1p}   # dense: log1p | none | standard
+      - {columns: price, transform: bucket, buckets: 32}   # categorical: bucket | log_square
+    categorical:
+      - {columns: C1..C26, min_count: 10}           # ids by vocabulary; row 0 is the rest
+      - {columns: device_ip, hash: 1000000}         # ids by hash
+    multivalued:
+      - {columns: genres, separator: "|"}           # or a list column of Parquet
+    timestamp: {column: time, unit: s, fields: [hour, weekday]}
+    group: user
+    weight: w
+
+`A1..A9` stands for A1, A2 to A9. `columns:` at the top names the columns of a text file without a header row.
+"""
+
+import re
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import fsspec
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BeforeValidator, Field, ValidationError
+from yaml import YAMLError
+
+from sml_dist.spec import InputError, from_dict, spec
+
+BUILT_IN = Path(__file__).parent / "schemas"
+
+
+def expand(columns: Any) -> Any:
+    """Column names from a name, a range (`C1..C26`) or a list of both."""
+    if isinstance(columns, str):
+        columns = [columns]
+    if not isinstance(columns, list):
+        return columns
+    return [name for item in columns for name in _expand_one(item)]
+
+
+def _expand_one(item: Any) -> list[Any]:
+    span = re.fullmatch(r"(.*?)(\d+)\.\.\1(\d+)", item) if isinstance(item, str) else None
+    if not span:
+        return [item]
+    prefix, first, last = span[1], int(span[2]), int(span[3])
+    return [f"{prefix}{number}" for number in range(first, last + 1)]
+
+
+Columns = Annotated[list[str], BeforeValidator(expand), Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+HashRows = Annotated[int, Field(ge=2, lt=2**31)]
+
+
+@spec
+class Label:
+    """1 where `column` is at least `at_least`; without a threshold the column itself, which then is 0 or 1."""
+
+    column: str
+    at_least: float | None = None
+
+
+@spec
+class Numeric:
+    """log1p: sign(x) log(1 + |x|); standard: (x - mean) / std of the training rows; bucket: quantiles of the training rows;
+    log_square: floor(log(x)^2) for x > 2, else the integer below x (the winners of the Criteo challenge)."""
+
+    columns: Columns
+    transform: Literal["log1p", "none", "standard", "log_square", "bucket"] = "log1p"
+    buckets: Annotated[int, Field(ge=2)] | None = None
+    min_count: Count = 1
+
+    def __post_init__(self) -> None:
+        if (self.transform == "bucket") != (self.buckets is not None):
+            raise ValueError("`buckets` belongs to `transform: bucket`, and that needs it")
+
+
+@spec
+class Categorical:
+    """Ids by a vocabulary of the values seen `min_count` times in the training rows, or by `hash` into that many rows."""
+
+    columns: Columns
+    min_count: Count | None = None
+    hash: HashRows | None = None
+
+    def __post_init__(self) -> None:
+        if self.min_count and self.hash:
+            raise ValueError("give `min_count` (vocabulary) or `hash` (rows), not both")
+
+
+@spec
+class Multivalued(Categorical):
+    """A list column, or a string whose values stand between separators; the first `max_length` values count."""
+
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    max_length: Count | None = None
+
+
+@spec
+class Timestamp:
+    """A number in `unit` since 1970, a string in strptime's `format` (UTC), or a Parquet timestamp. `fields` become
+    categorical fields <column>_hour (0-23) and <column>_weekday (0-6, Monday first)."""
+
+    column: str
+    unit: Literal["s", "ms", "us", "ns"] = "s"
+    format: str | None = None
+    fields: list[Literal["hour", "weekday"]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A categorical field of the prepared dataset and where its tokens come from."""
+
+    name: str
+    column: str
+    origin: Literal["column", "list", "log_square", "bucket", "hour", "weekday"]
+    min_count: int = 1
+    hash: int | None = None
+    buckets: int | None = None
+    max_length: int | None = None
+
+    @property
+    def vocabulary(self) -> bool:
+        return self.hash is None and self.origin != "bucket"
+
+
+@spec
+class Schema:
+    name: str
+    format: Literal["csv", "tsv", "parquet"]
+    label: Annotated[Label, BeforeValidator(lambda value: {"column": value} if isinstance(value, str) else value)]
+    columns: Columns | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    missing: list[str] = field(default_factory=list)  # further spellings of a missing value, such as NULL
+    numeric: list[Numeric] = field(default_factory=list)
+    categorical: list[Categorical] = field(default_factory=list)
+    multivalued: list[Multivalued] = field(default_factory=list)
+    timestamp: Timestamp | None = None
+    group: str | None = None
+    weight: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [feature.name for feature in self.features]
+        _refuse(_repeated(names), "makes a categorical field twice")
+        _refuse(_repeated([name for name, _, _ in self.dense]), "is a dense feature twice")
+        inputs = {name for group in (self.numeric, self.categorical, self.multivalued) for item in group for name in item.columns}
+        _refuse([self.label.column] if self.label.column in inputs else [], "is the label, so it cannot be a feature")
+        _refuse([self.weight] if self.weight in inputs else [], "is the weight, so it cannot be a feature")
+        if not inputs:
+            raise ValueError("no feature: give numeric, categorical or multivalued columns")
+        if self.columns is not None:
+            _refuse(_repeated(self.columns), "stands twice in `columns`")
+            _refuse([name for name in self.used if name not in self.columns], "is used but not in `columns`")
+        if self.format == "parquet" and (self.columns or self.delimiter):
+            raise ValueError("`columns` and `delimiter` belong to text files; Parquet names its own columns")
+
+    @property
+    def separator(self) -> str:
+        return self.delimiter or {"csv": ",", "tsv": "\t"}[self.format]
+
+    @property
+    def dense(self) -> list[tuple[str, str, str]]:
+        """(name, column, transform) of every dense feature."""
+        return [(c, c, n.transform) for n in self.numeric if n.transform in ("log1p", "none", "standard") for c in n.columns]
+
+    @property
+    def features(self) -> list[Feature]:
+        """Every categorical field, single-valued ones first."""
+        found = [
+            Feature(f"{c}_{n.transform}", c, n.transform, n.min_count, buckets=n.buckets)
+            for n in self.numeric
+            if n.transform in ("log_square", "bucket")
+            for c in n.columns
+        ]
+        found += [Feature(c, c, "column", g.min_count or 1, g.hash) for g in self.categorical for c in g.columns]
+        if self.timestamp:
+            column = self.timestamp.column
+            found += [Feature(f"{column}_{part}", column, part) for part in self.timestamp.fields]
+        found += [Feature(c, c, "list", g.min_count or 1, g.hash, None, g.max_length) for g in self.multivalued for c in g.columns]
+        return found
+
+    @property
+    def list_separators(self) -> dict[str, str | None]:
+        return {column: group.separator for group in self.multivalued for column in group.columns}
+
+    @property
+    def numbers(self) -> list[str]:
+        """Columns that must hold numbers, each once."""
+        return list(dict.fromkeys(column for group in self.numeric for column in group.columns))
+
+    @property
+    def inputs(self) -> list[str]:
+        """Columns that a model's input is made of: what a row to be scored must have."""
+        derived = [self.timestamp.column] if self.timestamp and self.timestamp.fields else []
+        return list(dict.fromkeys([*self.numbers, *(f.column for f in self.features), *derived]))
+
+    @property
+    def used(self) -> list[str]:
+        """Every column that prepare reads, each once."""
+        others = [self.label.column, self.timestamp and self.timestamp.column, self.group, self.weight]
+        return list(dict.fromkeys([*filter(None, others), *self.inputs]))
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def _refuse(names: list[str], reason: str) -> None:
+    if names:
+        raise ValueError(f"column {names[0]!r} {reason}")
+
+
+def built_in_names() -> list[str]:
+    return sorted(path.stem for path in BUILT_IN.glob("*.yaml"))
+
+
+def load_schema(name: str) -> Schema:
+    """The schema of a built-in name or a YAML file; raises InputError."""
+    try:
+        with fsspec.open(_location(name), "r") as file:
+            data = OmegaConf.to_container(OmegaConf.create(file.read()), resolve=True)
+    except FileNotFoundError:
+        raise InputError(f"schema {name} does not exist; give a YAML file or one of: {', '.join(built_in_names())}") from None
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise InputError(f"schema {name} is no valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return from_dict(Schema, data)
+    except ValidationError as error:
+        raise InputError(f"schema {name}: {_explain(error)}") from None
+
+
+def _location(name: str) -> str:
+    if name in built_in_names():
+        return str(BUILT_IN / f"{name}.yaml")
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return name
+    near = get_close_matches(name, built_in_names(), 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise InputError(f"no built-in schema {name!r}{hint} (built in: {', '.join(built_in_names())}; or give a YAML file)")
+
+
+SECTIONS = {"label": Label, "numeric": Numeric, "categorical": Categorical, "multivalued": Multivalued, "timestamp": Timestamp}
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault in one line, with the nearest right key where one is unknown."""
+    fault = error.errors()[0]
+    where = ".".join(str(step) for step in fault["loc"])
+    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        *path, key = fault["loc"]
+        known = [f.name for f in fields(SECTIONS[path[0]] if path else Schema)]
+        near = get_close_matches(str(key), known, 1)
+        return f"unknown key {where!r}" + (f"; did you mean {near[0]!r}?" if near else f"; keys here: {', '.join(known)}")
+    if fault["type"] == "missing" or fault["type"] == "missing_argument":
+        return f"key {where!r} is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

@@ -1,0 +1,93 @@
+"""Spans of delimited text: byte ranges of a plain file, or a whole compressed one, as blocks of lines and as raw columns."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import fsspec
+import pyarrow as pa
+
+from sml_dist.data.schema import Schema
+from sml_dist.data.spans import RawBatch, RawFile, Span, check_columns
+from sml_dist.data.text import BLOCK_BYTES, BOM, MAX_LINE_BYTES, Layout, line_blocks, parse, split_line
+from sml_dist.spec import InputError
+
+HEAD_BYTES = 1 << 16
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PAR1": "Parquet", b"PK\x03\x04": "zip"}
+
+
+def read_text(span: Span, schema: Schema, columns: list[str]) -> Iterator[RawBatch]:
+    layout = _layout(span.file, schema, columns)
+    row = span.first_row
+    for block in text_blocks(span, schema):
+        parsed = parse(block, layout, row)
+        yield RawBatch(parsed.table, parsed.rows, parsed.rejects)
+        row += block.count(b"\n")
+
+
+def text_blocks(span: Span, schema: Schema) -> Iterator[bytes]:
+    """Blocks of whole data lines: no byte order mark, no header."""
+    with _open(span.file) as stream:
+        blocks = line_blocks(_chunks(stream) if span.file.codec else _range(stream, span.start, span.stop))
+        for index, block in enumerate(blocks):
+            if index == 0 and span.start == 0:
+                block = block.removeprefix(BOM)
+                block = block if schema.columns else block[block.index(b"\n") + 1 :]
+            if block:
+                yield block
+
+
+@contextmanager
+def _open(file: RawFile) -> Iterator[Any]:
+    with fsspec.open(file.path, "rb") as raw:
+        if not file.codec:
+            yield raw
+            return
+        with pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), file.codec) as stream:
+            yield stream
+
+
+def _chunks(stream: Any, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+    while chunk := stream.read(size):
+        yield chunk
+
+
+def _range(stream: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+    """The lines that begin in [start, stop): all of them, and no other."""
+    if start:
+        stream.seek(start - 1)
+        stream.readline(MAX_LINE_BYTES)
+    position, last = stream.tell(), b"\n"
+    while position < stop:
+        chunk = stream.read(min(BLOCK_BYTES, stop - position))
+        if not chunk:
+            raise InputError("it grew shorter while it was read")
+        position, last = position + len(chunk), chunk[-1:]
+        yield chunk
+    if last != b"\n":
+        yield stream.readline(MAX_LINE_BYTES)
+
+
+def _layout(file: RawFile, schema: Schema, columns: list[str]) -> Layout:
+    """The file's own header rules: files of one input may order their columns differently."""
+    quoted = schema.format == "csv"
+    names = schema.columns or split_line(_first_line(file), schema.separator, quoted)
+    check_columns(names, columns)
+    return Layout(names, columns, schema.separator, quoted)
+
+
+def _first_line(file: RawFile) -> bytes:
+    with _open(file) as stream:
+        block = next(line_blocks(_chunks(stream, HEAD_BYTES)), b"")
+    return block[: block.find(b"\n") + 1].removeprefix(BOM)
+
+
+def check_head(file: RawFile, schema: Schema) -> None:
+    with _open(file) as stream:
+        head = stream.read(4)
+    for magic, kind in MAGIC.items():
+        if head.startswith(magic):
+            raise InputError(f"the content is {kind}, not text; rename the file, or set the schema's format")
+    _layout(file, schema, schema.used)
+    if schema.columns and _first_line(file).rstrip(b"\r\n") == schema.separator.join(schema.columns).encode():
+        raise InputError("the first line is a header with the names of the schema's `columns`; take `columns` out of the schema")

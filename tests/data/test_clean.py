@@ -1,0 +1,158 @@
+"""Raw columns to typed ones: equal from text and from Parquet, and each bad value told apart from a missing one."""
+
+from datetime import date, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from raw_logs import write_schema
+
+from sml_dist.data.clean import as_text, clean, group_ids
+from sml_dist.data.hashing import hash64
+from sml_dist.data.schema import Schema, load_schema
+from sml_dist.spec import from_dict
+
+BASE = {"name": "x", "format": "csv", "label": "y", "numeric": [{"columns": "n"}]}
+
+
+def schema(**changes) -> Schema:
+    return from_dict(Schema, BASE | changes)
+
+
+def cleaned(raw: dict, **changes):
+    table = pa.table({"y": ["1"] * len(next(iter(raw.values()))), "n": ["0"] * len(next(iter(raw.values()))), **raw})
+    rows, numbers, rejects = clean(table, np.arange(1, len(table) + 1), schema(**changes))
+    assert len(numbers) + len(rejects) == len(table)
+    return rows, [str(reject) for reject in rejects]
+
+
+def test_numbers_are_parsed_and_bad_ones_rejected_with_their_value():
+    rows, rejects = cleaned({"n": ["1", "", " 2.5 ", "-3e2", "+4", "x", "nan", "inf", "1_0", "0x1", "1e39", "1e400"]})
+    assert rows["number:n"].to_pylist() == [1, None, 2.5, -300, 4]
+    assert rejects[0] == "row 6: column n: 'x' is not a finite number"
+    assert len(rejects) == 7
+
+
+def test_numbers_of_parquet_may_be_null_nan_or_of_any_type():
+    for column in (pa.array([1, None], pa.int8()), pa.array([1.0, float("nan")]), pa.array([True, None]), pa.array(["1", None])):
+        rows, rejects = cleaned({"n": column})
+        assert rows["number:n"].to_pylist() == [1, None] and not rejects
+    assert cleaned({"n": pa.array([float("inf")])})[1] == ["row 1: column n: inf is not a finite number"]
+
+
+def test_labels_are_zero_or_one_unless_a_threshold_makes_them_so():
+    rows, rejects = cleaned({"y": ["1", "0", "1.0", "", "2", "yes", "0.5"]})
+    assert rows["label"].to_pylist() == [1, 0, 1]
+    assert rejects == [
+        "row 6: column y: 'yes' is not a finite number",
+        "row 4: column y: is missing",
+        "row 5: column y: label 2 is not 0 or 1",
+        "row 7: column y: label 0.5 is not 0 or 1",
+    ]
+    rows, _ = cleaned({"y": ["3", "4", "5"]}, label={"column": "y", "at_least": 4})
+    assert rows["label"].to_pylist() == [0, 1, 1]
+
+
+def test_weights_are_finite_and_not_negative():
+    rows, rejects = cleaned({"w": ["0", "2.5", "-1", "", "nan"]}, weight="w")
+    assert rows["weight"].to_pylist() == [0, 2.5]
+    assert rejects == [
+        "row 5: column w: 'nan' is not a finite number",
+        "row 4: column w: is missing",
+        "row 3: column w: weight -1 is negative",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "rule"),
+    [
+        (["1600000000", "1600003600"], {}),
+        (["1600000000.9", " 1600003600 "], {}),
+        (["1600000000999", "1600003600000"], {"unit": "ms"}),
+        (["1600000000999999999", "1600003600000000000"], {"unit": "ns"}),
+        (["2020-09-13 12:26:40", "2020-09-13 13:26:40"], {"format": "%Y-%m-%d %H:%M:%S"}),
+        (pa.array([1600000000, 1600003600], pa.int32()), {}),
+        (pa.array([1600000000.0, 1600003600.5]), {}),
+        (pa.array([1600000000999, 1600003600000], pa.timestamp("ms")), {}),
+        (pa.array([datetime(2020, 9, 13, 12, 26, 40), datetime(2020, 9, 13, 13, 26, 40)]), {"unit": "s"}),
+    ],
+)
+def test_times_become_seconds(column, rule):
+    rows, rejects = cleaned({"t": column}, timestamp={"column": "t", **rule})
+    assert rows["timestamp"].to_pylist() == [1600000000, 1600003600] and not rejects
+
+
+def test_avazu_hours_and_dates_become_seconds():
+    assert cleaned({"t": pa.array([14102123])}, timestamp={"column": "t", "format": "%y%m%d%H"})[0]["timestamp"].to_pylist() == [1413932400]
+    assert cleaned({"t": pa.array([date(1970, 1, 2)])}, timestamp={"column": "t"})[0]["timestamp"].to_pylist() == [86400]
+    assert cleaned({"t": ["-1"]}, timestamp={"column": "t", "unit": "ms"})[0]["timestamp"].to_pylist() == [-1]
+
+
+def test_bad_times_are_rejected():
+    _, rejects = cleaned({"t": ["x", "", "1e300", "5"]}, timestamp={"column": "t"})
+    assert rejects == [
+        "row 1: column t: 'x' is not a time in s since 1970",
+        "row 2: column t: is missing",
+        "row 3: column t: '1e300' is not a time in s since 1970",
+    ]
+    _, rejects = cleaned({"t": ["14139999", "141021"]}, timestamp={"column": "t", "format": "%y%m%d%H"})
+    assert rejects[1] == "row 2: column t: '141021' is not of the form %y%m%d%H"
+
+
+def test_tokens_are_equal_from_text_and_from_any_type_of_parquet():
+    expected = ["7", "", "-12"]
+    for column in (
+        pa.array(["7", "", "-12"]),
+        pa.array(["7", None, "-12"], pa.large_string()),
+        pa.array([7, None, -12]),
+        pa.array([7.0, None, -12.0]),
+        pa.array([7.0, float("nan"), -12.0]),
+        pa.array([b"7", b"", b"-12"]),
+        pa.array(["7", None, "-12"]).dictionary_encode(),
+    ):
+        rows, _ = cleaned({"c": column}, categorical=[{"columns": "c"}])
+        assert rows["token:c"].to_pylist() == expected
+    assert as_text(pa.array([1.5, 2.0])).to_pylist() == ["1.5", "2"]
+
+
+def test_further_spellings_of_missing_are_missing_everywhere():
+    rows, rejects = cleaned({"n": ["NULL", "3"], "c": ["\\N", "NULLS"]}, categorical=[{"columns": "c"}], missing=["NULL", "\\N"])
+    assert rows["number:n"].to_pylist() == [None, 3] and rows["token:c"].to_pylist() == ["", "NULLS"] and not rejects
+
+
+def test_lists_come_from_strings_or_lists_without_empty_tokens():
+    text = cleaned({"g": ["a|b", "", "|c||", "d"]}, multivalued=[{"columns": "g", "separator": "|"}])[0]["list:g"].to_pylist()
+    assert text == [["a", "b"], [], ["c"], ["d"]]
+    for kind in (pa.list_(pa.string()), pa.large_list(pa.large_string())):
+        lists = pa.array([["a", "b"], None, ["", "c", None], ["d"]], kind)
+        assert cleaned({"g": lists}, multivalued=[{"columns": "g"}])[0]["list:g"].to_pylist() == text
+    assert cleaned({"g": pa.array([[1, 2], []])}, multivalued=[{"columns": "g"}])[0]["list:g"].to_pylist() == [["1", "2"], []]
+    assert cleaned({"g": pa.array([["x"], ["a", "b"]]).slice(1)}, multivalued=[{"columns": "g"}])[0]["list:g"].to_pylist() == [["a", "b"]]
+
+
+def test_bytes_that_are_not_utf8_reject_the_row_in_the_column_that_is_read():
+    rows, rejects = cleaned({"c": pa.array([b"ok", b"\xff\xfeab"])}, categorical=[{"columns": "c"}])
+    assert rows["token:c"].to_pylist() == ["ok"] and rejects == ["row 2: column c: not UTF-8: '??ab'"]
+    rows, rejects = cleaned({"g": pa.array([[b"ok"], [b"ok", b"\xff"], []])}, multivalued=[{"columns": "g"}])
+    assert rows["list:g"].to_pylist() == [["ok"], []] and rejects == ["row 2: column g: not UTF-8"]
+
+
+def test_groups_keep_integers_and_hash_all_else_to_non_negative_numbers():
+    text = pa.array(["5", "-7", "007", "u1", "", "99999999999999999999"])
+    ids = group_ids(text).to_pylist()
+    assert ids[:2] == [5, -7]
+    assert ids[2:] == (hash64(text)[2:] >> np.uint64(1)).tolist() and min(ids[2:]) >= 0
+    assert group_ids(pa.array(["5", "6"])).to_pylist() == [5, 6]
+
+
+def test_a_row_with_many_faults_is_rejected_once():
+    rows, rejects = cleaned({"y": ["x"], "n": ["x"], "w": ["-1"]}, weight="w")
+    assert len(rows) == 0 and rejects == ["row 1: column y: 'x' is not a finite number"]
+
+
+def test_rows_to_be_scored_need_neither_label_nor_weight_nor_group(tmp_path):
+    plan = load_schema(write_schema(tmp_path))
+    raw = pa.table({"price": ["3"], "age": ["4"], "site": ["s"], "user": ["u"], "device": ["d"], "tags": ["a"], "time": ["0"]})
+    assert set(raw.column_names) == set(plan.inputs)
+    rows, _, rejects = clean(raw, np.array([1]), plan, labelled=False)
+    assert len(rows) == 1 and not rejects and not {"label", "weight"} & set(rows.column_names)

@@ -1,0 +1,87 @@
+"""Schemas: what they mean, and the one line that a wrong one gets."""
+
+from pathlib import Path
+
+import pytest
+
+from sml_dist.data.schema import Schema, built_in_names, load_schema
+from sml_dist.spec import InputError, from_dict, to_dict
+
+BASE = "name: x\nformat: csv\nlabel: y\n"
+
+
+def load(tmp_path: Path, text: str) -> Schema:
+    (tmp_path / "s.yaml").write_text(text)
+    return load_schema(str(tmp_path / "s.yaml"))
+
+
+def test_the_built_in_schemas_load_by_name_and_survive_a_round_trip():
+    assert built_in_names() == ["avazu", "criteo", "frappe", "ml1m"]
+    for name in built_in_names():
+        schema = load_schema(name)
+        assert schema.name == name
+        assert from_dict(Schema, to_dict(schema)) == schema
+
+
+def test_configs_schemas_are_the_built_in_ones():
+    folder = Path(__file__).parents[2] / "configs" / "schemas"
+    for name in built_in_names():
+        assert load_schema(str(folder / f"{name}.yaml")) == load_schema(name)
+
+
+def test_criteo_has_thirteen_numbers_and_twenty_six_fields():
+    schema = load_schema("criteo")
+    assert [name for name, _, _ in schema.dense] == [f"I{i}" for i in range(1, 14)]
+    assert [feature.name for feature in schema.features] == [f"C{i}" for i in range(1, 27)]
+    assert len(schema.used) == 40
+
+
+def test_a_number_can_be_dense_and_categorical_at_once(tmp_path):
+    text = "numeric:\n- {columns: [a]}\n- {columns: [a], transform: log_square}\n- {columns: a, transform: bucket, buckets: 9}"
+    schema = load(tmp_path, BASE + text)
+    assert schema.dense == [("a", "a", "log1p")]
+    assert [feature.name for feature in schema.features] == ["a_log_square", "a_bucket"]
+    assert schema.used == ["y", "a"]
+
+
+def test_multivalued_fields_come_last(tmp_path):
+    schema = load(tmp_path, BASE + "multivalued: [{columns: tags, separator: ','}]\ncategorical: [{columns: c}]")
+    assert [feature.name for feature in schema.features] == ["c", "tags"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("categorial: [{columns: a}]", "unknown key 'categorial'; did you mean 'categorical'?"),
+        ("categorical: [{columns: a, mincount: 3}]", "unknown key 'categorical.0.mincount'; did you mean 'min_count'?"),
+        ("categorical: [{min_count: 3}]", "key 'categorical.0.columns' is missing"),
+        ("categorical: [{columns: a, min_count: 2, hash: 9}]", "categorical.0: give `min_count` (vocabulary) or `hash` (rows), not both"),
+        ("numeric: [{columns: a, transform: log}]", "numeric.0.transform: Input should be 'log1p'"),
+        ("numeric: [{columns: a, transform: bucket}]", "numeric.0: `buckets` belongs to `transform: bucket`, and that needs it"),
+        ("numeric: [{columns: [a, a]}]", "column 'a' is a dense feature twice"),
+        ("categorical: [{columns: [a, b]}, {columns: b}]", "column 'b' makes a categorical field twice"),
+        ("categorical: [{columns: [a, y]}]", "column 'y' is the label, so it cannot be a feature"),
+        ("columns: [y, a]\ncategorical: [{columns: b}]", "column 'b' is used but not in `columns`"),
+        ("group: a", "no feature: give numeric, categorical or multivalued columns"),
+    ],
+)
+def test_a_wrong_schema_is_refused_with_one_line_that_names_the_key(tmp_path, text, message):
+    with pytest.raises(InputError) as error:
+        load(tmp_path, BASE + text)
+    assert message in str(error.value) and str(error.value).startswith(f"schema {tmp_path}/s.yaml: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a\n- b", "", "\xff\xfe"])
+def test_what_is_no_mapping_is_refused_with_one_line(tmp_path, text):
+    (tmp_path / "s.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match="^schema ") as error:
+        load_schema(str(tmp_path / "s.yaml"))
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_and_all_built_in_ones():
+    with pytest.raises(InputError, match="did you mean criteo.*avazu, criteo, frappe, ml1m"):
+        load_schema("cirteo")
+    with pytest.raises(InputError, match="does not exist"):
+        load_schema("nowhere/s.yaml")
