@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, RunError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False, help=__doc__)
 err = Console(stderr=True)
@@ -30,15 +30,18 @@ def main() -> NoReturn:
         fail(str(error))
     except typer._click.exceptions.ClickException as error:
         fail(error.format_message())
+    except RunError as error:
+        fail(f"{error}; run it again with --verbose to see the workers' logs", status=1)
     except (KeyboardInterrupt, typer.Abort):
         err.print("stopped; the same command goes on from the last checkpoint")
         sys.exit(130)
     sys.exit(0)
 
 
-def fail(line: str) -> NoReturn:
-    err.print(f"[bold red]error:[/] {line}", highlight=False, soft_wrap=True)
-    sys.exit(2)
+def fail(line: str, status: int = 2) -> NoReturn:
+    err.print("error:", style="bold red", end=" ")
+    err.print(line, highlight=False, soft_wrap=True, markup=False)
+    sys.exit(status)
 
 
 @app.command()

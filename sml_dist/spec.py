@@ -12,6 +12,10 @@ class InputError(Exception):
     """The user's input or configuration is wrong: one line that names the file, key or row, and the way out."""
 
 
+class RunError(Exception):
+    """A run failed for a reason that its configuration and data do not show."""
+
+
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def spec(cls: type[T]) -> type[T]:
     """A frozen, keyword-only, typed dataclass that refuses unknown keys."""

@@ -38,3 +38,11 @@ class TrainConfig:
     checkpoint_every_steps: PositiveInt | None = None  # None: at each evaluation
     keep_checkpoints: PositiveInt = 2
     max_restarts: NonNegativeInt = 3  # of the worker group, after a worker died
+
+    def most_steps(self, steps_per_epoch: int) -> int:
+        """Steps of a run that nothing stops early."""
+        return min(self.max_steps or steps_per_epoch * self.epochs, steps_per_epoch * self.epochs)
+
+    def most_evaluations(self, steps_per_epoch: int) -> int:
+        """An upper bound of the evaluations of a run, the one at its end included."""
+        return self.epochs * (-(-steps_per_epoch // self.eval_every_steps) if self.eval_every_steps else 1) + 1

@@ -76,7 +76,7 @@ class _Columns:
     def _text(self, name: str) -> pa.Array:
         array = self._valid(as_text(self[name]), name)
         array = pc.fill_null(array, "") if array.null_count else array
-        return pc.if_else(pc.is_in(array, self.missing), "", array) if self.missing else array
+        return pc.if_else(pc.is_in(array, self.missing), "", array) if self.missing is not None else array
 
     def _valid(self, array: pa.Array, name: str) -> pa.Array:
         """Rejects rows that hold bytes which are not UTF-8 (marked so by as_text and by text.parse)."""

@@ -205,10 +205,14 @@ def fingerprint(root: str) -> str:
 
 
 def read_rows(root: str, path: str, row_group: int, columns: list[str] | None = None) -> pa.Table:
-    """One row group, page checksums verified."""
+    """One row group, page checksums verified. Raises InputError that names the file."""
     fs, folder = fsspec.url_to_fs(root)
-    with fs.open(f"{folder}/{path}", "rb") as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-        return parquet.read_row_group(row_group, columns=columns, use_threads=False)
+    try:
+        with fs.open(f"{folder}/{path}", "rb") as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+            return parquet.read_row_group(row_group, columns=columns, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{root}/{path}, row group {row_group}: {reason}; restore the file or prepare the dataset again") from None
 
 
 def row_groups(split: Split) -> Iterator[tuple[str, int, int]]:

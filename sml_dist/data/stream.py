@@ -1,7 +1,7 @@
 """A worker's share of the plan as one Ray Data pipeline for the whole run: order kept, read-ahead bounded."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +9,9 @@ import ray
 
 from sml_dist.data.dataset import Manifest, read_rows, row_groups
 from sml_dist.data.plan import Cursor, Plan
+from sml_dist.spec import InputError
 
+ERROR = "input error"
 MAX_TASKS = 2_000  # windows of one pipeline; Ray Data puts every task's input into the object store before the first starts
 
 
@@ -46,6 +48,10 @@ class Stream:
     reader_cpus: float = 0.5
     prefetch: int = 2
 
+    def of(self, source: Source) -> "Stream":
+        """The same share of another split."""
+        return replace(self, source=source, plan=replace(self.plan, groups=source.rows))
+
     def batches(self, start: Cursor = Cursor()) -> Iterator[pa.Table]:  # noqa: B008
         """From the cursor's batch to the end of the last epoch; reads nothing before the first batch is asked for."""
         return rebatch(self._blocks(start), self.plan.batch_size // self.workers)
@@ -56,7 +62,10 @@ class Stream:
         read = Reader(self.source, self.plan, self.plan.share(self.rank, self.workers), begin, skip)
         for segment in range(begin, end, MAX_TASKS):
             dataset = self._pipeline(read, range(segment, min(segment + MAX_TASKS, end)))
-            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+            for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+                if block.column_names == [ERROR]:
+                    raise InputError(block[ERROR][0].as_py())
+                yield block
 
     def _pipeline(self, read: "Reader", windows: range) -> ray.data.Dataset:
         dataset = ray.data.from_items([{"window": window} for window in windows], override_num_blocks=len(windows))
@@ -86,7 +95,13 @@ class Reader:
         self.source, self.plan, self.share, self.begin, self.skip = source, plan, share, begin, skip
 
     def __call__(self, task: dict[str, np.ndarray]) -> pa.Table:
-        number = int(task["window"][0])  # counted from the first window of the first epoch
+        try:
+            return self.window(int(task["window"][0]))
+        except InputError as error:  # travels as a value: Ray would wrap it, and log it as a crash
+            return pa.table({ERROR: [str(error)]})
+
+    def window(self, number: int) -> pa.Table:
+        """Window `number`, counted from the first of the first epoch."""
         epoch, window = divmod(number, self.plan.windows)
         reading = self.plan.reading(epoch, window, self.share, self.skip if number == self.begin else 0)
         parts = []

@@ -13,7 +13,8 @@ from torchrec.streamable import Pipelineable
 from sml_dist.data.dataset import Manifest, multi_column
 from sml_dist.spec import InputError
 
-warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # tensors share Arrow's memory; nobody writes to a batch
+# Tensors share Arrow's memory where they can; nobody writes to a batch.
+warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
 
 
 @dataclass

@@ -1,8 +1,10 @@
 """Where each table lives: the planner, and its plan as a table one can read."""
 
+import io
 from dataclasses import dataclass
 
 import torch.distributed as dist
+from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
@@ -101,3 +103,9 @@ def render_plan(placed: list[Placed]) -> Table:
     for p in placed:
         table.add_row(p.table[2:], f"{p.rows:,}", str(p.dim), p.kind, p.kernel, ",".join(map(str, p.ranks)), f"{p.megabytes:.1f}")
     return table
+
+
+def plan_text(placed: list[Placed]) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(render_plan(placed))
+    return console.file.getvalue()

@@ -1,7 +1,9 @@
 """Metrics of a model over a whole split, over all workers."""
 
+import itertools
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -9,9 +11,24 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from sml_dist.data.plan import Plan
+from sml_dist.data.stream import Stream
 from sml_dist.embeddings.batch import Collator
 from sml_dist.train.metrics import scores_for
 from sml_dist.train.sharded import average_batch_statistics
+
+
+class Evaluation:
+    """One split, evaluated up to `times` times through one pipeline that stays open in between."""
+
+    def __init__(self, stream: Stream, batch_size: int, times: int):
+        streams = stream.plan.streams
+        size = max(1, min(batch_size, stream.plan.rows) // streams) * streams
+        self.plan: Plan = replace(stream.plan, batch_size=size, seed=0, shuffle=False)
+        self.batches = replace(stream, plan=self.plan, epochs=times, prefetch=1).batches()
+
+    def run(self, model: nn.Module, collate: Collator, device: torch.device) -> dict[str, Any]:
+        return evaluate(model, itertools.islice(self.batches, self.plan.steps), collate, device, self.plan.rows)
 
 
 def evaluate(model: nn.Module, batches: Iterable[pa.Table], collate: Collator, device: torch.device, rows: int) -> dict[str, Any]:

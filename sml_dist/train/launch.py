@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, ScalingConfig
+from ray.train import FailureConfig, ScalingConfig, TrainingFailedError
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import read_manifest
 from sml_dist.data.plan import Plan
-from sml_dist.spec import InputError, to_dict
+from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.report import RunFolder
 
 POLL_SECONDS = 0.5
@@ -39,12 +39,24 @@ def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = No
             failure_config=FailureConfig(max_failures=config.train.max_restarts),
         ),
     )
-    with watching(folder, show):
-        result = trainer.fit()
-    summary = result.return_value
+    folder.remove("error.json")
+    try:
+        with watching(folder, show):
+            summary = trainer.fit().return_value
+    except TrainingFailedError as error:
+        summary = folder.read_json("error.json")
+        if summary is None:
+            raise RunError(f"training failed after {config.train.max_restarts} restarts: {root_cause(error)}") from error
     if "input_error" in summary:
         raise InputError(summary["input_error"])
     return summary
+
+
+def root_cause(error: TrainingFailedError) -> str:
+    """The last line of the first worker's traceback."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    first = failures[min(failures)]
+    return str(first).strip().splitlines()[-1]
 
 
 def absolute(path: str) -> str:

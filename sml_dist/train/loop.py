@@ -13,6 +13,7 @@ from torch import nn
 from sml_dist.config.train import TrainConfig
 from sml_dist.data.plan import Cursor
 from sml_dist.embeddings.batch import Collator
+from sml_dist.spec import InputError
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.report import Meter
 from sml_dist.train.schedule import Schedule
@@ -63,15 +64,14 @@ class Trainer:
     commit: Callable[[Progress], None]
     log: Callable[..., None]
     meter: Meter = field(default_factory=Meter)
-    first_batch_seconds: float = 0.0  # until the pipeline gave its first batch; not counted as waiting
 
     def run(self, batches: Iterator[pa.Table], progress: Progress) -> Progress:
         """Trains from `progress` to the end of the last epoch, `max_steps`, or an early stop."""
         logged = time.monotonic()
         for number, (table, waited) in enumerate(timed(batches)):
             if number == 0:
-                self.first_batch_seconds, waited = waited, 0.0
-                self.meter.reset()
+                self.meter.start(waited)
+                waited = 0.0
             loss = self.step(table, progress)
             self.meter.step(self.config.global_batch_size, loss, waited)
             self.advance(progress)
@@ -108,7 +108,7 @@ class Trainer:
         if dist.get_world_size() > 1:
             dist.all_reduce(bad, dist.ReduceOp.MAX)
         if bad.item():
-            raise FloatingPointError(
+            raise InputError(
                 f"the loss is not finite at step {progress.step} (epoch {progress.epoch}, batch {progress.batch}); "
                 "lower train.lr or embedding.lr"
             )

@@ -1,6 +1,6 @@
 """The run folder: what a run writes for people and tools to read.
 
-config.yaml  plan.txt  metrics.jsonl  progress.json  checkpoints/step-*/  summary.json
+config.yaml  plan.txt  metrics.jsonl  progress.json  checkpoints/step-*/  summary.json  error.json (what the user can mend)
 """
 
 import json
@@ -30,17 +30,28 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, json.dumps(value, indent=1) + "\n")
 
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
     def read_json(self, name: str) -> Any:
         """The file's value, or None where there is none."""
         path = self.path / name
         return json.loads(path.read_text()) if path.is_file() else None
 
-    def log(self, **values: Any) -> None:
-        """One line of metrics.jsonl."""
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(values) + "\n")
+    def begin(self, config: str, plan: str, step: int) -> None:
+        """What a run writes before its first step, or before it goes on from `step`."""
+        self.write("config.yaml", config)
+        self.write("plan.txt", plan)
+        self._forget_after(step)
 
-    def forget_after(self, step: int) -> None:
+    def log(self, values: dict[str, Any], **plan: Any) -> None:
+        """One line of metrics.jsonl; and progress.json, which adds what the run plans to do."""
+        now = round(time.time(), 3)
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"time": now, **values}) + "\n")
+        self.write_json("progress.json", values | plan | {"updated": now})
+
+    def _forget_after(self, step: int) -> None:
         """Drops the metrics of steps that a resumed run does again; a half-written last line goes with them."""
         path = self.path / "metrics.jsonl"
         if path.is_file():
@@ -62,9 +73,15 @@ class Meter:
         self.reset()
         self.total_seconds = self.total_wait = 0.0
         self.total_rows = 0
+        self.first_batch_seconds = 0.0
 
     def reset(self) -> None:
         self.started, self.waited, self.rows, self.loss, self.steps = time.monotonic(), 0.0, 0, 0.0, 0
+
+    def start(self, waited: float) -> None:
+        """The pipeline gave its first batch: time counts from here."""
+        self.first_batch_seconds = waited
+        self.reset()
 
     def step(self, rows: int, loss: float, waited: float) -> None:
         self.rows += rows
@@ -86,6 +103,11 @@ class Meter:
         self.reset()
         return values
 
-    def pause(self) -> dict[str, float] | None:
-        """Closes the current reading, so that what follows (evaluation, a checkpoint) does not count as training."""
-        return self.read() if self.steps else None
+    def totals(self) -> dict[str, float]:
+        """Over all readings; evaluations, checkpoints and the wait for the first batch do not count."""
+        seconds = max(self.total_seconds, 1e-9)
+        return {
+            "samples_per_second": round(self.total_rows / seconds, 1),
+            "data_wait_fraction": round(self.total_wait / seconds, 4),
+            "first_batch_seconds": round(self.first_batch_seconds, 2),
+        }

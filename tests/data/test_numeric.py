@@ -80,6 +80,11 @@ def test_a_cut_beyond_the_bins_is_off_by_less_than_one_bin(monkeypatch):
         assert abs((times < cut).mean() - fraction) < histogram.counts.max() / 100_000
 
 
+def test_cuts_lie_where_the_share_below_is_nearest():
+    histogram = Histogram.of(np.array([5, 5, 5, 8]))
+    assert histogram.cuts([0.0, 0.3, 0.7, 0.9, 1.0]) == [5, 5, 8, 9, 9]
+
+
 @settings(deadline=None)
 @given(st.lists(st.lists(st.floats(-1e6, 1e6)), min_size=1))
 def test_moments_of_parts_are_those_of_the_whole(parts):

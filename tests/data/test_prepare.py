@@ -110,6 +110,18 @@ def test_nothing_is_learnt_from_rows_outside_train(tmp_path):
         assert pq.read_table(tmp_path / "out0" / path) == pq.read_table(tmp_path / "out1" / path)
 
 
+@pytest.mark.parametrize("split", ["order:0.6,0.4", "time:0.6,0.4"])
+def test_nothing_is_learnt_from_the_later_rows_of_a_file(tmp_path, split):
+    schema, table = write_schema(tmp_path), clicks(300)
+    other = clicks(300, seed=9).set_column(7, "time", table["time"])
+    paths = [
+        write_logs(tmp_path / f"{n}.csv", pa.concat_tables([table.slice(0, 180), rest.slice(180)])) for n, rest in enumerate((table, other))
+    ]
+    (first, a), (second, b) = (prepared(tmp_path / f"out{n}", schema, path, split=split) for n, path in enumerate(paths))
+    assert first.fields == second.fields and first.source == second.source
+    assert a["train"] == b["train"] and a["valid"] != b["valid"]
+
+
 def test_min_count_of_the_command_goes_before_the_schemas(tmp_path):
     path, schema = write_logs(tmp_path / "a.csv", clicks(300)), write_schema(tmp_path)
     rows = [

@@ -95,6 +95,12 @@ def test_headers_may_order_columns_differently_and_hold_a_byte_order_mark(tmp_pa
     assert [row[1:] for row in rows[:4]] == [row[1:] for row in rows[4:]]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_value(tmp_path):
+    schema = load_schema("criteo")
+    (tmp_path / "a.tsv").write_bytes(b"\xef\xbb\xbf" + "\t".join(["1", *["3"] * 13, *["ab"] * 26]).encode())
+    assert rows_in(spans_of(tmp_path / "a.tsv", schema), schema, ["label"]) == [(str(tmp_path / "a.tsv"), 1, "1")]
+
+
 def test_any_file_system_of_fsspec_is_read():
     schema = load_schema("criteo")
     line = "\t".join(["1", *["3"] * 13, *["ab"] * 26]) + "\n"

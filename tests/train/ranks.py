@@ -13,7 +13,6 @@ import pyarrow as pa
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-
 from torchrec.distributed.types import ShardedTensor
 
 from sml_dist.config.run import RunConfig
@@ -21,11 +20,11 @@ from sml_dist.data.dataset import read_manifest
 from sml_dist.data.plan import Cursor
 from sml_dist.data.stream import Reader, Source, rebatch
 from sml_dist.embeddings.batch import Collator
+from sml_dist.train.build import make_task, training_plan
 from sml_dist.train.loop import Progress, Trainer
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.schedule import Schedule
 from sml_dist.train.sharded import shard
-from sml_dist.train.worker import make_task, training_plan
 
 
 def on_ranks(workers: int, function: Callable[..., Any], *args: Any) -> list[Any]:
@@ -52,7 +51,6 @@ def make_trainer(config: RunConfig) -> tuple[Trainer, Any]:
     """A trainer over the current process group, and the batches of its rank from a cursor, read in this process."""
     rank, workers = dist.get_rank(), dist.get_world_size()
     manifest, device = read_manifest(config.data.path), torch.device("cpu")
-    torch.manual_seed(config.train.seed)
     plan = training_plan(manifest, config)
     model, _ = shard(make_task(manifest, config, device), manifest, config.embedding, device, workers, config.train.seed)
 
@@ -60,7 +58,7 @@ def make_trainer(config: RunConfig) -> tuple[Trainer, Any]:
         first, skip = plan.window_of(start)
         begin = start.epoch * plan.windows + first
         read = Reader(Source.of(config.data.path, manifest, "train"), plan, plan.share(rank, workers), begin, skip)
-        return rebatch((read({"window": [w]}) for w in itertools.count(begin)), plan.batch_size // workers)
+        return rebatch((read.window(w) for w in itertools.count(begin)), plan.batch_size // workers)
 
     trainer = Trainer(
         config=config.train,

@@ -1,0 +1,88 @@
+"""Configuration: typed, frozen, and helpful about every wrong key."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from sml_dist.config.run import dump, load, parse
+from sml_dist.models.zoo import ZOO
+from sml_dist.spec import InputError, to_dict
+
+CONFIGS = sorted(path for path in Path(__file__).parents[2].glob("configs/**/*.yaml") if "schemas" not in path.parts)
+
+
+@pytest.fixture
+def file(tmp_path) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {path: somewhere}\nmodel: {name: dcn_v2}\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_loads(path):
+    load(str(path))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_config_survives_yaml(file, name):
+    config = load(file, [f"model.name={name}", "model.tower.hidden=[8,4]", "train.max_steps=7"])
+    assert parse(OmegaConf.to_container(OmegaConf.create(dump(config)))) == config
+
+
+def test_overrides_win_and_the_run_is_named_after_the_file(file):
+    config = load(file, ["train.epochs=3", "model.sml.mtn.slope=0.2", "data.shuffle=false"])
+    assert (config.run.name, config.train.epochs, config.model.sml.mtn.slope, config.data.shuffle) == ("mine", 3, 0.2, False)
+
+
+def test_a_config_is_frozen(file):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load(file).train.epochs = 2
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("train.epoch=3", "train.epoch is not a key; did you mean train.epochs?"),
+        ("model.sml.mnt.slope=3", "model.sml.mnt is not a key; did you mean model.sml.mtn?"),
+        ("embeding.dim=4", "embeding is not a key; did you mean embedding?"),
+        ("embedding.learning_rate=1", "embedding.learning_rate is not a key; embedding has dim, optimizer, lr,"),
+        ("model.name=dnm", "model.name 'dnm' is not in the zoo; it has dnn, dcn_v2"),
+        ("train.epochs=many", "train.epochs: input should be a valid integer"),
+        ("train.epochs=0", "train.epochs: input should be greater than 0 (got 0)"),
+        ("train.schedule=cos", "train.schedule: input should be 'constant', 'cosine' or 'plateau' (got 'cos')"),
+        ("data.path=null", "data.path: input should be a valid string (got None)"),
+        ("epochs", "--set epochs: expected key=value"),
+    ],
+)
+def test_a_wrong_key_gets_one_line_that_names_it(file, override, line):
+    with pytest.raises(InputError) as error:
+        load(file, [override])
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_section_and_a_missing_file_are_named(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model: {name: dnn}\n")
+    with pytest.raises(InputError, match="data is missing; add it to the file"):
+        load(str(path))
+    with pytest.raises(InputError, match="no such file"):
+        load(str(tmp_path / "other.yaml"))
+    path.write_text("a: [1\n")
+    with pytest.raises(InputError, match=r"c\.yaml: "):
+        load(str(path))
+
+
+def test_the_keys_that_other_work_relies_on_exist(file):
+    config = to_dict(load(file))
+    for key in (
+        "run.name run.storage data.path data.streams data.shuffle model.name model.sml.enabled model.sml.skip model.sml.mtn "
+        "embedding.dim embedding.optimizer embedding.lr embedding.l2 embedding.sharding train.num_workers train.global_batch_size "
+        "train.epochs train.max_steps train.seed train.precision train.lr"
+    ).split():
+        section, *path = key.split(".")
+        value = config[section]
+        for part in path:
+            assert part in value, key
+            value = value[part]

@@ -1,0 +1,102 @@
+"""The stream gives what the plan says, in order, through a real Ray Data pipeline."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sml_dist.data.dataset import SplitWriter
+from sml_dist.data.plan import Cursor, Plan
+from sml_dist.data.stream import Reader, Source, Stream, take_rows, with_weight
+from sml_dist.spec import InputError
+
+WINDOW = 100
+SCHEMA = pa.schema([("ids", pa.list_(pa.int32(), 2)), ("ids:m", pa.list_(pa.int32())), ("label", pa.float32())])
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Source:
+    """1,234 rows in two files; the first id of a row is its number."""
+    root, groups, first = str(tmp_path_factory.mktemp("d")), [], 0
+    for part, rows in enumerate((834, 400)):
+        numbers = np.arange(first, first + rows, dtype=np.int32)
+        ids = pa.FixedSizeListArray.from_arrays(pa.array(np.stack([numbers, numbers % 7], 1).reshape(-1)), 2)
+        lists = pa.array([[int(n)] * (n % 3) for n in numbers], pa.list_(pa.int32()))
+        with SplitWriter(root, f"train/part-{part}.parquet", SCHEMA, row_group_rows=WINDOW) as writer:
+            writer.write(pa.table([ids, lists, pa.array((numbers % 2).astype(np.float32))], schema=SCHEMA))
+        groups += [(writer.file.path, i, n) for i, n in enumerate(writer.file.row_groups)]
+        first += rows
+    return Source(root, tuple(groups), 100)
+
+
+def plan(source: Source, batch: int = 24) -> Plan:
+    return Plan(source.rows, streams=4, batch_size=batch, window=WINDOW, seed=5)
+
+
+def rows_of(table: pa.Table) -> list[int]:
+    ids = table["ids"].combine_chunks().flatten().to_numpy().reshape(-1, 2)[:, 0]
+    return [int(i) if w else -1 for i, w in zip(ids, table["weight"].to_numpy(), strict=True)]
+
+
+def expected(source: Source, workers: int, rank: int, epochs: range) -> list[list[int]]:
+    p = plan(source)
+    ids = []
+    for epoch in epochs:
+        for window in range(p.windows):
+            reading = p.reading(epoch, window, p.share(rank, workers))
+            ids += [*p.row_ids(epoch, reading).tolist(), *([-1] * (len(reading.take) - reading.real))]
+    size = p.batch_size // workers
+    return [ids[i : i + size] for i in range(0, len(ids), size)]
+
+
+@pytest.mark.ray
+def test_the_stream_is_the_plan_over_epochs_and_workers(ray_local, source):
+    for workers in (1, 2):
+        for rank in range(workers):
+            found = [rows_of(t) for t in Stream(source, plan(source), rank, workers, epochs=2, reader_cpus=0.5).batches()]
+            assert found == expected(source, workers, rank, range(2))
+    used = [i for rank in range(2) for batch in expected(source, 2, rank, range(1)) for i in batch if i >= 0]
+    assert sorted(used) == list(range(1_234))
+
+
+@pytest.mark.ray
+def test_a_stream_goes_on_from_any_cursor(ray_local, source):
+    whole = expected(source, 2, 1, range(2))
+    steps = plan(source).steps
+    for cursor in (Cursor(0, 17), Cursor(1, 0), Cursor(1, steps - 1)):
+        found = [rows_of(t) for t in Stream(source, plan(source), 1, 2, epochs=2).batches(cursor)]
+        assert found == whole[cursor.epoch * steps + cursor.batch :]
+
+
+def test_multi_valued_rows_keep_their_values(source):
+    p = plan(source)
+    table = Reader(source, p, p.share(0, 1), 0, 0).window(0)
+    numbers = rows_of(table)
+    assert table["ids:m"].to_pylist() == [[n] * (n % 3) for n in numbers]
+
+
+def test_taking_rows_equals_arrows_own_take():
+    table = pa.table({"ids": pa.array([[1, 2], [3, 4], [5, 6]], pa.list_(pa.int32(), 2)), "m": pa.array([[1], [], [2, 3]])})
+    index = np.array([2, 0, 2])
+    assert take_rows(table, index).to_pylist() == table.take(pa.array(index)).to_pylist()
+
+
+def test_padding_weighs_nothing_and_own_weights_stay():
+    table = pa.table({"label": [1.0, 0.0, 1.0]})
+    assert with_weight(table, 2)["weight"].to_pylist() == [1, 1, 0]
+    own = table.append_column("weight", pa.array([0.5, 2.0, 3.0], pa.float32()))
+    assert with_weight(own, 1)["weight"].to_pylist() == [0.5, 0, 0]
+
+
+@pytest.mark.ray
+def test_a_flipped_bit_in_a_data_file_is_noticed(ray_local, tmp_path):
+    schema = pa.schema([("label", pa.float32())])
+    with SplitWriter(str(tmp_path), "train/part-0.parquet", schema) as writer:
+        writer.write(pa.table({"label": np.random.default_rng(0).random(1000).astype(np.float32)}, schema=schema))
+    path = tmp_path / "train/part-0.parquet"
+    blob = bytearray(path.read_bytes())
+    blob[len(blob) // 3] ^= 4
+    path.write_bytes(blob)
+    source = Source(str(tmp_path), (("train/part-0.parquet", 0, 1000),), 10)
+    p = Plan((1000,), 2, 10, 1000, 0)
+    with pytest.raises(InputError, match="part-0.parquet, row group 0: .*restore the file"):
+        list(Stream(source, p).batches())

@@ -1,0 +1,102 @@
+"""The whole way, through the command line's own functions: logs, dataset, workers, tables, checkpoints, summary."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sml_dist.config.run import RunConfig, parse
+from sml_dist.data.synthetic import synth
+from sml_dist.spec import InputError
+from sml_dist.train.launch import check, launch
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> str:
+    path = str(tmp_path_factory.mktemp("data") / "synth")
+    synth(40_000, path, fields=8, dense=4, table_rows=800)
+    return path
+
+
+def config(dataset: str, storage: Path, name: str, **train) -> RunConfig:
+    return parse(
+        {
+            "run": {"name": name, "storage": str(storage)},
+            "data": {"path": dataset, "streams": 4},
+            "model": {"name": "dcn_v2", "tower": {"hidden": [32, 16]}},
+            "embedding": {"dim": 8, "lr": 0.1},
+            "train": {"global_batch_size": 256, "epochs": 2, "lr": 3e-3, "precision": "fp32", **train},
+        }
+    )
+
+
+@pytest.mark.slow
+def test_synthetic_data_reaches_near_its_known_best_at_one_two_and_four_workers(ray_local, dataset, tmp_path):
+    aucs = {}
+    for workers in (1, 2, 4):
+        shown = []
+        summary = launch(config(dataset, tmp_path, f"w{workers}", num_workers=workers), shown.append)
+        aucs[workers] = summary["valid"]["auc"]
+        assert summary["workers"] == workers and summary["rows_seen"] == 2 * 32_000 and summary["restarts"] == 0
+        assert summary["best"]["valid"]["auc"] - 0.03 < aucs[workers] < summary["best"]["valid"]["auc"] + 0.01
+        assert shown and json.loads((tmp_path / f"w{workers}/summary.json").read_text()) == summary
+    assert max(aucs.values()) - min(aucs.values()) < 0.002, aucs
+
+
+@pytest.mark.slow
+def test_a_run_started_again_goes_on_and_ends_with_the_same_weights(ray_local, dataset, tmp_path):
+    whole = launch(config(dataset, tmp_path, "whole", max_steps=200, checkpoint_every_steps=60))
+    first = launch(config(dataset, tmp_path, "cut", max_steps=130, checkpoint_every_steps=60))
+    assert first["steps"] == 130
+    again = launch(config(dataset, tmp_path, "cut", max_steps=200, checkpoint_every_steps=60))
+    assert again["steps"] == 200 and again["restarts"] == 1
+    assert hashes(whole) == hashes(again)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "cut/metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def hashes(summary: dict) -> dict[str, str]:
+    """The weights' bytes, by the hash of every data file of a run's last checkpoint."""
+    last = sorted(Path(summary["run"]).glob("checkpoints/step-*"))[-1]
+    return {name: digest for name, digest in json.loads((last / "MANIFEST.json").read_text())["files"].items() if name != ".metadata"}
+
+
+@pytest.mark.slow
+def test_what_the_user_can_mend_ends_the_run_with_one_line(ray_local, dataset, tmp_path):
+    done = config(dataset, tmp_path, "a", max_steps=3)
+    launch(done)
+    with pytest.raises(InputError, match="run a was started with train.seed=0, now it is 1; choose another run.name"):
+        launch(config(dataset, tmp_path, "a", max_steps=5, seed=1))
+    with pytest.raises(InputError, match="the loss is not finite at step"):
+        launch(config(dataset, tmp_path, "nan", lr=1e30, num_workers=2))
+
+
+def test_what_cannot_work_is_refused_before_a_worker_starts(dataset, tmp_path):
+    with pytest.raises(InputError, match="global_batch_size 250 is not divisible by data.streams 4; try 248 or 252"):
+        check(config(dataset, tmp_path, "a", global_batch_size=250))
+    with pytest.raises(InputError, match="data.streams 4 is not divisible by 3 workers"):
+        check(config(dataset, tmp_path, "a", num_workers=3))
+    with pytest.raises(InputError, match="monitor gauc needs a dataset with a group"):
+        check(config(dataset, tmp_path, "a", monitor="gauc"))
+    with pytest.raises(InputError, match="not a prepared dataset"):
+        check(config(str(tmp_path), tmp_path, "a"))
+
+
+def test_the_command_line_exits_2_with_one_line(tmp_path):
+    found = subprocess.run(
+        [sys.executable, "-m", "sml_dist.cli", "train", str(tmp_path / "no.yaml")], capture_output=True, text=True, env={**os.environ}
+    )
+    assert found.returncode == 2 and found.stdout == ""
+    assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1 and "no.yaml" in found.stderr
+
+
+def test_json_output_is_one_object(tmp_path):
+    command = [sys.executable, "-m", "sml_dist.cli", "synth", "--rows", "500", "--output", str(tmp_path / "d"), "--json"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert np.isclose(sum(split["rows"] for split in json.loads(found.stdout)["splits"].values()), 500)
