@@ -160,11 +160,11 @@ def show_dataset(manifest: Any, output: str, as_json: bool) -> None:
         print_json({"path": output} | {k: v for k, v in to_dict(manifest).items() if k not in ("source",)})
         return
     table = Table(title=f"{manifest.name}: {output}", title_justify="left")
-    for name in ("split", "rows", "positives", "best AUC", "best logloss"):
+    for name in ("split", "rows", "positives", *(("best AUC", "best logloss") if manifest.best else ())):
         table.add_column(name, justify="left" if name == "split" else "right")
     for name, split in manifest.splits.items():
         best = manifest.best.get(name)
-        known = (f"{best.auc:.4f}", f"{best.logloss:.4f}") if best else ("", "")
+        known = (f"{best.auc:.4f}", f"{best.logloss:.4f}") if best else ()
         table.add_row(name, f"{split.rows:,}", f"{split.positives / max(split.rows, 1):.2%}", *known)
     out.print(table)
     ids = sum(field.rows for field in manifest.fields)

@@ -14,7 +14,7 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
     A local instance gets more logical CPUs than cores where workers would leave none for the readers.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets any other process on the machine starve the training
     import ray
 
     if ray.is_initialized():

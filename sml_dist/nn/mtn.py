@@ -23,7 +23,7 @@ class MTNConfig:
 
     placement: Literal["hidden", "skip", "both", "none"] = "skip"
     before_activation: bool = True
-    learner: Literal["dense", "lowrank", "elementwise", "scalar"] = "dense"
+    learner: Literal["dense", "lowrank", "elementwise", "scalar"] = "elementwise"
     rank: Annotated[int, Field(gt=0)] = 16
     offset: float = 1.0
     learn_offset: bool = True

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 import torch.distributed as dist
@@ -93,7 +94,7 @@ class Trainer:
 
     def step(self, table: pa.Table, progress: Progress) -> float:
         """Forward, backward and update on one batch; the loss on this worker's share of it."""
-        torch.manual_seed((self.config.seed << 40) + (progress.step << 12) + dist.get_rank())  # dropout repeats on resume
+        torch.manual_seed(step_seed(self.config.seed, progress.step, dist.get_rank()))  # so dropout repeats on resume
         self.optimizers.scale(self.schedule.factor(progress.step, progress.plateau))
         loss, _ = self.model(self.collate(table).to(self.device, non_blocking=True))
         self.refuse_nonfinite(loss, progress)
@@ -139,6 +140,11 @@ class Trainer:
         if self.meter.steps:
             lr = self.optimizers.rates[0][0]["lr"]
             self.log(step=progress.step, epoch=progress.epoch, batch=progress.batch, lr=lr, **self.meter.read())
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """A seed for one step of one worker: 32 bits, for torch's CPU generator takes no more of it."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 
 def timed(items: Iterator[Any]) -> Iterator[tuple[Any, float]]:

@@ -23,7 +23,7 @@ SML_OPTIONS = {
     "after": {"mtn": {"placement": "hidden", "before_activation": False}},
     "lowrank": {"mtn": {"placement": "hidden", "learner": "lowrank"}},
     "lowrank-2": {"mtn": {"placement": "hidden", "learner": "lowrank", "rank": 2}},
-    "elementwise": {"mtn": {"placement": "hidden", "learner": "elementwise"}},
+    "dense": {"mtn": {"placement": "hidden", "learner": "dense"}},
     "scalar": {"mtn": {"placement": "hidden", "learner": "scalar"}},
     "offset": {"mtn": {"placement": "hidden", "offset": 0.5}},
     "held-offset": {"mtn": {"placement": "hidden", "learn_offset": False}},

@@ -28,7 +28,7 @@ def test_no_gradient_passes_through_the_learners_input(learner):
 
 
 def test_dense_mtn_equals_a_loop_over_units():
-    norm, x = mtn(init_std=0.7, slope=0.2, scale_init=1.5), rows()
+    norm, x = mtn(learner="dense", init_std=0.7, slope=0.2, scale_init=1.5), rows()
     weight, bias = norm.learner.weight, norm.learner.bias
     y = norm(x)
     for b in range(x.shape[0]):
