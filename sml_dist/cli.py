@@ -187,11 +187,22 @@ def show_summary(summary: dict[str, Any], as_json: bool) -> None:
         if best := summary["best"].get(split):
             table.add_row(f"{split}, best reachable", *(f"{best[n]:.5f}" if n in best else "" for n in names), style="dim")
     out.print(table)
+    if groups := summary["valid"].get("largest_groups"):
+        out.print(groups_table(groups, summary["valid"]["groups"]))
     out.print(
         f"{summary['rows_seen']:,} rows in {summary['epochs']:g} epochs on {summary['workers']} workers ({summary['precision']}), "
         f"{summary['samples_per_second']:,.0f} samples/s, {summary['data_wait_fraction']:.1%} of the time waiting for data"
     )
     out.print(f"run folder {summary['run']}", soft_wrap=True, highlight=False)
+
+
+def groups_table(groups: list[dict[str, float]], count: int) -> Table:
+    table = Table(title=f"AUC per group: the largest of {count:,} groups (valid)", title_justify="left")
+    for name in ("group", "rows", "positives", "AUC"):
+        table.add_column(name, justify="right")
+    for group in groups:
+        table.add_row(str(group["group"]), f"{group['rows']:,.0f}", f"{group['positives']:,.0f}", f"{group['auc']:.5f}")
+    return table
 
 
 def print_json(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -53,10 +54,11 @@ def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = No
 
 
 def root_cause(error: TrainingFailedError) -> str:
-    """The last line of the first worker's traceback."""
+    """The line of the first worker's traceback that names the error."""
     failures = getattr(error, "worker_failures", None) or {0: error}
-    first = failures[min(failures)]
-    return str(first).strip().splitlines()[-1]
+    lines = str(failures[min(failures)]).strip().splitlines()
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+    return (named or lines)[-1][:300]
 
 
 def absolute(path: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 BINS = 2**20
 EXACT_ROWS = 20_000_000
+LARGEST = 10  # groups that a result lists
 
 
 def auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -57,6 +58,13 @@ class GroupTable:
         """Mean AUC over the groups with both classes, weighted by their rows (Zhu et al., KDD 2017)."""
         both = ~np.isnan(self.auc)
         return float(np.average(self.auc[both], weights=self.rows[both])) if both.any() else float("nan")
+
+    def largest(self, count: int) -> list[dict[str, float]]:
+        """The groups of both classes with the most rows: group, rows, positives, auc."""
+        both = np.flatnonzero(~np.isnan(self.auc))
+        top = both[np.argsort(-self.rows[both], kind="stable")[:count]]
+        columns = zip(self.group[top], self.rows[top], self.positives[top], self.auc[top], strict=True)
+        return [{"group": int(g), "rows": float(r), "positives": float(p), "auc": float(a)} for g, r, p, a in columns]
 
 
 def group_auc(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = None) -> GroupTable:
@@ -112,12 +120,12 @@ class ExactScores:
             self.rows.append(rows)
 
     def result(self) -> dict[str, float]:
-        """auc, logloss, ne, calibration, rows; with groups also gauc and groups (the number with both classes)."""
+        """auc, logloss, ne, calibration, rows; with groups also gauc, groups (how many have both classes), largest_groups."""
         state = self.state()
         metrics = {"auc": auc(state["logits"], state["labels"], state["weights"])} | _rates(self.totals)
         if "groups" in state:
             table = self.groups()
-            metrics |= {"gauc": table.gauc, "groups": int((~np.isnan(table.auc)).sum())}
+            metrics |= {"gauc": table.gauc, "groups": int((~np.isnan(table.auc)).sum()), "largest_groups": table.largest(LARGEST)}
         return metrics
 
     def groups(self) -> GroupTable:

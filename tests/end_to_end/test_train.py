@@ -30,7 +30,7 @@ def config(dataset: str, storage: Path, name: str, **train) -> RunConfig:
             "run": {"name": name, "storage": str(storage)},
             "data": {"path": dataset, "streams": 4},
             "model": {"name": "dcn_v2", "tower": {"hidden": [32, 16]}},
-            "embedding": {"dim": 8, "lr": 0.05},
+            "embedding": {"dim": 8, "lr": 0.05, "data_parallel_rows": 30},
             "train": {"global_batch_size": 512, "epochs": 2, "lr": 3e-3, "precision": "fp32", **train},
         }
     )
