@@ -14,8 +14,10 @@ from torch import nn
 from sml_dist.data.plan import Plan
 from sml_dist.data.stream import Stream
 from sml_dist.embeddings.batch import Collator
-from sml_dist.train.metrics import scores_for
+from sml_dist.train.metrics import ExactScores, HistogramScores, scores_for
 from sml_dist.train.sharded import average_batch_statistics
+
+LARGEST_GROUPS = 10  # groups whose AUC a result lists
 
 
 class Evaluation:
@@ -49,14 +51,19 @@ def evaluate(model: nn.Module, batches: Iterable[pa.Table], collate: Collator, d
     return result[0] | {"seconds": round(time.monotonic() - started, 3)}
 
 
-def _merged(scores: Any) -> dict[str, Any] | None:
+def _merged(scores: ExactScores | HistogramScores) -> dict[str, Any] | None:
     """The metrics of all workers' scores, on rank 0."""
     if dist.get_world_size() == 1:
-        return scores.result()
+        return _result(scores)
     states: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(scores.state(), states, dst=0)
     if states is None:
         return None
     for state in states[1:]:
         scores.merge(state)
-    return scores.result()
+    return _result(scores)
+
+
+def _result(scores: ExactScores | HistogramScores) -> dict[str, Any]:
+    result = scores.result()
+    return result | ({"largest_groups": scores.groups().largest(LARGEST_GROUPS)} if "gauc" in result else {})

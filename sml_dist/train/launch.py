@@ -23,7 +23,10 @@ POLL_SECONDS = 0.5
 
 
 def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
-    """Trains and returns the summary. `show` gets progress.json's values whenever they change. Ray must be running."""
+    """Trains and returns the summary. `show` gets the plan and then progress.json's values whenever they change.
+
+    Ray must be running. Raises InputError for what the user can mend, RunError for the rest.
+    """
     folder = RunFolder(os.path.abspath(config.run.folder))
     raw = to_dict(config)
     raw["run"]["storage"], raw["data"]["path"] = str(folder.path.parent), absolute(config.data.path)
@@ -40,7 +43,8 @@ def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = No
             failure_config=FailureConfig(max_failures=config.train.max_restarts),
         ),
     )
-    folder.remove("error.json")
+    for stale in ("error.json", "plan.txt"):
+        folder.remove(stale)
     try:
         with watching(folder, show):
             summary = trainer.fit().return_value
@@ -87,13 +91,16 @@ def check(config: RunConfig) -> None:
 
 @contextlib.contextmanager
 def watching(folder: RunFolder, show: Callable[[dict[str, Any]], None] | None):
-    """Calls `show` from a thread with each new progress.json."""
+    """Calls `show` from a thread with the plan once it is made, as {"plan": text}, and with each new progress.json."""
     done = threading.Event()
 
     def watch() -> None:
         seen: Any = folder.read_json("progress.json")
+        plan = None
         while not done.wait(POLL_SECONDS):
             with contextlib.suppress(ValueError, OSError):
+                if plan is None and (plan := folder.read("plan.txt")):
+                    show({"plan": plan})
                 if (now := folder.read_json("progress.json")) != seen and now:
                     seen = now
                     show(now)

@@ -12,7 +12,6 @@ import numpy as np
 
 BINS = 2**20
 EXACT_ROWS = 20_000_000
-LARGEST = 10  # groups that a result lists
 
 
 def auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -120,12 +119,12 @@ class ExactScores:
             self.rows.append(rows)
 
     def result(self) -> dict[str, float]:
-        """auc, logloss, ne, calibration, rows; with groups also gauc, groups (how many have both classes), largest_groups."""
+        """auc, logloss, ne, calibration, rows; with groups also gauc and groups (the number with both classes)."""
         state = self.state()
         metrics = {"auc": auc(state["logits"], state["labels"], state["weights"])} | _rates(self.totals)
         if "groups" in state:
             table = self.groups()
-            metrics |= {"gauc": table.gauc, "groups": int((~np.isnan(table.auc)).sum()), "largest_groups": table.largest(LARGEST)}
+            metrics |= {"gauc": table.gauc, "groups": int((~np.isnan(table.auc)).sum())}
         return metrics
 
     def groups(self) -> GroupTable:

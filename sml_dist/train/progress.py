@@ -10,7 +10,7 @@ LINE_SECONDS = 15.0
 
 
 class TrainProgress:
-    """Shows progress.json's values: loss, samples/s, share of time waiting for data, remaining time, validation metrics."""
+    """Shows the sharding plan once, then progress.json's values: loss, samples/s, time waiting for data, time left, metrics."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -29,10 +29,11 @@ class TrainProgress:
         self.bar.stop()
 
     def update(self, values: dict[str, Any]) -> None:
+        if "plan" in values:
+            self.console.print(values["plan"], highlight=False, end="")
+            return
         step = f"epoch {values['epoch'] + 1}/{values['epochs']} step {values['step']:,}/{values['total_steps']:,}"
-        if "note" in values:
-            self.console.print(values["note"], highlight=False)
-        elif "split" in values:
+        if "split" in values:
             gauc = f" GAUC {values['gauc']:.5f}" if "gauc" in values else ""
             self.console.print(
                 f"step {values['step']:,} {values['split']}: AUC {values['auc']:.5f}{gauc} logloss {values['logloss']:.5f} "

@@ -35,8 +35,13 @@ class RunFolder:
 
     def read_json(self, name: str) -> Any:
         """The file's value, or None where there is none."""
+        text = self.read(name)
+        return None if text is None else json.loads(text)
+
+    def read(self, name: str) -> str | None:
+        """The file's text, or None where there is none."""
         path = self.path / name
-        return json.loads(path.read_text()) if path.is_file() else None
+        return path.read_text() if path.is_file() else None
 
     def begin(self, config: str, plan: str, step: int) -> None:
         """What a run writes before its first step, or before it goes on from `step`."""
