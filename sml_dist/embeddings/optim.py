@@ -19,7 +19,7 @@ DENSE = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagra
 
 
 def fused_params(config: EmbeddingConfig) -> dict[str, Any]:
-    """What FBGEMM's fused kernels need to know. The planner's CPU kernels have no decay for SGD and Adagrad."""
+    """What FBGEMM's fused kernels need to know; see check_l2 for the decay that they leave out."""
     params: dict[str, Any] = {"optimizer": FUSED[config.optimizer], "learning_rate": config.lr, "eps": config.eps}
     return params | ({"weight_decay": config.l2} if config.l2 else {})
 

@@ -108,7 +108,9 @@ def watching(folder: RunFolder, show: Callable[[dict[str, Any]], None] | None):
     thread = threading.Thread(target=watch, daemon=True)
     if show:
         thread.start()
-    yield
-    done.set()
-    if show:
-        thread.join()
+    try:
+        yield
+    finally:
+        done.set()
+        if show:
+            thread.join()

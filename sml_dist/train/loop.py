@@ -29,7 +29,6 @@ class Progress:
     step: int = 0
     epoch: int = 0
     batch: int = 0
-    evaluations: int = 0
     best: float | None = None  # of the monitored metric, larger is better
     best_step: int | None = None
     best_metrics: dict[str, Any] = field(default_factory=dict)
@@ -126,7 +125,6 @@ class Trainer:
 
     def judge(self, metrics: dict[str, Any], progress: Progress) -> None:
         """Books an evaluation: the best so far, the plateau schedule, early stopping."""
-        progress.evaluations += 1
         value = metrics[self.config.monitor] * (1 if self.config.monitor in ("auc", "gauc") else -1)
         if progress.best is None or value > progress.best:
             progress.best, progress.best_step, progress.best_metrics, progress.since_best = value, progress.step, metrics, 0

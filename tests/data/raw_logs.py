@@ -89,3 +89,11 @@ def as_set(rows: list[dict[str, Any]]) -> list[str]:
 
 def rejects_of(root: Path, manifest: Manifest) -> list[dict[str, Any]]:
     return [row for file in manifest.rejects for row in pq.read_table(root / file.path).to_pylist()]
+
+
+def write_with_flipped_bit(path: Path) -> None:
+    """Clicks as Parquet with page checksums, and one bit of a page flipped."""
+    pq.write_table(clicks(2000), path, write_page_checksum=True, compression="none", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)

@@ -3,11 +3,10 @@
 import gzip
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from raw_logs import clicks, rejects_of, rows_of, to_text, write_logs, write_schema
+from raw_logs import clicks, rejects_of, rows_of, to_text, write_logs, write_schema, write_with_flipped_bit
 
 from sml_dist.data.dataset import MANIFEST
 from sml_dist.data.prepare import prepare
@@ -148,10 +147,7 @@ def test_one_bad_file_among_good_ones_stops_and_is_named(tmp_path, name):
 
 def test_damage_that_only_reading_finds_leaves_no_dataset(tmp_path):
     path = tmp_path / "a.parquet"
-    pq.write_table(clicks(2000), path, write_page_checksum=True, compression="none", use_dictionary=False)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 3] ^= 1
-    path.write_bytes(data)
+    write_with_flipped_bit(path)
     with pytest.raises(InputError, match="a.parquet cannot be read"):
         prepare(write_schema(tmp_path, format="parquet"), str(tmp_path / "out"), inputs=str(path), split="order:0.6,0.4")
     assert not (tmp_path / "out" / MANIFEST).exists()

@@ -7,7 +7,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from raw_logs import clicks, to_text, write_logs, write_schema
+from raw_logs import clicks, to_text, write_logs, write_schema, write_with_flipped_bit
 
 from sml_dist.data.schema import load_schema
 from sml_dist.data.sources import count_rows, first_spans, read
@@ -196,9 +196,6 @@ def test_a_protocol_that_nothing_opens_is_named():
 def test_a_flipped_bit_in_a_parquet_page_is_found(tmp_path):
     schema = load_schema(write_schema(tmp_path, format="parquet"))
     path = tmp_path / "a.parquet"
-    pq.write_table(clicks(2000), path, write_page_checksum=True, compression="none", use_dictionary=False)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 3] ^= 1
-    path.write_bytes(data)
+    write_with_flipped_bit(path)
     with pytest.raises(InputError, match="a.parquet cannot be read"):
         rows_in(spans_of(path, schema), schema)

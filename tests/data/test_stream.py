@@ -6,7 +6,7 @@ import pytest
 
 from sml_dist.data.dataset import SplitWriter
 from sml_dist.data.plan import Cursor, Plan
-from sml_dist.data.stream import Reader, Source, Stream, take_rows, with_weight
+from sml_dist.data.stream import Reader, Source, Stream, with_weight
 from sml_dist.spec import InputError
 
 WINDOW = 100
@@ -72,12 +72,6 @@ def test_multi_valued_rows_keep_their_values(source):
     table = Reader(source, p, p.share(0, 1), 0, 0).window(0)
     numbers = rows_of(table)
     assert table["ids:m"].to_pylist() == [[n] * (n % 3) for n in numbers]
-
-
-def test_taking_rows_equals_arrows_own_take():
-    table = pa.table({"ids": pa.array([[1, 2], [3, 4], [5, 6]], pa.list_(pa.int32(), 2)), "m": pa.array([[1], [], [2, 3]])})
-    index = np.array([2, 0, 2])
-    assert take_rows(table, index).to_pylist() == table.take(pa.array(index)).to_pylist()
 
 
 def test_padding_weighs_nothing_and_own_weights_stay():
