@@ -109,9 +109,27 @@ def train(
 
     run = load(config, overrides)
     check(run)
-    with ray_session(run.train.num_workers, reader_cpus=run.data.reader_cpus, verbose=verbose), TrainProgress(err) as progress:
+    with ray_session(run.train.worker_range[1], reader_cpus=run.data.reader_cpus, verbose=verbose), TrainProgress(err) as progress:
         summary = launch(run, progress.update)
     show_summary(summary, as_json)
+
+
+@app.command()
+def verify(
+    run: Annotated[str, typer.Argument(help="Folder of a run.")],
+    data: Annotated[str | None, typer.Option(help="Where the dataset lies now, if not where the run read it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a run's checkpoints, and by its ledger (train.record_rows) that each row was used once."""
+    from sml_dist.train.verify import verify_run
+
+    found = verify_run(run, data)
+    if as_json:
+        print_json(found)
+    else:
+        show_verified(found)
+    if not found["ok"]:
+        sys.exit(1)
 
 
 @app.command("config")
@@ -203,6 +221,18 @@ def groups_table(groups: list[dict[str, float]], count: int) -> Table:
     for group in groups:
         table.add_row(str(group["group"]), f"{group['rows']:,.0f}", f"{group['positives']:,.0f}", f"{group['auc']:.5f}")
     return table
+
+
+def show_verified(found: dict[str, Any]) -> None:
+    for fault in found["damaged"]:
+        out.print(f"damaged: {fault}", style="red", soft_wrap=True, highlight=False)
+    out.print(f"{found['checkpoints']} checkpoints, {len(found['damaged'])} damaged")
+    if "rows" in found:
+        workers = ", ".join(map(str, found["workers"]))
+        out.print(f"{found['step']:,} steps to the newest sound one, by {found['attempts']} attempts on {workers} workers")
+        out.print(f"{found['rows']:,} rows in {found['epochs']:g} epochs: {found['missing']:,} missing, {found['doubled']:,} doubled,")
+        out.print(f"{found['wrong']:,} in batches that are not the plan's; {len(found['skipped'])} batches skipped for bad numbers")
+    out.print("each row was used once" if found["ok"] else "NOT in order", style="green" if found["ok"] else "bold red")
 
 
 def print_json(value: Any) -> None:

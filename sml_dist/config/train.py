@@ -1,17 +1,22 @@
 """`train`: the loop, its schedule, and the workers it runs on."""
 
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from sml_dist.spec import spec
 
 
 @spec
 class TrainConfig:
-    """`global_batch_size` rows over all workers a step; rates are for the dense part (tables have `embedding.lr`)."""
+    """`global_batch_size` rows over all workers a step; rates are for the dense part (tables have `embedding.lr`).
 
-    num_workers: PositiveInt = 1
+    `num_workers` may be a range [least, most]: Ray Train then runs with what the cluster has, fewer after a node is lost.
+    """
+
+    num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
+    worker_resources: dict[str, PositiveFloat] = field(default_factory=dict)  # Ray's, of each worker; {}: one CPU, or one GPU
     global_batch_size: PositiveInt = 4096
     epochs: PositiveInt = 1
     max_steps: PositiveInt | None = None
@@ -36,8 +41,17 @@ class TrainConfig:
     eval_batch_size: PositiveInt = 16_384
 
     checkpoint_every_steps: PositiveInt | None = None  # None: at each evaluation
-    keep_checkpoints: PositiveInt = 2
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest; the best is kept besides
     max_restarts: NonNegativeInt = 3  # of the worker group, after a worker died
+    max_rollbacks: NonNegativeInt = 2  # to the last checkpoint with half the learning rates, after 3 bad steps in a row
+    step_timeout_s: PositiveFloat = 600.0  # a worker without progress for so long is stopped, its stack written to stacks/
+    resize_seconds: PositiveFloat = 60.0  # between looks at whether a range of workers can grow
+    record_rows: bool = False  # keep a ledger of the rows of each step, for `sml-dist verify`
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """The least and the most workers."""
+        return self.num_workers if isinstance(self.num_workers, tuple) else (self.num_workers, self.num_workers)
 
     def most_steps(self, steps_per_epoch: int) -> int:
         """Steps of a run that nothing stops early."""

@@ -6,9 +6,11 @@ full row group is decoded by one stream and once. Only the last window has piece
 most one row. Inside a piece rows are permuted by (seed, epoch, window, stream).
 
 Global batch b is the union over streams of their rows [b*m, (b+1)*m), m = B / C. It does not depend on the number of
-workers: worker r of W reads the streams [r*C/W, (r+1)*C/W), which lie side by side in every window.
+workers: worker r of W reads C/W streams that lie side by side in every window. Where W does not divide C some workers
+read one stream less and pad each batch to the size of the others'.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +33,7 @@ class Reading:
 
     slices: list[Slice]
     take: np.ndarray  # int64 (rows,), rows of every stream in turn: row i of each stream, then row i + 1 ...
-    real: int  # rows after these are padding: copies of weight 0
+    real: np.ndarray  # bool (rows,), the others are padding: copies of weight 0
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,15 @@ class Plan:
         return -(-longest // self.micro)
 
     def share(self, rank: int, workers: int) -> range:
-        """The streams that worker `rank` of `workers` reads."""
-        if self.streams % workers:
-            raise InputError(f"data.streams {self.streams} is not divisible by {workers} workers; set data.streams to {workers * 4}")
-        each = self.streams // workers
-        return range(rank * each, (rank + 1) * each)
+        """The streams that worker `rank` of `workers` reads; shares differ by at most one stream."""
+        if workers > self.streams:
+            raise InputError(f"data.streams {self.streams} is fewer than {workers} workers; set data.streams to {workers * 4}")
+        first = [self._piece(self.streams, worker, workers) for worker in (rank, rank + 1)]
+        return range(*first)
+
+    def lanes(self, workers: int) -> int:
+        """Streams of the largest share: a worker's batch holds `lanes * micro` rows, padding included."""
+        return -(-self.streams // workers)
 
     def order(self, epoch: int) -> np.ndarray:
         """The row groups of an epoch: shuffled and full ones first, so that windows and row groups coincide; or as they lie."""
@@ -98,11 +104,14 @@ class Plan:
         """The window that holds a cursor's first row, and how many rows of each stream lie before it in that window."""
         return divmod(cursor.batch * self.micro, self.window)
 
-    def reading(self, epoch: int, window: int, share: range, skip: int = 0) -> Reading:
-        """What to read for the streams of `share` in one window, without the first `skip` rows of each stream."""
+    def reading(self, epoch: int, window: int, share: range, skip: int = 0, lanes: int | None = None) -> Reading:
+        """What to read for the streams of `share` in one window, without the first `skip` rows of each stream.
+
+        With more `lanes` than streams in the share, each row of the streams is followed by padding for the lanes left.
+        """
         first = window * self.streams * self.window
         size = min(self.rows - first, self.streams * self.window)
-        starts = [self._piece(size, stream) for stream in range(share.start, share.stop + 1)]
+        starts = [self._piece(size, stream, self.streams) for stream in range(share.start, share.stop + 1)]
         pieces = [
             self._permutation(epoch, window, stream, b - a) + a - starts[0] for stream, a, b in zip(share, starts, starts[1:], strict=False)
         ]
@@ -115,17 +124,32 @@ class Plan:
         else:
             source = take if len(take) else np.zeros(1, np.int64)
         padding = np.resize(source, max(whole - skip * len(share) - len(take), 0))
-        return Reading(self._slices(epoch, begin, end), np.concatenate([take, padding]), len(take))
+        real = np.arange(len(take) + len(padding)) < len(take)
+        return widened(Reading(self._slices(epoch, begin, end), np.concatenate([take, padding]), real), len(share), lanes or len(share))
 
     def row_ids(self, epoch: int, reading: Reading) -> np.ndarray:
         """Dataset-wide numbers (row group order) of a reading's real rows, in the order they are read."""
         offsets = np.concatenate([[0], np.cumsum(self.groups)])
         ids = np.concatenate([offsets[s.group] + np.arange(s.start, s.stop) for s in reading.slices])
-        return ids[reading.take[: reading.real]]
+        return ids[reading.take[reading.real]]
 
-    def _piece(self, size: int, stream: int) -> int:
-        """Where the piece of a stream starts in a window of `size` rows."""
-        return stream * (size // self.streams) + min(stream, size % self.streams)
+    def batches(self, epoch: int) -> Iterator[np.ndarray]:
+        """The rows of each global batch of an epoch: their dataset-wide numbers."""
+        ids = np.empty(0, np.int64)
+        for window in range(self.windows):
+            reading = self.reading(epoch, window, range(self.streams))
+            numbers = np.full(len(reading.take), -1)
+            numbers[reading.real] = self.row_ids(epoch, reading)
+            ids = np.concatenate([ids, numbers])
+            whole = len(ids) // self.batch_size * self.batch_size
+            for batch in ids[:whole].reshape(-1, self.batch_size):
+                yield batch[batch >= 0]
+            ids = ids[whole:]
+
+    @staticmethod
+    def _piece(size: int, index: int, pieces: int) -> int:
+        """Where a piece starts when `size` things are cut into `pieces` that differ by at most one."""
+        return index * (size // pieces) + min(index, size % pieces)
 
     def _slices(self, epoch: int, begin: int, end: int) -> list[Slice]:
         order = self.order(epoch)
@@ -150,3 +174,12 @@ def interleave(pieces: list[np.ndarray]) -> np.ndarray:
     shortest = len(pieces[-1])
     even = np.stack([piece[:shortest] for piece in pieces], axis=1).reshape(-1)
     return np.concatenate([even, *(piece[shortest:] for piece in pieces)])
+
+
+def widened(reading: Reading, streams: int, lanes: int) -> Reading:
+    """The reading of `streams` streams with padding after each row of them, up to `lanes` rows."""
+    if streams == lanes:
+        return reading
+    take, real = (np.repeat(part.reshape(-1, streams)[:, :1], lanes, axis=1) for part in (reading.take, np.zeros_like(reading.real)))
+    take[:, :streams], real[:, :streams] = reading.take.reshape(-1, streams), reading.real.reshape(-1, streams)
+    return Reading(reading.slices, take.reshape(-1), real.reshape(-1))

@@ -39,9 +39,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Stream:
-    """The batches of worker `rank` of `workers` over all epochs: (batch size / workers) rows each, padding of weight 0 included.
+    """The batches of worker `rank` of `workers` over all epochs: equally long on all workers, padding of weight 0 included.
 
     `reader_cpus` are Ray's logical CPUs for each reader task, `prefetch` how many windows may wait in the object store.
+    `numbered` adds the column `row`: each row's number in the dataset, -1 for padding.
     """
 
     source: Source
@@ -51,6 +52,7 @@ class Stream:
     epochs: int = 1
     reader_cpus: float = 0.5
     prefetch: int = 2
+    numbered: bool = False
 
     def of(self, source: Source) -> "Stream":
         """The same share of another split."""
@@ -58,12 +60,12 @@ class Stream:
 
     def batches(self, start: Cursor = Cursor()) -> Iterator[pa.Table]:  # noqa: B008
         """From the cursor's batch to the end of the last epoch; reads nothing before the first batch is asked for."""
-        return rebatch(self._blocks(start), self.plan.batch_size // self.workers)
+        return rebatch(self._blocks(start), self.plan.lanes(self.workers) * self.plan.micro)
 
     def _blocks(self, start: Cursor) -> Iterator[pa.Table]:
         first, skip = self.plan.window_of(start)
         begin, end = start.epoch * self.plan.windows + first, self.epochs * self.plan.windows
-        read = Reader(self.source, self.plan, self.plan.share(self.rank, self.workers), begin, skip)
+        read = Reader(self.source, self.plan, self.rank, self.workers, begin, skip, self.numbered)
         for segment in range(begin, end, MAX_TASKS):
             dataset = self._pipeline(read, range(segment, min(segment + MAX_TASKS, end)))
             for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
@@ -77,7 +79,7 @@ class Stream:
         context.enable_progress_bars = False
         context.custom_execution_callback_classes = [Unhurried]
         options.preserve_order = True
-        window_bytes = len(read.share) * self.plan.window * self.source.row_bytes
+        window_bytes = read.lanes * self.plan.window * self.source.row_bytes
         options.resource_limits = options.resource_limits.copy(object_store_memory=self.prefetch * max(window_bytes, 1 << 20))
         return dataset.map_batches(read, batch_size=None, batch_format="numpy", num_cpus=self.reader_cpus)
 
@@ -107,8 +109,9 @@ def rebatch(blocks: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
 class Reader:
     """A reader task: one window of a worker's streams, decoded once, permuted and interleaved by one take."""
 
-    def __init__(self, source: Source, plan: Plan, share: range, begin: int, skip: int):
-        self.source, self.plan, self.share, self.begin, self.skip = source, plan, share, begin, skip
+    def __init__(self, source: Source, plan: Plan, rank: int, workers: int, begin: int = 0, skip: int = 0, numbered: bool = False):
+        self.source, self.plan, self.begin, self.skip, self.numbered = source, plan, begin, skip, numbered
+        self.share, self.lanes = plan.share(rank, workers), plan.lanes(workers)
 
     def __call__(self, task: dict[str, np.ndarray]) -> pa.Table:
         try:
@@ -119,19 +122,24 @@ class Reader:
     def window(self, number: int) -> pa.Table:
         """Window `number`, counted from the first of the first epoch."""
         epoch, window = divmod(number, self.plan.windows)
-        reading = self.plan.reading(epoch, window, self.share, self.skip if number == self.begin else 0)
+        reading = self.plan.reading(epoch, window, self.share, self.skip if number == self.begin else 0, self.lanes)
         parts = []
         for piece in reading.slices:
             path, group, _ = self.source.groups[piece.group]
             parts.append(read_rows(self.source.root, path, group).slice(piece.start, piece.stop - piece.start))
         rows = pa.concat_tables(parts).combine_chunks()
-        return with_weight(rows.take(pa.array(reading.take)), reading.real)
+        table = with_weight(rows.take(pa.array(reading.take)), reading.real)
+        if self.numbered:
+            numbers = np.full(table.num_rows, -1)
+            numbers[reading.real] = self.plan.row_ids(epoch, reading)
+            table = table.append_column("row", pa.array(numbers))
+        return table
 
 
-def with_weight(table: pa.Table, real: int) -> pa.Table:
-    """The table with a weight column: its own or ones, and 0 for the rows after `real`."""
+def with_weight(table: pa.Table, real: np.ndarray) -> pa.Table:
+    """The table with a weight column: its own or ones, and 0 where a row is not `real`."""
     own = "weight" in table.column_names
     weight = table["weight"].to_numpy().copy() if own else np.ones(table.num_rows, np.float32)
-    weight[real:] = 0
+    weight[~real] = 0
     column = pa.array(weight)
     return table.set_column(table.column_names.index("weight"), "weight", column) if own else table.append_column("weight", column)

@@ -45,13 +45,13 @@ class Collator:
     """Turns Arrow tables with a dataset's columns into batches. Ids are checked here: FBGEMM would take a wrong one for row 0."""
 
     def __init__(self, manifest: Manifest):
-        self.single, self.multi, self.dense = manifest.single, manifest.multi, len(manifest.dense)
+        self.single, self.multi, self.dense = manifest.single, manifest.multi, manifest.dense
         self.keys = [field.name for field in (*self.single, *self.multi)]
         self.single_rows = np.array([field.rows for field in self.single], dtype=np.uint32)
 
     def __call__(self, table: pa.Table) -> Batch:
         rows = table.num_rows
-        dense = _matrix(table, "dense", self.dense) if self.dense else np.empty((rows, 0), np.float32)
+        dense = _matrix(table, "dense", len(self.dense)) if self.dense else np.empty((rows, 0), np.float32)
         values, lengths = self._ids(table)
         ids = KeyedJaggedTensor(self.keys, torch.from_numpy(values), lengths=torch.from_numpy(lengths), stride=rows)
         weight = _tensor(table, "weight") if "weight" in table.column_names else torch.ones(rows)

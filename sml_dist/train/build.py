@@ -1,11 +1,9 @@
-"""From a configuration and a dataset to the plan of the data and the task on this worker's device."""
+"""From a configuration and a dataset to the task on this worker's device."""
 
 import torch
 
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import Manifest
-from sml_dist.data.plan import Plan
-from sml_dist.data.stream import Source
 from sml_dist.embeddings.tables import embedding_tables
 from sml_dist.models.fields import FieldShape
 from sml_dist.models.zoo import build
@@ -20,12 +18,6 @@ def make_task(manifest: Manifest, config: RunConfig, device: torch.device) -> CT
     model = build(config.model, shape).to(device)
     bf16 = use_bf16(config.train.precision, device)
     return CTRTask(embedding_tables(manifest, config.embedding), model, fields, config.embedding.dim, bf16=bf16)
-
-
-def training_plan(manifest: Manifest, config: RunConfig) -> Plan:
-    groups = Source.of(config.data.path, manifest, "train").rows
-    train = config.train
-    return Plan(groups, config.data.streams, train.global_batch_size, manifest.row_group_rows, train.seed, config.data.shuffle)
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:

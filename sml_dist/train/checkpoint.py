@@ -1,26 +1,37 @@
-"""Checkpoints: a folder `step-N` that exists whole or not at all.
+"""Checkpoints: a folder `step-N` that exists whole or not at all, written while training goes on.
 
-Every rank writes its shards with torch's distributed checkpoint into a temporary folder and returns the SHA-256 of its
-files; rank 0 writes MANIFEST.json (hashes, plan, progress, configuration, versions), syncs, and renames. Nothing is read
-before its hash was verified: DCP loads a flipped bit without a word, and its metadata is a pickle.
+    save     copies this worker's pieces (what training must wait for), then a thread of each worker writes and syncs one
+             file, the workers tell each other how it went, and worker 0 writes MANIFEST.json, syncs, and renames
+    latest   the newest checkpoint whose every file has the SHA-256 of its manifest; workers share the hashing
+
+A checkpoint in which a number is not finite is never made. What could not be written is tried again (storage.py), then
+raised on every worker alike at the next `save` or `wait`; the checkpoints before it stay.
 """
 
+import contextlib
 import hashlib
 import json
-import os
-import shutil
+import threading
+import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+
+from sml_dist.spec import RunError
+from sml_dist.train.finite import Diverged
+from sml_dist.train.shards import Incomplete, Reader, chunks, index_of, merged, nonfinite
+from sml_dist.train.state import Piece, mine
+from sml_dist.train.storage import Storage
 
 MANIFEST = "MANIFEST.json"
+FORMAT = 2
 PACKAGES = ("torch", "torchrec", "ray", "pyarrow", "sml-dist")
+PARTIAL = ".partial-"
 
 
 class Damaged(Exception):
@@ -29,111 +40,231 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint and what its manifest says."""
+    """A checkpoint and what its manifest says."""
 
-    path: Path
+    storage: Storage
+    name: str
     manifest: dict[str, Any]
+
+    @property
+    def path(self) -> str:
+        return self.storage.path(self.name)
+
+    @property
+    def reader(self) -> Reader:
+        return Reader(self.storage, self.name, self.manifest["tensors"])
+
+
+def step_name(step: int) -> str:
+    return f"step-{step:09d}"
 
 
 class Checkpoints:
-    """The checkpoints of one run. Collective: every rank calls `save` and `load`."""
+    """The checkpoints of one run; every rank calls the same methods in the same order.
 
-    def __init__(self, folder: str | Path, keep: int = 2):
-        self.folder, self.keep = Path(folder), keep
+    `durable` is called by each rank's writer first: what must be on disk before the checkpoint counts.
+    """
 
-    def save(self, step: int, state: dict[str, Any], manifest: dict[str, Any], best: int | None = None) -> Path:
-        """Commits `state` (tensors only) as step-N; then removes all but the newest `keep` and the `best` step."""
-        final = self.folder / f"step-{step:09d}"
-        if final.exists():
-            return final
-        partial = self.folder / f".partial-{_agree(uuid.uuid4().hex)}"
-        writer = FileSystemWriter(partial, single_file_per_rank=True, sync_files=True, thread_count=1)
-        dcp.save(state, storage_writer=writer)
-        hashes = _gathered({path.name: _sha256(path) for path in partial.glob(f"__{dist.get_rank()}_*")})
-        if dist.get_rank() == 0:
-            hashes[".metadata"] = _sha256(partial / ".metadata")
-            _write_manifest(partial, manifest | {"step": step, "files": hashes, "versions": {p: version(p) for p in PACKAGES}})
-            os.rename(partial, final)
-            _sync(self.folder)
-            self._prune(best)
-        dist.barrier()
-        return final
+    def __init__(self, storage: Storage, keep: int = 2, durable: Callable[[], None] = lambda: None):
+        self.storage, self.keep, self.durable = storage, keep, durable
+        # a group of the writers' own: theirs and training's collectives go on side by side
+        self.group = dist.new_group(backend="gloo")
+        self.copies: dict[tuple[str, tuple[int, ...]], torch.Tensor] = {}
+        self.thread: threading.Thread | None = None
+        self.fault: Exception | None = None
+        self.written: dict[str, Any] | None = None
+
+    def save(self, step: int, pieces: list[Piece], manifest: dict[str, Any], best: int | None = None) -> float:
+        """Starts to commit the pieces as step-N; then all but the newest `keep` and the `best` go. Returns the seconds it blocked.
+
+        First waits for the save before it, and raises what that met: see `wait`.
+        """
+        started = time.monotonic()
+        self.wait()
+        copies = self._copied(mine(pieces))
+        blocked = time.monotonic() - started
+        about = manifest | {"step": step, "blocked_seconds": round(blocked, 4)}
+        self.thread = threading.Thread(target=self._commit, args=(step, copies, about, best), name="checkpoint", daemon=True)
+        self.thread.start()
+        return blocked
+
+    def wait(self) -> None:
+        """Until the save under way is done. Raises RunError if it could not be written, Diverged if a number was not finite."""
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+
+    def take_written(self) -> dict[str, Any] | None:
+        """What there is to tell of the last save that was completed: {"step", "seconds", "blocked_seconds", "bytes"}; once."""
+        written, self.written = self.written, None
+        return written
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint whose files are what its manifest says; damaged ones are named and passed over."""
-        found = None
-        if dist.get_rank() == 0:
-            found = self._newest_sound()
-        return _agree(found)
-
-    def at(self, step: int) -> Checkpoint:
-        """The checkpoint of a step, verified. Raises Damaged."""
-        return verify(self.folder / f"step-{step:09d}")
-
-    def _newest_sound(self) -> Checkpoint | None:
-        for path in sorted(self.folder.glob("step-*"), reverse=True):
-            try:
-                return verify(path)
-            except Damaged as error:
-                print(f"checkpoint {error}; using the one before", flush=True)
+        """The newest sound checkpoint; damaged ones are named and passed over."""
+        for name in agree(self._steps() if dist.get_rank() == 0 else None):
+            faults: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(faults, self._fault_of(name))
+            found = next((fault for fault in faults if fault), None)
+            if found is None:
+                return read(self.storage, name)
+            if dist.get_rank() == 0:
+                print(f"checkpoint {found}; using the one before", flush=True)
         return None
 
-    def _prune(self, best: int | None) -> None:
-        saved = sorted(self.folder.glob("step-*"))
-        for path in saved[: -self.keep]:
-            if path.name != f"step-{best or -1:09d}":
-                shutil.rmtree(path)
-        for path in self.folder.glob(".partial-*"):
-            shutil.rmtree(path, ignore_errors=True)
+    def at(self, step: int) -> Checkpoint:
+        """The checkpoint of a step. Raises RunError if it is not sound."""
+        faults: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(faults, self._fault_of(step_name(step)))
+        if any(faults):
+            raise RunError(f"checkpoint {next(fault for fault in faults if fault)}; the run's best weights are lost")
+        return read(self.storage, step_name(step))
+
+    def _fault_of(self, name: str) -> str | None:
+        try:
+            verify(self.storage, name, dist.get_rank(), dist.get_world_size())
+        except Damaged as error:
+            return str(error)
+        return None
+
+    def _steps(self) -> list[str]:
+        return sorted((name for name in self.storage.names() if name.startswith("step-")), reverse=True)
+
+    def _copied(self, pieces: list[Piece]) -> list[Piece]:
+        """Copies in memory that is kept from save to save: fresh pages would cost more than the copying."""
+        found = []
+        for piece in pieces:
+            source, place = piece.tensor.detach(), (piece.name, piece.offset)
+            if place not in self.copies:
+                self.copies[place] = torch.empty(source.shape, dtype=source.dtype)
+            found.append(replace(piece, tensor=self.copies[place].copy_(source)))
+        return found
+
+    def _commit(self, step: int, pieces: list[Piece], manifest: dict[str, Any], best: int | None) -> None:
+        """The writer's thread: any outcome is every rank's."""
+        started = time.monotonic()
+        name = step_name(step)
+        try:
+            folder = agree(self._opened(name) if dist.get_rank() == 0 else None, self.group)
+            outcomes: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+            dist.gather_object(self._written(folder, pieces), outcomes, dst=0, group=self.group)
+            fault = self._complete(folder, name, manifest, outcomes, best) if outcomes is not None else None
+            self.fault = agree(fault, self.group)
+            size = sum(piece.tensor.numel() * piece.tensor.element_size() for piece in pieces)
+            if self.fault is None:
+                about = {"step": step, "seconds": round(time.monotonic() - started, 3), "bytes": size}
+                self.written = about | {"blocked_seconds": manifest["blocked_seconds"]}
+        except Exception as error:  # a rank died: so does this one, at its next collective; until then it is said
+            self.fault = error
+
+    def _opened(self, name: str) -> str:
+        """Where to write: a folder of its own, to be renamed; on an object store the checkpoint's own, its mark taken away."""
+        if self.storage.local:
+            return PARTIAL + uuid.uuid4().hex
+        self.storage.remove(f"{name}/{MANIFEST}")
+        return name
+
+    def _written(self, folder: str, pieces: list[Piece]) -> dict[str, Any]:
+        """This rank's part: {"files", "tensors"}, or {"fault"}."""
+        file = f"rank-{dist.get_rank():05d}.safetensors"
+        try:
+            if name := nonfinite(pieces):
+                return {"fault": Diverged(f"{name} holds a number that is not finite; no checkpoint was made of it")}
+            self.storage.tried(self.durable)
+            return {"files": {file: self.storage.write(f"{folder}/{file}", lambda: chunks(pieces))}, "tensors": index_of(pieces, file)}
+        except OSError as error:
+            return {"fault": self._unwritten(folder, error)}
+
+    def _complete(self, folder: str, name: str, manifest: dict[str, Any], outcomes: list[Any], best: int | None) -> Exception | None:
+        """Rank 0's part: the manifest makes a folder of files a checkpoint. Returns the fault, if any."""
+        try:
+            for outcome in outcomes:
+                if "fault" in outcome:
+                    raise outcome["fault"]
+            files = {file: digest for outcome in outcomes for file, digest in outcome["files"].items()}
+            tensors = merged([outcome["tensors"] for outcome in outcomes])
+            about = {"format": FORMAT} | manifest | {"versions": {p: version(p) for p in PACKAGES}, "files": files, "tensors": tensors}
+            about["sha256"] = _seal(about)
+            self.storage.write(f"{folder}/{MANIFEST}", lambda: [json.dumps(about, indent=1).encode()])
+            if self.storage.local:
+                self.storage.tried(lambda: self.storage.sync_folder(folder))
+                self._replace(folder, name)
+                self.storage.tried(self.storage.sync_folder)
+            self._prune(name, best)
+        except (Diverged, RunError, Incomplete) as error:
+            self.storage.remove(folder)
+            return error
+        except OSError as error:
+            self.storage.remove(folder)
+            return self._unwritten(folder, error)
+        return None
+
+    def _replace(self, folder: str, name: str) -> None:
+        """Renames; what had the name is a checkpoint of the same step that was passed over as damaged."""
+        if name in self.storage.names():
+            self.storage.rename(name, f"{PARTIAL}{name}")
+        self.storage.rename(folder, name)
+
+    def _unwritten(self, folder: str, error: OSError) -> RunError:
+        last = next(iter(self._steps_or_none()), "none")
+        return RunError(
+            f"a checkpoint could not be written to {self.storage.path(folder)} after {len(self.storage.waits) + 1} tries: "
+            f"{error.strerror or error}; the last good one is {last}. Mend the storage, then the same command goes on from there"
+        )
+
+    def _steps_or_none(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return self._steps()
+        return []
+
+    def _prune(self, newest: str, best: int | None) -> None:
+        """Keeps the newest and the best; sweeps what crashes left, and steps after this one, which were passed over as damaged."""
+        steps = [name for name in self._steps() if name <= newest]
+        keep = {*steps[: self.keep], step_name(best if best is not None else -1)}
+        for name in self.storage.names():
+            if name.startswith((PARTIAL, "step-")) and name not in keep:
+                self.storage.remove(name)
 
 
-def load(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
-    """Fills the tensors of `state`, on any number of workers."""
-    dcp.load(state, storage_reader=FileSystemReader(checkpoint.path))
-
-
-def verify(path: Path) -> Checkpoint:
-    """The checkpoint at `path` with every file's hash checked. Raises Damaged."""
+def read(storage: Storage, name: str) -> Checkpoint:
+    """A checkpoint's manifest. Raises Damaged."""
+    where = storage.path(f"{name}/{MANIFEST}")
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        hashes = dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{path / MANIFEST} is unreadable ({error})") from None
-    for name, expected in hashes.items():
-        if not (path / name).is_file():
-            raise Damaged(f"{path / name} is missing")
-        if _sha256(path / name) != expected:
-            raise Damaged(f"{path / name} is damaged (its SHA-256 is not the manifest's)")
-    return Checkpoint(path, manifest)
+        manifest = json.loads(storage.read(f"{name}/{MANIFEST}"))
+        seal = manifest.pop("sha256")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{where} is unreadable ({error})") from None
+    if seal != _seal(manifest):
+        raise Damaged(f"{where} is damaged (its SHA-256 is not its own)")
+    if manifest.get("format") != FORMAT:
+        raise Damaged(f"{where} is of format {manifest.get('format')}, this version reads {FORMAT}")
+    return Checkpoint(storage, name, manifest)
 
 
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    with open(folder / MANIFEST, "w") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync(folder)
+def verify(storage: Storage, name: str, part: int = 0, parts: int = 1) -> Checkpoint:
+    """The checkpoint with the hash of every file (or of this part of them) checked. Raises Damaged."""
+    found = read(storage, name)
+    for file, expected in sorted(found.manifest["files"].items())[part::parts]:
+        where = storage.path(f"{name}/{file}")
+        try:
+            digest = storage.sha256(f"{name}/{file}")
+        except FileNotFoundError:
+            raise Damaged(f"{where} is missing") from None
+        except OSError as error:
+            raise Damaged(f"{where} cannot be read ({error.strerror or error})") from None
+        if digest != expected:
+            raise Damaged(f"{where} is damaged (its SHA-256 is not the manifest's)")
+    return found
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
+def _seal(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _agree(value: Any) -> Any:
+def agree(value: Any, group: Any = None) -> Any:
     """Rank 0's value on every rank."""
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=group)
     return box[0]
-
-
-def _gathered(mine: dict[str, str]) -> dict[str, str]:
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, mine)
-    return {name: digest for part in parts for name, digest in part.items()}

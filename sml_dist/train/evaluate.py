@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from sml_dist.train.metrics import ExactScores, HistogramScores, scores_for
 from sml_dist.train.sharded import average_batch_statistics
 
 LARGEST_GROUPS = 10  # groups whose AUC a result lists
+Beat = Callable[[str], None]
 
 
 class Evaluation:
@@ -27,13 +28,18 @@ class Evaluation:
         streams = stream.plan.streams
         size = max(1, min(batch_size, stream.plan.rows) // streams) * streams
         self.plan: Plan = replace(stream.plan, batch_size=size, seed=0, shuffle=False)
-        self.batches = replace(stream, plan=self.plan, epochs=times, prefetch=1).batches()
+        self.stream, self.left = replace(stream, plan=self.plan, epochs=times, prefetch=1, numbered=False), 0
 
-    def run(self, model: nn.Module, collate: Collator, device: torch.device) -> dict[str, Any]:
-        return evaluate(model, itertools.islice(self.batches, self.plan.steps), collate, device, self.plan.rows)
+    def run(self, model: nn.Module, collate: Collator, device: torch.device, beat: Beat = lambda doing: None) -> dict[str, Any]:
+        if not self.left:  # at first, and after more evaluations than planned: a run that was rolled back
+            self.batches, self.left = self.stream.batches(), self.stream.epochs
+        self.left -= 1
+        return evaluate(model, itertools.islice(self.batches, self.plan.steps), collate, device, self.plan.rows, beat)
 
 
-def evaluate(model: nn.Module, batches: Iterable[pa.Table], collate: Collator, device: torch.device, rows: int) -> dict[str, Any]:
+def evaluate(
+    model: nn.Module, batches: Iterable[pa.Table], collate: Collator, device: torch.device, rows: int, beat: Beat = lambda doing: None
+) -> dict[str, Any]:
     """AUC, logloss, NE, calibration (and GAUC where rows have groups) over every worker's batches; equal on all workers."""
     started = time.monotonic()
     average_batch_statistics(model)
@@ -42,7 +48,8 @@ def evaluate(model: nn.Module, batches: Iterable[pa.Table], collate: Collator, d
     with torch.no_grad():  # FBGEMM's fused CPU kernels have no way through inference_mode
         for table in batches:
             batch = collate(table)
-            _, logit = model(batch.to(device))
+            logit = model.module.logit(batch.to(device))
+            beat("evaluation")
             group = None if batch.group is None else batch.group.numpy()
             scores.add(logit.cpu().numpy(), batch.label.numpy(), batch.weight.numpy(), group)
     model.train()

@@ -1,6 +1,7 @@
 """Starts a run on Ray Train and waits for it, showing its progress."""
 
 import contextlib
+import json
 import os
 import re
 import threading
@@ -23,7 +24,7 @@ POLL_SECONDS = 0.5
 
 
 def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
-    """Trains and returns the summary. `show` gets the plan and then progress.json's values whenever they change.
+    """Trains and returns the summary. `show` gets the plan and then each new line of metrics.jsonl.
 
     Ray must be running. Raises InputError for what the user can mend, RunError for the rest.
     """
@@ -34,8 +35,14 @@ def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = No
     trainer = TorchTrainer(
         worker_main,
         train_loop_config=raw,
-        scaling_config=ScalingConfig(num_workers=config.train.num_workers, use_gpu=cuda),
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if cuda else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=config.train.num_workers,
+            use_gpu=cuda,
+            resources_per_worker=config.train.worker_resources or None,
+            elastic_resize_monitor_interval_s=config.train.resize_seconds,
+        ),
+        # a collective that outlasts the watchdog's patience will not come back
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if cuda else "gloo", timeout_s=int(config.train.step_timeout_s) + 60),
         # Ray keeps its own books of each attempt; ours decide what to resume from.
         run_config=RayRunConfig(
             name=f"{time.time_ns()}",
@@ -54,6 +61,8 @@ def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = No
             raise RunError(f"training failed after {config.train.max_restarts} restarts: {root_cause(error)}") from error
     if "input_error" in summary:
         raise InputError(summary["input_error"])
+    if "run_error" in summary:
+        raise RunError(summary["run_error"])
     return summary
 
 
@@ -84,26 +93,27 @@ def check(config: RunConfig) -> None:
         if split not in manifest.splits or not manifest.splits[split].rows:
             raise InputError(f"{config.data.path} has no {split} rows; prepare it with a split rule that gives it some")
     plan = Plan((1,), config.data.streams, config.train.global_batch_size, 1, 0)
-    plan.share(0, config.train.num_workers)
+    least, most = config.train.worker_range
+    if least > most:
+        raise InputError(f"train.num_workers [{least}, {most}]: give the least first, as in [{most}, {least}]")
+    plan.share(0, most)
     if config.train.monitor == "gauc" and not manifest.group:
         raise InputError("train.monitor gauc needs a dataset with a group; name one in its schema or set train.monitor=auc")
 
 
 @contextlib.contextmanager
 def watching(folder: RunFolder, show: Callable[[dict[str, Any]], None] | None):
-    """Calls `show` from a thread with the plan once it is made, as {"plan": text}, and with each new progress.json."""
+    """Calls `show` from a thread with the plan once it is made, as {"plan": text}, and with each new line of metrics.jsonl."""
     done = threading.Event()
 
     def watch() -> None:
-        seen: Any = folder.read_json("progress.json")
-        plan = None
+        plan, lines = None, folder.new_lines("metrics.jsonl")
         while not done.wait(POLL_SECONDS):
             with contextlib.suppress(ValueError, OSError):
                 if plan is None and (plan := folder.read("plan.txt")):
                     show({"plan": plan})
-                if (now := folder.read_json("progress.json")) != seen and now:
-                    seen = now
-                    show(now)
+                for line in next(lines):
+                    show(json.loads(line))
 
     thread = threading.Thread(target=watch, daemon=True)
     if show:

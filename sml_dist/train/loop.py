@@ -9,17 +9,22 @@ import numpy as np
 import pyarrow as pa
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sml_dist.config.train import TrainConfig
 from sml_dist.data.plan import Cursor
-from sml_dist.embeddings.batch import Collator
+from sml_dist.embeddings.batch import Batch, Collator
 from sml_dist.spec import InputError
+from sml_dist.train.finite import Diverged, any_worker, why
+from sml_dist.train.ledger import Ledger
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.report import Meter
 from sml_dist.train.schedule import Schedule
 
 LOG_SECONDS = 1.0
+BAD_STEPS = 3  # in a row, that make the run go back to its last checkpoint
+ROLLBACK_FACTOR = 0.5  # on the learning rates, each time it does
 
 
 @dataclass
@@ -35,6 +40,11 @@ class Progress:
     since_best: int = 0  # evaluations
     plateau: float = 1.0  # factor on the learning rates
     restarts: int = 0  # times that training went on from a checkpoint
+    bad_steps: int = 0  # in a row, skipped
+    skipped: int = 0  # in all
+    rollbacks: int = 0
+    # Who made which steps of this history: [name of the attempt, its first step, workers]; see ledger.py.
+    history: list[tuple[str, int, int]] = field(default_factory=list)
 
     @property
     def cursor(self) -> Cursor:
@@ -51,7 +61,11 @@ class Progress:
 
 @dataclass
 class Trainer:
-    """What the loop needs, made by the worker. `evaluate` and `commit` are collective; `log` does nothing but on rank 0."""
+    """What the loop needs, made by the worker.
+
+    `evaluate`, `commit`, `restore` (the newest sound checkpoint's progress; its weights are loaded) and `settle` (waits for
+    the commit under way) are collective; `log` does nothing but on rank 0; `beat` tells a watchdog that the worker is alive.
+    """
 
     config: TrainConfig
     model: nn.Module
@@ -62,11 +76,28 @@ class Trainer:
     steps_per_epoch: int
     evaluate: Callable[[], dict[str, Any]]
     commit: Callable[[Progress], None]
+    restore: Callable[[], Progress | None]
+    settle: Callable[[], None]
     log: Callable[..., None]
+    ledger: Ledger | None = None
+    beat: Callable[[str], None] = lambda doing: None
     meter: Meter = field(default_factory=Meter)
 
-    def run(self, batches: Iterator[pa.Table], progress: Progress) -> Progress:
+    def run(self, batches_from: Callable[[Cursor], Iterator[pa.Table]], progress: Progress) -> Progress:
         """Trains from `progress` to the end of the last epoch, `max_steps`, or an early stop."""
+        while not progress.finished(self.config):
+            batches = batches_from(progress.cursor)
+            try:
+                self.stretch(batches, progress)
+                self.settle()
+            except Diverged as fault:
+                progress = self.roll_back(fault, progress)
+            finally:
+                batches.close()
+        return progress
+
+    def stretch(self, batches: Iterator[pa.Table], progress: Progress) -> None:
+        """Trains to the end."""
         logged = time.monotonic()
         for number, (table, waited) in enumerate(timed(batches)):
             if number == 0:
@@ -75,6 +106,7 @@ class Trainer:
             loss = self.step(table, progress)
             self.meter.step(self.config.global_batch_size, loss, waited)
             self.advance(progress)
+            self.beat(f"step {progress.step}")
             if time.monotonic() - logged > LOG_SECONDS:
                 self.log_steps(progress)
                 logged = time.monotonic()
@@ -89,29 +121,66 @@ class Trainer:
                 self.log_steps(progress)
                 self.commit(progress)
                 self.meter.reset()
-        return progress
 
     def step(self, table: pa.Table, progress: Progress) -> float:
-        """Forward, backward and update on one batch; the loss on this worker's share of it."""
+        """Forward, backward and update on one batch; the loss on this worker's share of it.
+
+        Backward goes in two: first the dense part, whose gradients no optimiser has seen when they are checked, then the
+        tables, whose fused optimiser updates them in backward itself. A step with a number that is not finite on any
+        worker changes nothing.
+        """
         torch.manual_seed(step_seed(self.config.seed, progress.step, dist.get_rank()))  # so dropout repeats on resume
         self.optimizers.scale(self.schedule.factor(progress.step, progress.plateau))
-        loss, _ = self.model(self.collate(table).to(self.device, non_blocking=True))
-        self.refuse_nonfinite(loss, progress)
+        batch = self.collate(table).to(self.device, non_blocking=True)
+        task = self.model.module
+        before = [buffer.clone() for buffer in task.model.buffers()]  # running statistics, which forward itself moves
+        embedded = task.embed(batch.ids)
+        x_BFD = embedded.detach().requires_grad_()
+        logit = self.model(x_BFD, batch.dense)
+        loss = self.loss(logit, batch)
         self.optimizers.zero_grad()
         loss.backward()
-        self.optimizers.step()
+        norm = self.optimizers.norm()
+        bad = any_worker(~torch.isfinite(loss.detach() + torch.linalg.vector_norm(x_BFD.grad) + norm))
+        if self.ledger:
+            self.ledger.add(progress, table, bad)
+        if bad:
+            for buffer, value in zip(task.model.buffers(), before, strict=True):
+                buffer.copy_(value)
+            self.skip(progress, why(batch, task.fields, self.collate.dense, x_BFD, logit, loss))
+            return 0.0
+        embedded.backward(x_BFD.grad)
+        self.optimizers.step(norm)
+        progress.bad_steps = 0
         return loss.item()
 
-    def refuse_nonfinite(self, loss: torch.Tensor, progress: Progress) -> None:
-        """A loss that is not finite on any worker stops all before backward, whose fused update would poison the tables."""
-        bad = (~torch.isfinite(loss.detach())).float()
-        if dist.get_world_size() > 1:
-            dist.all_reduce(bad, dist.ReduceOp.MAX)
-        if bad.item():
-            raise InputError(
-                f"the loss is not finite at step {progress.step} (epoch {progress.epoch}, batch {progress.batch}); "
-                "lower train.lr or embedding.lr"
-            )
+    def loss(self, logit: Tensor, batch: Batch) -> Tensor:
+        """sum_i weight_i * bce_i over this worker's rows, per row of a full batch's share: its mean over workers is the
+        sum over the global batch / B. So a row counts the same in a full batch and a padded one, on any worker."""
+        losses = F.binary_cross_entropy_with_logits(logit, batch.label, reduction="none")
+        return (losses * batch.weight).sum() * (dist.get_world_size() / self.config.global_batch_size)
+
+    def skip(self, progress: Progress, reason: str) -> None:
+        """Books a bad step, the same on every worker. Raises Diverged at the third in a row."""
+        progress.bad_steps, progress.skipped = progress.bad_steps + 1, progress.skipped + 1
+        where = {"step": progress.step, "epoch": progress.epoch, "batch": progress.batch}
+        self.log(event="skipped", **where, why=reason)
+        if progress.bad_steps == BAD_STEPS:
+            last = f"step {progress.step} (epoch {progress.epoch}, batch {progress.batch})"
+            raise Diverged(f"{BAD_STEPS} bad steps in a row, the last {last}: {reason}")
+
+    def roll_back(self, fault: Diverged, progress: Progress) -> Progress:
+        """Goes back to the last checkpoint with lower learning rates. Raises InputError where that has been done too often."""
+        way_out = "mend the data, or lower train.lr or embedding.lr"
+        if progress.rollbacks == self.config.max_rollbacks:
+            raise InputError(f"{fault}; given up after {progress.rollbacks} rollbacks (train.max_rollbacks); {way_out}")
+        earlier = self.restore()
+        if earlier is None:
+            raise InputError(f"{fault}; there is no checkpoint yet to go back to; {way_out}")
+        self.log(event="rolled back", step=earlier.step, epoch=earlier.epoch, batch=earlier.batch, why=str(fault))
+        earlier.plateau *= ROLLBACK_FACTOR ** (progress.rollbacks + 1 - earlier.rollbacks)
+        earlier.rollbacks = progress.rollbacks + 1
+        return earlier
 
     def advance(self, progress: Progress) -> None:
         progress.step += 1
@@ -126,6 +195,8 @@ class Trainer:
     def judge(self, metrics: dict[str, Any], progress: Progress) -> None:
         """Books an evaluation: the best so far, the plateau schedule, early stopping."""
         value = metrics[self.config.monitor] * (1 if self.config.monitor in ("auc", "gauc") else -1)
+        if not np.isfinite(value):
+            raise Diverged(f"{self.config.monitor} on the validation rows is {value} at step {progress.step}")
         if progress.best is None or value > progress.best:
             progress.best, progress.best_step, progress.best_metrics, progress.since_best = value, progress.step, metrics, 0
         else:

@@ -22,7 +22,7 @@ class Optimizers:
         tables = {name: p for name, p in named.items() if ".embedding_bags." in name}
         self.model_parameters = [p for name, p in named.items() if name not in tables]
         self.names: dict[nn.Parameter, str] = {p: name for name, p in named.items()}
-        self.fused, self.clip_norm = model.fused_optimizer, train.clip_norm
+        self.fused, self.clip_norm, self.table_optimizer = model.fused_optimizer, train.clip_norm, embedding.optimizer
         options = {"fused": True} if train.optimizer in ("adam", "adamw") else {}
         self.torch = [KINDS[train.optimizer](self.model_parameters, lr=train.lr, weight_decay=train.weight_decay, **options)]
         if tables:
@@ -39,9 +39,14 @@ class Optimizers:
         for optimizer in self.torch:
             optimizer.zero_grad(set_to_none=True)
 
-    def step(self) -> None:
+    def norm(self) -> Tensor:
+        """Of the model's gradients."""
+        return nn.utils.get_total_norm([p.grad for p in self.model_parameters])
+
+    def step(self, norm: Tensor) -> None:
+        """`norm` is that of the model's gradients, which are clipped to `clip_norm`."""
         if self.clip_norm:
-            nn.utils.clip_grad_norm_(self.model_parameters, self.clip_norm)
+            nn.utils.clip_grads_with_norm_(self.model_parameters, self.clip_norm, norm)
         for optimizer in self.torch:
             optimizer.step()
 

@@ -7,10 +7,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 LINE_SECONDS = 15.0
+EVENTS = {
+    "skipped": "step {step:,} (epoch {epoch}, batch {batch}) skipped: {why}",
+    "rolled back": "back to the checkpoint of step {step:,} with half the learning rates: {why}",
+    "resharded": "another sharding plan than the checkpoint's: the column shards of {tables} start with the state of their whole rows",
+    "resumed": "going on from the checkpoint of step {step:,}, on {workers} workers",
+}
 
 
 class TrainProgress:
-    """Shows the sharding plan once, then progress.json's values: loss, samples/s, time waiting for data, time left, metrics."""
+    """Shows the sharding plan once, then the lines of metrics.jsonl: loss, samples/s, time waiting for data, metrics, events."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -31,6 +37,10 @@ class TrainProgress:
     def update(self, values: dict[str, Any]) -> None:
         if "plan" in values:
             self.console.print(values["plan"], highlight=False, end="")
+            return
+        if event := EVENTS.get(values.get("event")):
+            self.console.print(event.format(**values), highlight=False, style="yellow", markup=False)
+        if "event" in values:
             return
         step = f"epoch {values['epoch'] + 1}/{values['epochs']} step {values['step']:,}/{values['total_steps']:,}"
         if "split" in values:

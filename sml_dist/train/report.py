@@ -1,11 +1,15 @@
 """The run folder: what a run writes for people and tools to read.
 
-config.yaml  plan.txt  metrics.jsonl  progress.json  checkpoints/step-*/  summary.json  error.json (what the user can mend)
+config.yaml  plan.txt  metrics.jsonl  checkpoints/step-*/  summary.json
+error.json (why a run must not be tried again as it is)  ledger/ (with train.record_rows)  stacks/ (of workers that hung)
 """
 
+import contextlib
 import json
+import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.unwritten = ""  # lines of metrics.jsonl
 
     @property
     def checkpoints(self) -> Path:
@@ -28,7 +33,7 @@ class RunFolder:
         os.replace(partial, self.path / name)
 
     def write_json(self, name: str, value: Any) -> None:
-        self.write(name, json.dumps(value, indent=1) + "\n")
+        self.write(name, json.dumps(finite(value), indent=1) + "\n")
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
@@ -49,12 +54,28 @@ class RunFolder:
         self.write("plan.txt", plan)
         self._forget_after(step)
 
-    def log(self, values: dict[str, Any], **plan: Any) -> None:
-        """One line of metrics.jsonl; and progress.json, which adds what the run plans to do."""
-        now = round(time.time(), 3)
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"time": now, **values}) + "\n")
-        self.write_json("progress.json", values | plan | {"updated": now})
+    def log(self, **values: Any) -> None:
+        """One line of metrics.jsonl; one that cannot be written, on a full disk, waits: it is the checkpoints' place to fail."""
+        self.unwritten += json.dumps(finite({"time": round(time.time(), 3), **values})) + "\n"
+        with contextlib.suppress(OSError):
+            with open(self.path / "metrics.jsonl", "a") as file:
+                file.write(self.unwritten)
+            self.unwritten = ""
+
+    def new_lines(self, name: str) -> Iterator[list[str]]:
+        """Each time the lines that were added to a file since the last."""
+        path = self.path / name
+        offset = path.stat().st_size if path.is_file() else 0
+        while True:
+            text = b""
+            if path.is_file():
+                offset = min(offset, path.stat().st_size)  # a restarted run drops the lines of steps that it does again
+                with open(path, "rb") as file:
+                    file.seek(offset)
+                    text = file.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            offset += len(whole)
+            yield whole.decode().splitlines()
 
     def _forget_after(self, step: int) -> None:
         """Drops the metrics of steps that a resumed run does again; a half-written last line goes with them."""
@@ -62,6 +83,15 @@ class RunFolder:
         if path.is_file():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
             self.write("metrics.jsonl", "".join(line + "\n" for line in kept))
+
+
+def finite(value: Any) -> Any:
+    """The value with None for every number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _step(line: str) -> float:

@@ -5,33 +5,54 @@ from typing import Any
 
 from sml_dist.config.run import RunConfig
 from sml_dist.spec import InputError, to_dict
-from sml_dist.train import checkpoint
+from sml_dist.train.checkpoint import Checkpoint, Checkpoints
 from sml_dist.train.loop import Progress
 from sml_dist.train.optimizers import Optimizers
+from sml_dist.train.shards import Incomplete
+from sml_dist.train.state import COUNTER, pieces, set_steps
 
 # What cannot change between a run and its resumption: the meaning of the tensors, and which rows come next.
 FIXED = (
-    "model", "data.streams", "data.shuffle", "embedding.dim", "embedding.optimizer", "embedding.sharding",
-    "embedding.data_parallel_rows", "embedding.tables", "train.global_batch_size", "train.seed", "train.optimizer",
+    "model", "data.streams", "data.shuffle", "embedding.dim", "embedding.optimizer",
+    "train.global_batch_size", "train.seed", "train.optimizer",
 )  # fmt: skip
 
 
-def resume(store: checkpoint.Checkpoints, model: Any, optimizers: Optimizers, config: RunConfig, dataset: str) -> Progress:
-    """Loads the newest sound checkpoint and returns its progress; a run without one starts at zero. Collective."""
+def restore(store: Checkpoints, model: Any, optimizers: Optimizers, config: RunConfig, dataset: str) -> tuple[Progress | None, list[str]]:
+    """Loads the newest sound checkpoint, made under any sharding plan on any number of workers; None where there is none.
+
+    Also returns the tables whose rowwise state did not carry over exactly (see state.py). Collective.
+    """
     found = store.latest()
     if found is None:
-        return Progress()
+        return None, []
     refuse_another(found.manifest, config, dataset)
+    inexact = load(found, model, optimizers)
+    return Progress(**found.manifest["progress"]), inexact
+
+
+def load(found: Checkpoint, model: Any, optimizers: Optimizers) -> list[str]:
+    """Fills weights and optimiser state; the tables whose rowwise state did not carry over exactly."""
     optimizers.create_state()
-    checkpoint.load(found, state(model, optimizers))
-    progress = Progress(**found.manifest["progress"])
-    progress.restarts += 1
-    return progress
+    wanted = pieces(model, optimizers)
+    for piece in [p for p in wanted if p.name.endswith(f".{COUNTER}") and not found.reader.holds(p.name)]:
+        piece.tensor.fill_(found.manifest["step"])  # FBGEMM's Adagrads, which the table was under, count no steps
+        wanted.remove(piece)
+    try:
+        inexact = found.reader.fill(wanted)
+    except Incomplete as error:
+        raise InputError(f"checkpoint {found.path} does not fit this model: {error}; choose another run.name") from None
+    set_steps(model, found.manifest["step"])
+    return sorted(name.partition(".")[0] for name in inexact)
 
 
-def state(model: Any, optimizers: Optimizers) -> dict[str, Any]:
-    """Every tensor of a run; loading fills them in place."""
-    return {"model": model.state_dict(), "optim": optimizers.state()}
+def load_weights(found: Checkpoint, model: Any, optimizers: Optimizers) -> None:
+    """Fills the weights alone."""
+    found.reader.fill([piece for piece in pieces(model, optimizers) if is_weight(piece.name)])
+
+
+def is_weight(name: str) -> bool:
+    return name.startswith("model.") or name.endswith(".weight")
 
 
 def refuse_another(manifest: dict[str, Any], config: RunConfig, dataset: str) -> None:

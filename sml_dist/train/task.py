@@ -1,8 +1,7 @@
-"""Batch -> sharded embeddings -> x_BFD -> model -> logit -> loss: the forward that training, scoring and export share."""
+"""Batch -> sharded embeddings -> x_BFD -> model -> logit: the forward that training, scoring and export share."""
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from sml_dist.embeddings.batch import Batch
@@ -24,14 +23,11 @@ class CTRTask(nn.Module):
         """x_BFD in the order of `fields`: values() of a sharded collection comes in the plan's order, regroup restores ours."""
         return KeyedTensor.regroup([self.tables(ids)], [self.fields])[0].view(-1, len(self.fields), self.dim)
 
-    def logit(self, batch: Batch) -> Tensor:
-        """(B,) float32."""
-        x_BFD = self.embed(batch.ids)
+    def forward(self, x_BFD: Tensor, dense_BN: Tensor) -> Tensor:
+        """The dense part: logit (B,) float32. Training calls it through DDP, apart from `embed`: see Trainer.step."""
         with torch.autocast(x_BFD.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model(x_BFD, batch.dense).float()
+            return self.model(x_BFD, dense_BN).float()
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss and detached logit (B,). loss = sum_i weight_i * bce_i / B: a row counts the same in a full batch and a padded one."""
-        logit = self.logit(batch)
-        losses = F.binary_cross_entropy_with_logits(logit, batch.label, reduction="none")
-        return (losses * batch.weight).sum() / batch.label.numel(), logit.detach()
+    def logit(self, batch: Batch) -> Tensor:
+        """The whole forward: (B,) float32."""
+        return self(self.embed(batch.ids), batch.dense)

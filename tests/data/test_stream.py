@@ -42,18 +42,20 @@ def expected(source: Source, workers: int, rank: int, epochs: range) -> list[lis
     ids = []
     for epoch in epochs:
         for window in range(p.windows):
-            reading = p.reading(epoch, window, p.share(rank, workers))
-            ids += [*p.row_ids(epoch, reading).tolist(), *([-1] * (len(reading.take) - reading.real))]
-    size = p.batch_size // workers
+            reading = p.reading(epoch, window, p.share(rank, workers), lanes=p.lanes(workers))
+            numbers = np.full(len(reading.take), -1)
+            numbers[reading.real] = p.row_ids(epoch, reading)
+            ids += numbers.tolist()
+    size = p.lanes(workers) * p.micro
     return [ids[i : i + size] for i in range(0, len(ids), size)]
 
 
 @pytest.mark.ray
 def test_the_stream_is_the_plan_over_epochs_and_workers(ray_local, source):
-    for workers in (1, 2):
+    for workers in (1, 2, 3):
         for rank in range(workers):
-            found = [rows_of(t) for t in Stream(source, plan(source), rank, workers, epochs=2, reader_cpus=0.5).batches()]
-            assert found == expected(source, workers, rank, range(2))
+            tables = list(Stream(source, plan(source), rank, workers, epochs=2, reader_cpus=0.5, numbered=True).batches())
+            assert [rows_of(t) for t in tables] == [t["row"].to_pylist() for t in tables] == expected(source, workers, rank, range(2))
     used = [i for rank in range(2) for batch in expected(source, 2, rank, range(1)) for i in batch if i >= 0]
     assert sorted(used) == list(range(1_234))
 
@@ -69,16 +71,16 @@ def test_a_stream_goes_on_from_any_cursor(ray_local, source):
 
 def test_multi_valued_rows_keep_their_values(source):
     p = plan(source)
-    table = Reader(source, p, p.share(0, 1), 0, 0).window(0)
+    table = Reader(source, p, 0, 1).window(0)
     numbers = rows_of(table)
     assert table["ids:m"].to_pylist() == [[n] * (n % 3) for n in numbers]
 
 
 def test_padding_weighs_nothing_and_own_weights_stay():
     table = pa.table({"label": [1.0, 0.0, 1.0]})
-    assert with_weight(table, 2)["weight"].to_pylist() == [1, 1, 0]
+    assert with_weight(table, np.array([True, True, False]))["weight"].to_pylist() == [1, 1, 0]
     own = table.append_column("weight", pa.array([0.5, 2.0, 3.0], pa.float32()))
-    assert with_weight(own, 1)["weight"].to_pylist() == [0.5, 0, 0]
+    assert with_weight(own, np.array([True, False, False]))["weight"].to_pylist() == [0.5, 0, 0]
 
 
 @pytest.mark.ray

@@ -20,9 +20,10 @@ from sml_dist.data.dataset import read_manifest
 from sml_dist.data.plan import Cursor
 from sml_dist.data.stream import Reader, Source, rebatch
 from sml_dist.embeddings.batch import Collator
-from sml_dist.train.build import make_task, training_plan
+from sml_dist.train.build import make_task
 from sml_dist.train.loop import Progress, Trainer
 from sml_dist.train.optimizers import Optimizers
+from sml_dist.train.rows import training_plan
 from sml_dist.train.schedule import Schedule
 from sml_dist.train.sharded import shard
 
@@ -57,8 +58,8 @@ def make_trainer(config: RunConfig) -> tuple[Trainer, Any]:
     def batches(start: Cursor = Cursor()) -> Iterator[pa.Table]:  # noqa: B008
         first, skip = plan.window_of(start)
         begin = start.epoch * plan.windows + first
-        read = Reader(Source.of(config.data.path, manifest, "train"), plan, plan.share(rank, workers), begin, skip)
-        return rebatch((read.window(w) for w in itertools.count(begin)), plan.batch_size // workers)
+        read = Reader(Source.of(config.data.path, manifest, "train"), plan, rank, workers, begin, skip)
+        return rebatch((read.window(w) for w in itertools.count(begin)), plan.lanes(workers) * plan.micro)
 
     trainer = Trainer(
         config=config.train,
@@ -70,6 +71,8 @@ def make_trainer(config: RunConfig) -> tuple[Trainer, Any]:
         steps_per_epoch=plan.steps,
         evaluate=lambda: {"auc": 0.5},
         commit=lambda progress: None,
+        restore=lambda: None,
+        settle=lambda: None,
         log=lambda **values: None,
     )
     return trainer, batches

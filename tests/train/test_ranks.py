@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch.distributed as dist
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
-from sml_dist.train import checkpoint
+from sml_dist.train.checkpoint import Checkpoints
 from sml_dist.train.loop import Progress
-from tests.train.ranks import make_trainer, on_ranks, trained, weights
+from sml_dist.train.resume import load
+from sml_dist.train.sharded import average_batch_statistics
+from sml_dist.train.state import pieces
+from sml_dist.train.storage import Storage
+from tests.train.ranks import make_trainer, on_ranks, trained
 
 SHARDINGS = ["data_parallel", "table_wise", "row_wise", "column_wise", "auto"]
 
@@ -56,7 +59,7 @@ def test_two_and_four_ranks_equal_one_under_every_sharding(dataset, optimizer):
 
 def stopped_and_resumed(config: RunConfig, folder: Path, stop: int, end: int) -> dict:
     """Weights and optimiser state after `end` steps, with a checkpoint, a new model and a load in between at `stop`."""
-    store = checkpoint.Checkpoints(folder)
+    store = Checkpoints(Storage(folder))
     trainer, batches = make_trainer(config)
     progress = Progress()
     for first, last in ((0, stop), (stop, end)):
@@ -64,19 +67,14 @@ def stopped_and_resumed(config: RunConfig, folder: Path, stop: int, end: int) ->
             trainer.step(table, progress)
             trainer.advance(progress)
         if last < end:
-            state = {"model": trainer.model.state_dict(), "optim": trainer.optimizers.state()}
-            store.save(progress.step, state, {"progress": progress.as_dict()})
+            average_batch_statistics(trainer.model)
+            store.save(progress.step, pieces(trainer.model, trainer.optimizers), {"progress": progress.as_dict()})
+            store.wait()
             trainer, batches = make_trainer(config)
-            trainer.optimizers.create_state()
             found = store.latest()
-            checkpoint.load(found, {"model": trainer.model.state_dict(), "optim": trainer.optimizers.state()})
+            load(found, trainer.model, trainer.optimizers)
             progress = Progress(**found.manifest["progress"])
-    return weights(trainer.model) | {f"optim.{n}.{k}": local(v) for n, s in trainer.optimizers.state().items() for k, v in s.items()}
-
-
-def local(value) -> np.ndarray:
-    parts = [shard.tensor for shard in value.local_shards()] if hasattr(value, "local_shards") else [value]
-    return np.concatenate([np.atleast_1d(part.detach().numpy()).ravel() for part in parts]) if parts else np.empty(0)
+    return {f"{p.name}@{p.offset}": p.tensor.detach().numpy().copy() for p in pieces(trainer.model, trainer.optimizers)}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -89,30 +87,6 @@ def test_a_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(dataset, tmp_
     for rank in range(workers):
         assert whole[rank].keys() == cut[rank].keys()
         for name, value in whole[rank].items():
-            if "running_" in name:
-                continue  # batch statistics are each rank's own between evaluations
+            if "running_" in name and workers > 1:
+                continue  # each rank's own between commits, where their mean is taken; this one had a commit more
             assert np.array_equal(cut[rank][name], value), name
-
-
-def committed_steps(folder: Path) -> list[str]:
-    """Saves three checkpoints of a tiny state, damages the newest; which one is found?"""
-    import torch
-
-    store = checkpoint.Checkpoints(folder, keep=2)
-    for step in (1, 2, 3):
-        store.save(step, {"w": torch.full((4,), float(step))}, {}, best=1)
-    if dist.get_rank() == 0:
-        data = next(folder.glob("step-000000003/__0_*"))
-        blob = bytearray(data.read_bytes())
-        blob[len(blob) // 2] ^= 1
-        data.write_bytes(blob)
-    dist.barrier()
-    found = store.latest()
-    state = {"w": torch.zeros(4)}
-    checkpoint.load(found, state)
-    return [path.name for path in sorted(folder.iterdir())] + [found.path.name, state["w"].tolist()]
-
-
-def test_a_damaged_checkpoint_is_passed_over_and_the_best_is_kept(tmp_path):
-    names = ["step-000000001", "step-000000002", "step-000000003"]
-    assert on_ranks(2, committed_steps, tmp_path / "c") == [[*names, "step-000000002", [2.0] * 4]] * 2

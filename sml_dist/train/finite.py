@@ -1,0 +1,60 @@
+"""Numbers that are not finite: noticed on all workers together before an update, and traced to what brought them in."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sml_dist.embeddings.batch import Batch
+
+
+class Diverged(Exception):
+    """Training cannot go on from the present weights; says why."""
+
+
+def any_worker(bad: Tensor) -> bool:
+    """Whether `bad` (a bool scalar) holds on any worker. Collective."""
+    flag = bad.float()
+    if dist.get_world_size() > 1:
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+def why(batch: Batch, fields: list[str], dense: list[str], embedded: Tensor, logit: Tensor, loss: Tensor) -> str:
+    """What is not finite on any worker, the earliest cause first. Collective; for a step already known to be bad."""
+    mine = next(_causes(batch, fields, dense, embedded, logit, loss), (9, "the gradient of the dense part is not finite"))
+    causes: list[tuple[int, str]] = [mine] * dist.get_world_size()
+    dist.all_gather_object(causes, mine)
+    rank = min(range(len(causes)), key=lambda rank: causes[rank][0])
+    return f"{causes[rank][1]} (worker {rank})"
+
+
+def _causes(batch: Batch, fields: list[str], dense: list[str], embedded: Tensor, logit: Tensor, loss: Tensor) -> Iterator[tuple[int, str]]:
+    """(place on the way of a row, what is wrong there)."""
+    for name, column in zip(dense, batch.dense.T, strict=True):
+        if text := _faults(column):
+            yield 0, f"numeric feature {name}: {text}"
+    for name, column in (("label", batch.label), ("weight", batch.weight)):
+        if text := _faults(column):
+            yield 0, f"{name}: {text}"
+    for name, rows in zip(fields, embedded.detach().unbind(1), strict=True):
+        if text := _faults(rows):
+            yield 1, f"embeddings of field {name}: {text}"
+    if text := _faults(logit.detach()):
+        largest = max(zip(fields, embedded.detach().abs().amax((0, 2)).tolist(), strict=True), key=lambda pair: pair[1])
+        yield 2, f"logits: {text}, from finite inputs; the largest embedding is of field {largest[0]}, {largest[1]:.3g}"
+    if not torch.isfinite(loss):
+        yield 3, "the loss is not finite, from finite logits"
+    if embedded.grad is not None and (text := _faults(embedded.grad)):
+        yield 4, f"gradient of the embeddings: {text}"
+
+
+def _faults(values: Tensor) -> str:
+    """How many of `values` are not finite, and the range of the others; "" if all are finite."""
+    finite = torch.isfinite(values)
+    if finite.all():
+        return ""
+    rest = values[finite]
+    span = f", the others lie in [{rest.min():.4g}, {rest.max():.4g}]" if len(rest) else ""
+    return f"{(~finite).sum():,} of {values.numel():,} are not finite{span}"

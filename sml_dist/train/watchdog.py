@@ -1,0 +1,102 @@
+"""A small process beside each worker that stops it when it makes no progress, and writes down where it stood.
+
+The worker sends a line down a pipe at each step. After `timeout` seconds without one the watchdog writes the worker's
+state and stack to a file and kills it, so that Ray Train restarts the group. It works where a thread of the worker could
+not: a process that is stopped, stuck in a system call, or holds the interpreter's lock. It ends with its worker.
+"""
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+START_SECONDS = 600.0  # from the worker's first line of code to its first step: planning, loading, the first window
+BEAT_SECONDS = 0.2
+STACK_SECONDS = 15.0
+
+
+class Watchdog:
+    """The worker's end. Call `beat` at each step."""
+
+    def __init__(self, folder: Path, rank: int, timeout: float):
+        own = ["-m", "sml_dist.train.watchdog", str(os.getpid()), str(rank), str(timeout), str(folder)]
+        self.process = subprocess.Popen([sys.executable, *own], stdin=subprocess.PIPE, start_new_session=True)
+        self.pipe, self.last = self.process.stdin.fileno(), 0.0
+        os.set_blocking(self.pipe, False)
+
+    def beat(self, doing: str = "training") -> None:
+        now = time.monotonic()
+        if now - self.last > BEAT_SECONDS:
+            self.last = now
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                os.write(self.pipe, f"{doing}\n".encode())
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def watch(pid: int, rank: int, timeout: float, folder: Path) -> None:
+    """The watchdog's end."""
+    doing, limit = "starting", max(timeout, START_SECONDS)
+    while True:
+        ready, _, _ = select.select([0], [], [], limit)
+        if ready:
+            lines = os.read(0, 65_536)
+            if not lines:
+                return  # the worker has ended
+            doing, limit = lines.decode().split("\n")[-2], timeout
+        elif alive(pid):
+            stop(pid, f"worker {rank} (process {pid}, {state(pid)}) made no progress for {limit:g} s; its last was {doing}", folder, rank)
+            return
+        else:
+            return
+
+
+def stop(pid: int, line: str, folder: Path, rank: int) -> None:
+    """Kills the process; first writes where it stands, if that can be had."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{time.time_ns()}-worker-{rank}.txt").write_text(f"{line}; stopped\n\n{stack(pid)}\n")
+    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def stack(pid: int) -> str:
+    """Every Python thread's stack, read from outside: the process need not run for it."""
+    tool = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if tool is None:
+        return "py-spy was not found"
+    try:
+        found = subprocess.run(
+            [tool, "dump", "--nonblocking", "--pid", str(pid)], capture_output=True, text=True, timeout=STACK_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "py-spy did not answer"
+    return found.stdout or found.stderr
+
+
+def state(pid: int) -> str:
+    """The kernel's word for what the process does: running, sleeping, stopped ..."""
+    with contextlib.suppress(OSError, IndexError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(line for line in lines if line.startswith("State:")).partition("(")[2].rstrip(")")
+    return "in an unknown state"
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    watch(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]))
