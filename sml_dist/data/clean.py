@@ -64,8 +64,7 @@ class _Columns:
         self.numbers: dict[str, pa.Array] = {}
 
     def __getitem__(self, name: str) -> pa.Array:
-        array = self.raw.column(name).combine_chunks()
-        return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+        return plain(self.raw.column(name).combine_chunks())
 
     def text(self, name: str) -> pa.Array:
         """string without nulls: "" is missing. Integers become their decimal digits, so that CSV and Parquet agree."""
@@ -97,7 +96,7 @@ class _Columns:
             text = self.text(name)
             values, bad = parse_numbers(text)
         else:
-            values, bad = array.cast(pa.float64()), None
+            values, bad = array.cast(pa.float64(), safe=False), None  # safe refuses integers past 2**53; text rounds them
             if pa.types.is_floating(array.type):  # NaN is how pandas writes a missing number
                 values = pc.if_else(pc.is_nan(values), None, values)
             text = array
@@ -135,8 +134,20 @@ class _Columns:
         return drop_empty(lists)
 
 
+def plain(array: pa.Array) -> pa.Array:
+    """Without dictionary, view or fixed size of its values: Arrow computes little on those."""
+    if pa.types.is_dictionary(array.type):
+        return plain(array.dictionary_decode())
+    if pa.types.is_string_view(array.type):
+        return array.cast(pa.string())
+    if pa.types.is_binary_view(array.type) or pa.types.is_fixed_size_binary(array.type):
+        return array.cast(pa.binary())
+    return array
+
+
 def as_text(array: pa.Array) -> pa.Array:
     """Any scalar column as strings; bytes that are not UTF-8 become BROKEN, whole floats become integers first."""
+    array = plain(array)
     if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
         try:
             return array.cast(pa.string())
@@ -219,7 +230,7 @@ def _seconds(column: _Columns, name: str, array: pa.Array, unit: str) -> tuple[p
         near = pc.less(pc.abs(numbers), float(MAX_SECONDS))
         whole = pc.floor(pc.if_else(near, numbers, None)).cast(pa.int64())
     seconds = np.floor_divide(pc.fill_null(whole, 0).to_numpy(), PER_SECOND[unit])
-    good = pc.and_(whole.is_valid(), pa.array(np.abs(seconds) < MAX_SECONDS))
+    good = pc.and_(whole.is_valid(), pa.array((seconds > -MAX_SECONDS) & (seconds < MAX_SECONDS)))  # abs(-2**63) is -2**63
     return pa.array(seconds), good
 
 

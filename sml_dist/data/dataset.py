@@ -11,7 +11,9 @@ name prefixed with `ids:`, `label` float32, optional `weight` float32, `group` i
 
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import field
 from typing import Any, Literal
 
@@ -23,8 +25,15 @@ from pydantic import ValidationError
 from sml_dist.spec import InputError, from_dict, spec, to_dict
 
 MANIFEST = "dataset.json"
+PARTIAL = ".partial"  # how the names of files end that are still written, or whose writer was killed
 ROW_GROUP_ROWS = 16_384
 SPLITS = ("train", "valid", "test")
+# What file systems, decompressors and Parquet raise for damaged bytes; a flipped bit in a footer makes names that are not UTF-8.
+UNREADABLE = (OSError, EOFError, UnicodeDecodeError, pa.ArrowException)
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @spec
@@ -113,12 +122,13 @@ def arrow_schema(fields: list[Field], dense: list[str], *, weight: bool, group: 
 class SplitWriter:
     """Writes tables of any length as one Parquet file with full row groups, page checksums and a SHA-256 of its bytes.
 
-    Use as a context manager; `file` holds the DataFile afterwards. An exception leaves no file under the final name.
+    Use as a context manager; `file` holds the DataFile afterwards. An exception leaves no file. Two tasks may write one path at
+    the same time, when Ray takes a node for dead that is not: each writes a partial file of its own, and the last one's stays.
     """
 
     def __init__(self, root: str, path: str, schema: pa.Schema, row_group_rows: int = ROW_GROUP_ROWS):
         self.fs, folder = fsspec.url_to_fs(root)
-        self.path, self.target, self.partial = path, f"{folder}/{path}", f"{folder}/{path}.partial"
+        self.path, self.target, self.partial = path, f"{folder}/{path}", f"{folder}/{path}.{uuid.uuid4().hex[:8]}{PARTIAL}"
         self.row_group_rows, self.row_groups, self.pending = row_group_rows, [], []
         self.fs.makedirs(self.target.rsplit("/", 1)[0], exist_ok=True)
         self.sink = HashingSink(self.fs.open(self.partial, "wb"))
@@ -140,16 +150,27 @@ class SplitWriter:
         return self
 
     def __exit__(self, kind: type | None, *_: Any) -> None:
-        if kind is None and sum(part.num_rows for part in self.pending):
-            self._write_group(pa.concat_tables(self.pending))
-        self.writer.close()
-        self.sink.close()
         if kind is not None:
-            self.fs.rm(self.partial)
+            self._discard()
             return
-        self.fs.mv(self.partial, self.target)
+        try:
+            if sum(part.num_rows for part in self.pending):
+                self._write_group(pa.concat_tables(self.pending))
+            self.writer.close()
+            self.sink.close()
+            self.fs.mv(self.partial, self.target)
+        except BaseException:
+            self._discard()
+            raise
         digest = self.sink.digest.hexdigest()
         self.file = DataFile(path=self.path, rows=sum(self.row_groups), bytes=self.sink.bytes, sha256=digest, row_groups=self.row_groups)
+
+
+    def _discard(self) -> None:
+        """Closing may fail once more on a full disk; room is made all the same."""
+        for step in (self.writer.close, self.sink.close, lambda: self.fs.rm(self.partial)):
+            with suppress(OSError):
+                step()
 
 
 class HashingSink:
@@ -179,9 +200,9 @@ class HashingSink:
 def write_manifest(root: str, manifest: Manifest) -> None:
     """Writes `dataset.json`, the last act of making a dataset: whole or not at all."""
     fs, folder = fsspec.url_to_fs(root)
-    with fs.open(f"{folder}/{MANIFEST}.partial", "w") as file:
+    with fs.open(f"{folder}/{MANIFEST}{PARTIAL}", "w") as file:
         json.dump(to_dict(manifest), file, indent=1)
-    fs.mv(f"{folder}/{MANIFEST}.partial", f"{folder}/{MANIFEST}")
+    fs.mv(f"{folder}/{MANIFEST}{PARTIAL}", f"{folder}/{MANIFEST}")
 
 
 def read_manifest(root: str) -> Manifest:
@@ -191,11 +212,31 @@ def read_manifest(root: str) -> Manifest:
     if not fs.exists(path):
         raise InputError(f"{root} is not a prepared dataset (no {MANIFEST}); make one with `sml-dist prepare` or `sml-dist synth`")
     try:
-        with fs.open(path) as file:
-            return from_dict(Manifest, json.load(file))
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is damaged ({reason}); prepare the dataset again") from None
+        manifest = from_dict(Manifest, json.loads(fs.cat_file(path)))
+        _check_counts(manifest)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise InputError(f"{path} is damaged ({where!r}: {fault['msg']}); prepare the dataset again") from None
+    except (OSError, ValueError, RecursionError) as error:  # no file, no UTF-8, no JSON, a number too long, a nesting too deep
+        raise InputError(f"{path} is damaged ({one_line(error)}); prepare the dataset again") from None
+    return manifest
+
+
+def _check_counts(manifest: Manifest) -> None:
+    """read = kept + rejected, and the rows of files and row groups add up to those of their splits."""
+    files = [file for split in manifest.splits.values() for file in split.files]
+    sums = [
+        (manifest.rows_read, [manifest.rows_kept, manifest.rows_rejected]),
+        (manifest.rows_kept, [split.rows for split in manifest.splits.values()]),
+        *((split.rows, [file.rows for file in split.files]) for split in manifest.splits.values()),
+        *((file.rows, file.row_groups) for file in files),
+    ]
+    if manifest.rejects:
+        sums.append((manifest.rows_rejected, [file.rows for file in manifest.rejects]))
+    for whole, parts in sums:
+        if whole != sum(parts) or min(parts, default=0) < 0:
+            raise ValueError(f"{whole} rows where its parts hold {sum(parts)}")
 
 
 def fingerprint(root: str) -> str:
@@ -210,8 +251,8 @@ def read_rows(root: str, path: str, row_group: int, columns: list[str] | None = 
     try:
         with fs.open(f"{folder}/{path}", "rb") as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             return parquet.read_row_group(row_group, columns=columns, use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+    except UNREADABLE as error:
+        reason = one_line(error)
         raise InputError(f"{root}/{path}, row group {row_group}: {reason}; restore the file or prepare the dataset again") from None
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from sml_dist.data.encode import tokens_of
 from sml_dist.data.job import Job, Part, Progress, read_clean, tracked
 from sml_dist.data.numeric import Statistics, quantile_edges, values_histogram, values_moments
+from sml_dist.data.output import Output, writing
 from sml_dist.data.parallel import map_tasks
 from sml_dist.data.quarantine import Tally
 from sml_dist.data.schema import Feature, Schema
@@ -74,7 +75,11 @@ def statistics_of(total: Fitted, wanted: Wanted) -> Statistics:
 
 
 def fit_part(numbered: tuple[int, Part], job: Job, wanted: Wanted) -> Fitted:
-    number, part = numbered
+    with writing(job.output.root):
+        return _fit_part(*numbered, job, wanted)
+
+
+def _fit_part(number: int, part: Part, job: Job, wanted: Wanted) -> Fitted:
     fitted = Fitted.start(job, wanted)
     counter = TokenCounter(f"{job.output.work}/counts/part-{number:05d}", [feature.name for feature in wanted.fields], job.ranges)
     for batch in read_clean(job, part, fitted.tally):
@@ -97,7 +102,7 @@ def write_vocabularies(job: Job, fields: list[Feature], counts: list[str], progr
     if not fields:
         return
     steps, done, merged = job.ranges + len(fields), 0, []
-    merge = partial(merge_one, counts=counts, min_counts=[feature.min_count for feature in fields], work=job.output.work)
+    merge = partial(merge_one, counts=counts, min_counts=[feature.min_count for feature in fields], output=job.output)
     for _, path in map_tasks(merge, range(job.ranges)):
         merged.append(path)
         progress("vocabularies", done := done + 1, steps)
@@ -106,10 +111,12 @@ def write_vocabularies(job: Job, fields: list[Feature], counts: list[str], progr
         progress("vocabularies", done := done + 1, steps)
 
 
-def merge_one(number: int, counts: list[str], min_counts: list[int], work: str) -> str:
-    return merge_range(counts, number, min_counts, f"{work}/merged/range-{number:05d}.parquet")
+def merge_one(number: int, counts: list[str], min_counts: list[int], output: Output) -> str:
+    with writing(output.root):
+        return merge_range(counts, number, min_counts, f"{output.work}/merged/range-{number:05d}.parquet")
 
 
 def finish_one(field: tuple[int, str], merged: list[str], root: str) -> None:
     index, name = field
-    finish_field(merged, index, name, root)
+    with writing(root):
+        finish_field(merged, index, name, root)

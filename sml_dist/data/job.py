@@ -15,6 +15,7 @@ from sml_dist.data.schema import Schema
 from sml_dist.data.sources import read
 from sml_dist.data.spans import Span
 from sml_dist.data.split import Splitter
+from sml_dist.spec import InputError
 
 Part = list[Span]
 Progress = Callable[[str, int, int], None]  # (stage, done, of): bytes of raw input, or tasks while vocabularies are merged
@@ -47,14 +48,18 @@ class CleanBatch:
 
 
 def read_clean(job: Job, part: Part, tally: Tally) -> Iterator[CleanBatch]:
-    """The batches of a part; raises InputError as soon as the tally has too many rejects."""
+    """The batches of a part; raises InputError as soon as the tally has too many rejects, or if rows were lost or came since the survey."""
     for span in part:
+        found = 0
         for raw in read(span, job.schema):
+            found += raw.read
             rows, numbers, faults = clean(raw.table, raw.rows, job.schema)
             rejects = sorted([*raw.rejects, *faults], key=lambda reject: reject.row)
             tally.add(raw.read, len(rejects), f"{span.file.path} {rejects[0]}" if rejects else "")
             times = rows["timestamp"].to_numpy() if job.schema.timestamp else None
             yield CleanBatch(span.file.path, rows, job.splitter.assign(span, numbers, times), rejects)
+        if found != span.rows:
+            raise InputError(f"{span.file.path}: {span.rows} rows were counted, but {found} read; is it being written to, or damaged?")
 
 
 def tracked(stage: str, results: Iterator[tuple[int, Any]], parts: list[Part], progress: Progress) -> Iterator[tuple[int, Any]]:

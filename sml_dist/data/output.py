@@ -5,11 +5,13 @@ and begins anew. The mark stays after a failure because a task that is still at 
 """
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import fsspec
 
-from sml_dist.data.dataset import MANIFEST, SPLITS, DataFile, Manifest, write_manifest
+from sml_dist.data.dataset import MANIFEST, PARTIAL, SPLITS, DataFile, Manifest, one_line, write_manifest
 from sml_dist.spec import InputError
 
 INCOMPLETE = "INCOMPLETE"
@@ -28,6 +30,16 @@ class Output:
     @property
     def work(self) -> str:
         return f"{self.root}/{WORK}"
+
+
+@contextmanager
+def writing(root: str) -> Iterator[None]:
+    """Turns what a full, read-only or failing file system raises into one line that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise InputError(f"--output {root} cannot be written: {reason}; make room or name another folder, then run it again") from None
 
 
 def check_free(root: str, overwrite: bool) -> None:
@@ -54,20 +66,24 @@ def claim(root: str) -> Output:
 
 
 def release(output: Output) -> None:
-    """Removes what was written, all but the mark, unless another prepare has taken the folder."""
-    if _holds(output):
-        _remove_contents(output.root)
+    """Removes what was written, all but the mark, unless another prepare has taken the folder or it cannot be written."""
+    with suppress(OSError):
+        if _holds(output):
+            _remove_contents(output.root)
 
 
 def complete(output: Output, manifest: Manifest) -> None:
-    """Checks that every file is there with its size and that nobody took the folder, then writes the manifest."""
+    """Checks that every file is there with its size and that nobody took the folder, clears up, then writes the manifest."""
     fs, folder = fsspec.url_to_fs(output.root)
     for file in [*(f for split in manifest.splits.values() for f in split.files), *manifest.rejects]:
         _check_size(fs, folder, file)
-    if fs.exists(f"{folder}/{WORK}"):
-        fs.rm(f"{folder}/{WORK}", recursive=True)
     if not _holds(output):
         raise InputError(f"another prepare has taken the folder {output.root}; let one finish, or give them different folders")
+    if fs.exists(f"{folder}/{WORK}"):
+        fs.rm(f"{folder}/{WORK}", recursive=True)
+    for path in fs.find(folder):
+        if path.endswith(PARTIAL):  # of a task that was killed
+            fs.rm(path)
     write_manifest(output.root, manifest)
     fs.rm(f"{folder}/{INCOMPLETE}")
 
@@ -91,6 +107,6 @@ def _holds(output: Output) -> bool:
 def _remove_contents(root: str) -> None:
     """The manifest first: what is left at any moment is no complete dataset."""
     fs, folder = fsspec.url_to_fs(root)
-    for name in (MANIFEST, *OURS):
+    for name in (MANIFEST, MANIFEST + PARTIAL, *OURS):
         if fs.exists(f"{folder}/{name}"):
             fs.rm(f"{folder}/{name}", recursive=True)

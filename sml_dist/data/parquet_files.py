@@ -43,11 +43,27 @@ def _check_types(types: pa.Schema, schema: Schema) -> None:
         kind = types.field(column).type
         values = kind.value_type if pa.types.is_dictionary(kind) else kind
         wanted = pa.list_(pa.string()) if column in lists else pa.float64() if column in numbers else pa.string()
-        try:
-            pa.nulls(0, pa.string() if is_text(values) else values).cast(wanted)
-        except pa.ArrowException:
+        if not (_readable_list(kind) if column in lists else _readable(values, wanted)):
             hint = "; a multi-valued column that is no list needs its `separator`" if column in lists else ""
-            raise InputError(f"column {column!r} is {kind}, which cannot be read as {wanted}{hint}") from None
+            raise InputError(f"column {column!r} is {kind}, which cannot be read as {wanted}{hint}")
+        if schema.timestamp and column == schema.timestamp.column and (pa.types.is_time(values) or pa.types.is_duration(values)):
+            raise InputError(f"column {column!r} is {kind}, which is no point in time")
+
+
+def _readable(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    try:
+        pa.nulls(0, pa.string() if is_text(kind) else kind).cast(wanted)
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _readable_list(kind: pa.DataType) -> bool:
+    """A list of anything that can be read as text; not a map, which is a list of pairs."""
+    if pa.types.is_null(kind):
+        return True
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return listed and _readable(kind.value_type, pa.string())
 
 
 def read_parquet(span: Span, schema: Schema, columns: list[str]) -> Iterator[RawBatch]:

@@ -115,17 +115,16 @@ class Plan:
         pieces = [
             self._permutation(epoch, window, stream, b - a) + a - starts[0] for stream, a, b in zip(share, starts, starts[1:], strict=False)
         ]
-        take = interleave(pieces)[skip * len(share) :]
+        take = interleave(pieces)
         last = window == self.windows - 1
         whole = (self.steps * self.micro - window * self.window) * len(share) if last else self.window * len(share)
         begin, end = first + starts[0], first + starts[-1]
         if begin == end:  # a worker without a row in the last window pads with a row that is another's
-            begin, end, source = self.rows - 1, self.rows, np.zeros(1, np.int64)
-        else:
-            source = take if len(take) else np.zeros(1, np.int64)
-        padding = np.resize(source, max(whole - skip * len(share) - len(take), 0))
-        real = np.arange(len(take) + len(padding)) < len(take)
-        return widened(Reading(self._slices(epoch, begin, end), np.concatenate([take, padding]), real), len(share), lanes or len(share))
+            begin, end = self.rows - 1, self.rows
+        padding = np.resize(take if len(take) else np.zeros(1, np.int64), max(whole - len(take), 0))
+        real = (np.arange(len(take) + len(padding)) < len(take))[skip * len(share) :]
+        take = np.concatenate([take, padding])[skip * len(share) :]  # after padding: batch norm sees which rows those are copies of
+        return widened(Reading(self._slices(epoch, begin, end), take, real), len(share), lanes or len(share))
 
     def row_ids(self, epoch: int, reading: Reading) -> np.ndarray:
         """Dataset-wide numbers (row group order) of a reading's real rows, in the order they are read."""

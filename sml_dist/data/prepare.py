@@ -10,7 +10,7 @@ from sml_dist.data.dataset import Manifest, Split
 from sml_dist.data.encode import make_encoder
 from sml_dist.data.fit import fit
 from sml_dist.data.job import Job, Progress
-from sml_dist.data.output import check_free, claim, complete, release
+from sml_dist.data.output import check_free, claim, complete, release, writing
 from sml_dist.data.quarantine import Tally
 from sml_dist.data.schema import Schema, load_schema
 from sml_dist.data.spans import PART_BYTES, RawFile, group_spans, list_files
@@ -46,20 +46,23 @@ def prepare(
     plan = with_min_count(load_schema(schema), min_count)
     rule, files = choose_files(plan, inputs, split, {"train": train, "valid": valid, "test": test}, seed)
     check_rate(max_reject_rate)
-    check_free(output, overwrite)
+    with writing(output):
+        check_free(output, overwrite)
 
     spans, times = survey(files, plan, rule, part_bytes, progress)
     parts = group_spans(spans, part_bytes)
     rows = sum(span.rows for span in spans)
     splitter = resolve(rule, rows, times)
 
-    folder = claim(output)
+    with writing(output):
+        folder = claim(output)
     try:
         job = Job(plan, splitter, folder, rows, max_reject_rate, ranges_for(sum(file.size for file in files)))
         job = fit(job, parts, progress)
         written, tally = write(job, parts, progress)
-        manifest = make_manifest(job, written, tally)
-        complete(folder, manifest)
+        with writing(output):
+            manifest = make_manifest(job, written, tally)
+            complete(folder, manifest)
     except BaseException:
         release(folder)
         raise
@@ -72,6 +75,8 @@ def with_min_count(schema: Schema, min_count: int | None) -> Schema:
         return schema
     if min_count < 1:
         raise InputError(f"--min-count {min_count} must be at least 1")
+    if min_count >= 2**31:
+        raise InputError(f"--min-count {min_count} must be less than 2**31")
     return replace(
         schema,
         numeric=[replace(group, min_count=min_count) for group in schema.numeric],

@@ -26,13 +26,13 @@ from typing import Annotated, Any, Literal
 
 import fsspec
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BeforeValidator, Field, ValidationError
-from yaml import YAMLError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
+from sml_dist.data.sketch import MAX_BINS
 from sml_dist.spec import InputError, from_dict, spec
 
 BUILT_IN = Path(__file__).parent / "schemas"
+MAX_COLUMNS = 100_000
 
 
 def expand(columns: Any) -> Any:
@@ -49,11 +49,20 @@ def _expand_one(item: Any) -> list[Any]:
     if not span:
         return [item]
     prefix, first, last = span[1], int(span[2]), int(span[3])
+    if last - first >= MAX_COLUMNS:
+        raise ValueError(f"{item} stands for {last - first + 1} columns, more than {MAX_COLUMNS}")
     return [f"{prefix}{number}" for number in range(first, last + 1)]
 
 
-Columns = Annotated[list[str], BeforeValidator(expand), Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
+def _is_utf8(name: str) -> str:
+    """Half a surrogate pair, which YAML's "\\ud800" makes, fits no file, no Arrow schema and no terminal."""
+    name.encode()
+    return name
+
+
+Text = Annotated[str, AfterValidator(_is_utf8)]
+Columns = Annotated[list[Text], BeforeValidator(expand), Field(min_length=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 HashRows = Annotated[int, Field(ge=2, lt=2**31)]
 
 
@@ -61,7 +70,7 @@ HashRows = Annotated[int, Field(ge=2, lt=2**31)]
 class Label:
     """1 where `column` is at least `at_least`; without a threshold the column itself, which then is 0 or 1."""
 
-    column: str
+    column: Text
     at_least: float | None = None
 
 
@@ -72,7 +81,7 @@ class Numeric:
 
     columns: Columns
     transform: Literal["log1p", "none", "standard", "log_square", "bucket"] = "log1p"
-    buckets: Annotated[int, Field(ge=2)] | None = None
+    buckets: Annotated[int, Field(ge=2, le=MAX_BINS)] | None = None
     min_count: Count = 1
 
     def __post_init__(self) -> None:
@@ -97,7 +106,7 @@ class Categorical:
 class Multivalued(Categorical):
     """A list column, or a string whose values stand between separators; the first `max_length` values count."""
 
-    separator: Annotated[str, Field(min_length=1)] | None = None
+    separator: Annotated[Text, Field(min_length=1)] | None = None
     max_length: Count | None = None
 
 
@@ -106,9 +115,9 @@ class Timestamp:
     """A number in `unit` since 1970, a string in strptime's `format` (UTC), or a Parquet timestamp. `fields` become
     categorical fields <column>_hour (0-23) and <column>_weekday (0-6, Monday first)."""
 
-    column: str
+    column: Text
     unit: Literal["s", "ms", "us", "ns"] = "s"
-    format: str | None = None
+    format: Text | None = None
     fields: list[Literal["hour", "weekday"]] = field(default_factory=list)
 
 
@@ -131,18 +140,18 @@ class Feature:
 
 @spec
 class Schema:
-    name: str
+    name: Text
     format: Literal["csv", "tsv", "parquet"]
     label: Annotated[Label, BeforeValidator(lambda value: {"column": value} if isinstance(value, str) else value)]
     columns: Columns | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    missing: list[str] = field(default_factory=list)  # further spellings of a missing value, such as NULL
+    missing: list[Text] = field(default_factory=list)  # further spellings of a missing value, such as NULL
     numeric: list[Numeric] = field(default_factory=list)
     categorical: list[Categorical] = field(default_factory=list)
     multivalued: list[Multivalued] = field(default_factory=list)
     timestamp: Timestamp | None = None
-    group: str | None = None
-    weight: str | None = None
+    group: Text | None = None
+    weight: Text | None = None
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
@@ -158,6 +167,8 @@ class Schema:
             _refuse([name for name in self.used if name not in self.columns], "is used but not in `columns`")
         if self.format == "parquet" and (self.columns or self.delimiter):
             raise ValueError("`columns` and `delimiter` belong to text files; Parquet names its own columns")
+        if self.delimiter and (not self.delimiter.isascii() or self.delimiter in '"\r\n\0'):
+            raise ValueError(f"`delimiter` {self.delimiter!r} must be one ASCII character, and no quote and no line end")
 
     @property
     def separator(self) -> str:
@@ -222,12 +233,16 @@ def built_in_names() -> list[str]:
 def load_schema(name: str) -> Schema:
     """The schema of a built-in name or a YAML file; raises InputError."""
     try:
-        with fsspec.open(_location(name), "r") as file:
-            data = OmegaConf.to_container(OmegaConf.create(file.read()), resolve=True)
+        with fsspec.open(_location(name), "rb") as file:
+            text = file.read()
     except FileNotFoundError:
         raise InputError(f"schema {name} does not exist; give a YAML file or one of: {', '.join(built_in_names())}") from None
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise InputError(f"schema {name} is no valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise InputError(f"schema {name} cannot be read: {' '.join(str(error).split())}") from None
+    try:
+        data = OmegaConf.to_container(OmegaConf.create(text.decode()), resolve=True)
+    except Exception as error:  # for a wrong !!tag or a deep nesting YAML raises whatever its constructors do, such as KeyError
+        raise InputError(f"schema {name} is no valid YAML: {' '.join(str(error).split()) or type(error).__name__}") from None
     try:
         return from_dict(Schema, data)
     except ValidationError as error:

@@ -11,6 +11,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
+from sml_dist.data.dataset import UNREADABLE, one_line
 from sml_dist.data.quarantine import Reject
 from sml_dist.data.schema import Schema
 from sml_dist.spec import InputError
@@ -69,10 +70,9 @@ def reading(path: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except (OSError, EOFError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read: {reason}; is the file whole? Fetch it again or leave it out") from None
+        raise InputError(f"{path}: {one_line(error)}") from None
+    except UNREADABLE as error:
+        raise InputError(f"{path} cannot be read: {one_line(error)}; is the file whole? Fetch it again or leave it out") from None
 
 
 def list_files(pattern: str, option: str, schema: Schema, split: str | None = None) -> list[RawFile]:

@@ -7,7 +7,7 @@ in CSV readers that let values span lines.
 
 import codecs
 from collections.abc import Iterable, Iterator
-from csv import QUOTE_MINIMAL, QUOTE_NONE, reader
+from csv import QUOTE_MINIMAL, QUOTE_NONE, Error, reader
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,7 +45,9 @@ class Parsed:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary))
+    strings = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    binaries = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in (*strings, *binaries))
 
 
 def line_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -71,7 +73,10 @@ def split_line(line: bytes, delimiter: str, quoted: bool) -> list[str]:
         raise InputError("the header row is not UTF-8") from None
     if not text:
         raise InputError("the first line, which should be the header row, is empty")
-    return next(reader([text], delimiter=delimiter, quoting=QUOTE_MINIMAL if quoted else QUOTE_NONE))
+    try:
+        return next(reader([text], delimiter=delimiter, quoting=QUOTE_MINIMAL if quoted else QUOTE_NONE))
+    except Error as error:  # a carriage return inside the line, or a name of more than 128 KiB
+        raise InputError(f"the header row is no row of names: {error}") from None
 
 
 def parse(block: bytes, layout: Layout, first_row: int) -> Parsed:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from sml_dist.data.dataset import DataFile, SplitWriter
 from sml_dist.data.encode import Encoder, make_encoder
 from sml_dist.data.job import Job, Part, Progress, read_clean, tracked
+from sml_dist.data.output import writing
 from sml_dist.data.parallel import map_tasks
 from sml_dist.data.quarantine import Tally, rejects_table
 
@@ -38,9 +39,10 @@ def write(job: Job, parts: list[Part], progress: Progress) -> tuple[list[Written
 def write_part(numbered: tuple[int, Part], job: Job) -> Written:
     """Done twice it leaves the same files: names follow from the part, and a file gets its name when it is whole."""
     number, part = numbered
-    encoder = cached_encoder(job)
+    with writing(job.output.root):
+        encoder = cached_encoder(job)
     written = Written(job.tally())
-    with ExitStack() as stack:
+    with writing(job.output.root), ExitStack() as stack:
         writers = Writers(job.output.root, number, stack)
         for batch in read_clean(job, part, written.tally):
             if batch.rejects:

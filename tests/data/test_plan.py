@@ -1,5 +1,7 @@
 """The exact data plan: every row once, whatever the number of workers, from any cursor."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,16 +21,16 @@ def plans(draw):
 
 
 def batches(plan, epoch, rank, workers, cursor=None):
-    """(ids, padded) of each batch of a worker, by cutting its readings into batches as the stream does."""
+    """The rows of each batch of a worker, by cutting its readings into batches as the stream does: -1 - id for padding."""
     cursor = cursor or Cursor(epoch)
     share, lanes = plan.share(rank, workers), plan.lanes(workers)
     first, skip = plan.window_of(cursor)
     ids = []
     for window in range(first, plan.windows):
         reading = plan.reading(epoch, window, share, skip if window == first else 0, lanes)
-        numbers = np.full(len(reading.take), -1)
-        numbers[reading.real] = plan.row_ids(epoch, reading)
-        ids += numbers.tolist()
+        numbers = plan.row_ids(epoch, replace(reading, real=np.ones(len(reading.take), bool)))
+        assert (numbers[reading.real] == plan.row_ids(epoch, reading)).all()
+        ids += np.where(reading.real, numbers, -1 - numbers).tolist()
     size = lanes * plan.micro
     assert len(ids) % size == 0, "a worker's epoch is a whole number of batches"
     return [ids[i : i + size] for i in range(0, len(ids), size)]
