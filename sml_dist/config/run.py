@@ -93,6 +93,8 @@ def _explain(fault: Any, raw: dict[str, Any]) -> str:
         return f"{key} is missing; add it to the file or give --set {key}=..."
     if fault["type"].startswith("union_tag"):
         return f"model.name {model!r} is not in the zoo; it has {', '.join(ZOO)}"
+    if fault["type"] == "value_error":  # a section's own check, whose input is the whole section
+        return f"{key}: {fault['ctx']['error']}"
     return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]} (got {fault['input']!r})"
 
 

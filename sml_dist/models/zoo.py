@@ -5,9 +5,25 @@ from typing import Annotated, Any, NamedTuple, Union
 from pydantic import Field
 from torch import nn
 
+from sml_dist.models.autoint import AutoInt, AutoIntConfig
+from sml_dist.models.dcn import DCN, DCNConfig
 from sml_dist.models.dcn_v2 import DCNv2, DCNv2Config
+from sml_dist.models.deepfm import DeepFM, DeepFMConfig
+from sml_dist.models.dlrm import DLRM, DLRMConfig
 from sml_dist.models.dnn import DNN, DNNConfig
+from sml_dist.models.fibinet import FiBiNET, FiBiNETConfig
 from sml_dist.models.fields import FieldShape
+from sml_dist.models.finalmlp import FinalMLP, FinalMLPConfig
+from sml_dist.models.finalnet import FinalNet, FinalNetConfig
+from sml_dist.models.fm import FM, FMConfig
+from sml_dist.models.gdcn import GDCN, GDCNConfig
+from sml_dist.models.ipnn import IPNN, IPNNConfig
+from sml_dist.models.lr import LR, LRConfig
+from sml_dist.models.masknet import MaskNet, MaskNetConfig
+from sml_dist.models.rankmixer import RankMixer, RankMixerConfig
+from sml_dist.models.wide_deep import WideDeep, WideDeepConfig
+from sml_dist.models.wukong import Wukong, WukongConfig
+from sml_dist.models.xdeepfm import XDeepFM, XDeepFMConfig
 
 
 class ZooEntry(NamedTuple):
@@ -16,8 +32,24 @@ class ZooEntry(NamedTuple):
 
 
 ZOO: dict[str, ZooEntry] = {
+    "lr": ZooEntry(LRConfig, LR),
+    "fm": ZooEntry(FMConfig, FM),
     "dnn": ZooEntry(DNNConfig, DNN),
+    "wide_deep": ZooEntry(WideDeepConfig, WideDeep),
+    "deepfm": ZooEntry(DeepFMConfig, DeepFM),
+    "ipnn": ZooEntry(IPNNConfig, IPNN),
+    "dcn": ZooEntry(DCNConfig, DCN),
     "dcn_v2": ZooEntry(DCNv2Config, DCNv2),
+    "xdeepfm": ZooEntry(XDeepFMConfig, XDeepFM),
+    "autoint": ZooEntry(AutoIntConfig, AutoInt),
+    "fibinet": ZooEntry(FiBiNETConfig, FiBiNET),
+    "dlrm": ZooEntry(DLRMConfig, DLRM),
+    "masknet": ZooEntry(MaskNetConfig, MaskNet),
+    "finalmlp": ZooEntry(FinalMLPConfig, FinalMLP),
+    "finalnet": ZooEntry(FinalNetConfig, FinalNet),
+    "gdcn": ZooEntry(GDCNConfig, GDCN),
+    "wukong": ZooEntry(WukongConfig, Wukong),
+    "rankmixer": ZooEntry(RankMixerConfig, RankMixer),
 }
 
 # The type of a run's `model` section: `name` says which config it is.

@@ -141,7 +141,7 @@ def train(config: RunConfig) -> dict[str, Any]:
         metrics["test"] = evaluation(config, manifest, stream, "test", times=1).run(model, collate, device, watchdog.beat)
     summary = {
         "model": config.model.name,
-        "sml": config.model.sml.enabled,
+        "sml": "sml" in vars(config.model) and config.model.sml.enabled,  # LR and FM have no layer to skip
         "workers": workers,
         "device": device.type,
         "precision": "bf16" if task.bf16 else "fp32",

@@ -1,4 +1,6 @@
-"""Laws that every model of the zoo obeys, with SML on and off."""
+"""Laws that every model of the zoo obeys, in each of its structures, with SML on and off."""
+
+import dataclasses
 
 import pytest
 import torch
@@ -7,11 +9,35 @@ from torch.nn import functional as F
 
 from sml_dist.models.fields import FieldShape
 from sml_dist.models.zoo import ZOO, ModelConfig, build
-from sml_dist.spec import from_dict, to_dict
+from sml_dist.nn.tower import TowerConfig
+from sml_dist.spec import InputError, from_dict, to_dict
 
 SHAPE = FieldShape(fields=4, dim=3, dense=2)
 NO_DENSE = FieldShape(fields=4, dim=3, dense=0)
 TOWER = {"hidden": [16, 8]}
+# What keeps a model small here, where that is not a tower alone.
+SIZES = {
+    "lr": {},
+    "fm": {},
+    "xdeepfm": {"tower": TOWER, "cin": [6, 5]},
+    "autoint": {"tower": TOWER, "attention_layers": 2, "head_dim": 4},
+    "dlrm": {"tower": TOWER, "bottom": {"hidden": [8]}},
+    "masknet": {"tower": TOWER, "blocks": [16, 16]},
+    "finalmlp": {"first": TOWER, "second": {"hidden": [8]}, "gate": 16},
+    "finalnet": {"first": TOWER, "second": {"hidden": [8]}},
+    "wukong": {"tower": TOWER, "layers": 2, "fmb": 4, "lcb": 4, "rank": 4, "fmb_tower": {"hidden": [16]}, "bottom": {"hidden": [8]}},
+    "rankmixer": {"tokens": 4, "width": 8, "expansion": 2},
+}
+# A model's structures beside its default one.
+STRUCTURES = {
+    "dcn_v2": {"stacked": {"structure": "stacked"}, "mixture": {"cross": "mixture", "experts": 2, "rank": 3}},
+    "autoint": {"alone": {"tower": None}},
+    "fibinet": {"all": {"bilinear": "all"}, "each": {"bilinear": "each"}},
+    "masknet": {"serial": {"structure": "serial"}},
+    "finalmlp": {"contexts": {"first_context": [0], "second_context": [1, 2]}, "heads": {"heads": 4}},
+    "finalnet": {"one-block": {"second": None}, "sum": {"residual": "sum"}, "no-gate": {"field_gate": False}},
+    "gdcn": {"stacked": {"structure": "stacked"}},
+}
 # One entry for every value that an option can take, beside the default; each must change what the model computes.
 SML_OPTIONS = {
     "off": {"enabled": False},
@@ -33,17 +59,28 @@ SML_OPTIONS = {
 }
 
 
-def config(name, sml="mtn-both", tower=TOWER, **rest):
-    return from_dict(ModelConfig, {"name": name, "tower": tower, "sml": SML_OPTIONS[sml], **rest})
+def has(name, key):
+    return key in {field.name for field in dataclasses.fields(ZOO[name].config)}
+
+
+WITH_SML = [name for name in ZOO if has(name, "sml")]
+
+
+def config(name, sml="mtn-both", **rest):
+    sml = {"sml": SML_OPTIONS[sml]} if has(name, "sml") else {}
+    return from_dict(ModelConfig, {"name": name, **SIZES.get(name, {"tower": TOWER}), **sml, **rest})
 
 
 def variants():
-    """Every model with SML on and off, and the structures of those that have more than one."""
+    """Every model in its structures, with SML on and off where it has SML."""
     for name in ZOO:
-        for sml in ("off", "mtn-both", "last-layer"):
-            yield pytest.param(config(name, sml), id=f"{name}-{sml}")
-    for sml in ("off", "mtn-both", "last-layer"):
-        yield pytest.param(config("dcn_v2", sml, structure="stacked"), id=f"dcn_v2-stacked-{sml}")
+        for title, structure in {"default": {}, **STRUCTURES.get(name, {})}.items():
+            for sml in ("off", "mtn-both", "last-layer") if has(name, "sml") else ("no-sml",):
+                yield pytest.param(config(name, sml, **structure), id=f"{name}-{title}-{sml}")
+
+
+def towers(model_config):
+    return [f.name for f in dataclasses.fields(model_config) if isinstance(getattr(model_config, f.name), TowerConfig)]
 
 
 def make(model_config, shape=SHAPE, seed=0):
@@ -60,7 +97,8 @@ def rows(n, shape=SHAPE):
 @pytest.mark.parametrize("norm", ["none", "batch", "layer"])
 @pytest.mark.parametrize("model_config", variants())
 def test_a_row_scores_the_same_alone_and_in_a_batch(model_config, norm):
-    model = make(from_dict(ModelConfig, {**to_dict(model_config), "tower": {**TOWER, "norm": norm, "dropout": 0.3}}))
+    normed = {name: {**TOWER, "norm": norm, "dropout": 0.3} for name in towers(model_config)}
+    model = make(from_dict(ModelConfig, {**to_dict(model_config), **normed}))
     x, dense, _ = rows(33)
     model(x, dense)  # in training, so that batch statistics are not at their start
     model.eval()
@@ -86,7 +124,8 @@ def test_gradient_reaches_every_parameter_and_both_inputs(model_config, shape):
 def test_a_model_overfits_256_rows(model_config):
     model = make(model_config)
     x, dense, label = rows(256)
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    tables = [] if towers(model_config) else [x.requires_grad_()]  # they are most of such a model
+    optimiser = torch.optim.Adam([*model.parameters(), *tables], lr=0.01)
     for _ in range(300):
         loss = F.binary_cross_entropy_with_logits(model(x, dense), label)
         optimiser.zero_grad()
@@ -117,16 +156,16 @@ def test_an_exported_model_takes_any_batch(model_config):
         torch.testing.assert_close(exported(x, dense), model(x, dense), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", WITH_SML)
 def test_with_sml_off_its_other_options_change_nothing(name):
     x, dense, _ = rows(4)
-    plain = make(config(name, "off"))(x, dense)
+    plain = config(name, "off")
     for options in SML_OPTIONS.values():
-        off = from_dict(ModelConfig, {"name": name, "tower": TOWER, "sml": {**options, "enabled": False}})
-        assert make(off)(x, dense).equal(plain)
+        off = from_dict(ModelConfig, {**to_dict(plain), "sml": {**options, "enabled": False}})
+        assert make(off)(x, dense).equal(make(plain)(x, dense))
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", WITH_SML)
 def test_every_sml_option_changes_the_model(name):
     """Parameters' shapes, what trains, or what comes out: no two settings are the same network."""
     x, dense, _ = rows(16)
@@ -137,6 +176,25 @@ def test_every_sml_option_changes_the_model(name):
             out = tuple(model(x, dense).tolist())
         seen[title] = (out, tuple(n for n, p in model.named_parameters() if p.requires_grad))
     assert len(set(seen.values())) == len(seen)
+
+
+@pytest.mark.parametrize("name", ["lr", "fm"])
+def test_a_model_of_one_layer_has_no_sml_to_set(name):
+    with pytest.raises(ValidationError, match="sml"):
+        from_dict(ModelConfig, {"name": name, "sml": {}})
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_every_structure_is_another_network(name):
+    x, dense, _ = rows(16)
+    models = [make(config(name, **structure)) for structure in ({}, *STRUCTURES[name].values())]
+    assert len({tuple(model(x, dense).tolist()) for model in models}) == len(models)
+
+
+@pytest.mark.parametrize("name", ["fm", "wide_deep", "deepfm", "xdeepfm", "fibinet"])
+def test_a_model_with_first_order_weights_refuses_rows_that_hold_nothing_else(name):
+    with pytest.raises(InputError, match=r"embedding\.dim 1"):
+        build(config(name), FieldShape(fields=4, dim=1, dense=2))
 
 
 @pytest.mark.parametrize("model_config", variants())

@@ -1,0 +1,32 @@
+"""The gated cross network of GDCN."""
+
+import torch
+from torch import Tensor, nn
+
+
+class GatedCrossNetwork(nn.Module):
+    """c_{l+1} = c_0 * (W_l c_l + b_l) * sigmoid(G_l c_l) + c_l; (B, K) -> every c_l from c_1 on, (B, K) each.
+
+    The cross layer of DCN-V2 behind an information gate (Wang et al., "Towards Deeper, Lighter and Interpretable Cross
+    Network for CTR Prediction", CIKM 2023, arXiv:2311.04635). The gate has no bias; W and G are both K x K, so a layer
+    costs twice what DCN-V2's does. A gate shut everywhere leaves c_l as it is: depth that does not help can be closed.
+    """
+
+    def __init__(self, width: int, layers: int):
+        super().__init__()
+        self.widths = (width,) * layers
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+        self.gates = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(layers))
+        for linear, gate in zip(self.layers, self.gates, strict=True):
+            nn.init.xavier_normal_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            nn.init.xavier_normal_(gate.weight)
+
+    def forward(self, c0_BK: Tensor) -> list[Tensor]:
+        c_BK, outputs = c0_BK, []
+        for linear, gate in zip(self.layers, self.gates, strict=True):
+            product = linear(c_BK) * torch.sigmoid(gate(c_BK))
+            # In the product's type, as in CrossNetwork: the mixed sum would be fp32 under autocast.
+            c_BK = torch.addcmul(c_BK.to(product.dtype), c0_BK.to(product.dtype), product)
+            outputs.append(c_BK)
+        return outputs
