@@ -20,10 +20,14 @@ from sml_dist.spec import InputError, from_dict, spec, to_dict
 
 @spec
 class RunSection:
-    """A run lives in the folder `storage`/`name`; the same name again goes on from its last checkpoint."""
+    """A run lives in the folder `storage`/`name`; the same name again goes on from its last checkpoint.
+
+    `warm_start`: a checkpoint's folder, or another run's, whose weights a new run starts from.
+    """
 
     name: str
     storage: str = "runs"
+    warm_start: str | None = None
 
     @property
     def folder(self) -> str:

@@ -154,6 +154,11 @@ class Vocabulary:
 
 
 def read_vocabulary(root: str, name: str) -> Vocabulary:
+    return Vocabulary.of(name, read_tokens(root, name))
+
+
+def read_tokens(root: str, name: str) -> pa.Array:
+    """A field's tokens in the order of their ids, which begin with 1."""
     with fsspec.open(f"{root}/{vocabulary_path(name)}", "rb") as file:
         table = pq.read_table(file, columns=["token"], use_threads=False)
-    return Vocabulary.of(name, table["token"].combine_chunks())
+    return table["token"].combine_chunks()

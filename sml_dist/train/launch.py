@@ -31,6 +31,8 @@ def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = No
     folder = RunFolder(os.path.abspath(config.run.folder))
     raw = to_dict(config)
     raw["run"]["storage"], raw["data"]["path"] = str(folder.path.parent), absolute(config.data.path)
+    if config.run.warm_start:
+        raw["run"]["warm_start"] = absolute(config.run.warm_start)
     cuda = config.train.device == "cuda" or (config.train.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
     trainer = TorchTrainer(
         worker_main,
@@ -50,8 +52,13 @@ def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = No
             failure_config=FailureConfig(max_failures=config.train.max_restarts),
         ),
     )
-    for stale in ("error.json", "plan.txt"):
-        folder.remove(stale)
+    try:
+        folder.write("error.json", "")
+        for stale in ("error.json", "plan.txt"):
+            folder.remove(stale)
+    except OSError as error:
+        way_out = "mend it, or name another with --set run.storage=FOLDER"
+        raise InputError(f"run.storage: {folder.path} cannot be written ({error.strerror}); {way_out}") from None
     try:
         with watching(folder, show):
             summary = trainer.fit().return_value

@@ -8,7 +8,6 @@ attempt that died before committing it counts for nothing, and is done again by 
 """
 
 import json
-import os
 import time
 import uuid
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from sml_dist.data.hashing import fmix64
+from sml_dist.train.storage import append
 
 
 def new_attempt() -> str:
@@ -53,8 +53,5 @@ class Ledger:
             return
         taken = len(self.lines)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a") as file:
-            file.write("".join(line + "\n" for line in self.lines[:taken]))
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.path, "".join(line + "\n" for line in self.lines[:taken]), sync=True)
         del self.lines[:taken]

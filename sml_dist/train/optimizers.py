@@ -57,12 +57,16 @@ class Optimizers:
         return own | {name: dict(state) for name, state in fused.items() if state}
 
     def create_state(self) -> None:
-        """Makes the state that torch's optimisers make at their first step, so that there is something to load into.
-
-        Weights may move (decay); call it only where they are loaded afterwards.
-        """
+        """Makes the state that torch's optimisers make at their first step, all zeros, so that there is something to load into."""
+        weights = [p.detach().clone() for p in self.names]
         for p in self.names:
             p.grad = torch.zeros_like(p)
         for optimizer in self.torch:
             optimizer.step()
+            for state in optimizer.state.values():
+                for value in state.values():
+                    value.zero_()
+        with torch.no_grad():
+            for p, weight in zip(self.names, weights, strict=True):
+                p.copy_(weight)  # which decay has moved
         self.zero_grad()

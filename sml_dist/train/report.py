@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sml_dist.train.storage import append
+
 
 class RunFolder:
     """Files of one run. Only rank 0 writes."""
@@ -58,8 +60,7 @@ class RunFolder:
         """One line of metrics.jsonl; one that cannot be written, on a full disk, waits: it is the checkpoints' place to fail."""
         self.unwritten += json.dumps(finite({"time": round(time.time(), 3), **values})) + "\n"
         with contextlib.suppress(OSError):
-            with open(self.path / "metrics.jsonl", "a") as file:
-                file.write(self.unwritten)
+            append(self.path / "metrics.jsonl", self.unwritten)
             self.unwritten = ""
 
     def new_lines(self, name: str) -> Iterator[list[str]]:

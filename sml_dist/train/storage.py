@@ -117,3 +117,19 @@ class Storage:
                     raise
                 time.sleep(wait)
         return operation()
+
+
+def append(path: Path, text: str, *, sync: bool = False) -> None:
+    """Adds whole lines to a local file, or on an OSError none of them."""
+    with open(path, "ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            rest = memoryview(text.encode())
+            while rest:
+                rest = rest[file.write(rest) :]
+            if sync:
+                os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise

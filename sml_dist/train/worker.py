@@ -29,6 +29,7 @@ from sml_dist.train.schedule import Schedule
 from sml_dist.train.sharded import average_batch_statistics, shard
 from sml_dist.train.state import pieces
 from sml_dist.train.storage import Storage
+from sml_dist.train.warm import warm_start
 from sml_dist.train.watchdog import Watchdog
 
 
@@ -105,14 +106,15 @@ def train(config: RunConfig) -> dict[str, Any]:
         return progress and begin(progress)
 
     progress = go_on()
+    if rank == 0:
+        folder.begin(dump(config), plan_text(placed), progress.step if progress else 0)
     if progress:
         progress.restarts += 1
+        log(event="resumed", step=progress.step, epoch=progress.epoch, workers=workers)
     else:
         progress = begin(Progress())
-    if rank == 0:
-        folder.begin(dump(config), plan_text(placed), progress.step)
-    if progress.step:
-        log(event="resumed", step=progress.step, epoch=progress.epoch, workers=workers)
+        if config.run.warm_start:
+            log(event="warm start", step=0, text=warm_start(config, model, optimizers, manifest))
 
     trainer = Trainer(
         config=config.train,

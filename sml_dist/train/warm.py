@@ -1,0 +1,159 @@
+"""Starting a run from another run's weights: `run.warm_start`, the folder of a checkpoint or of a run.
+
+Tables are matched by field. Where both datasets have a vocabulary for the field its rows are matched by value, so the new
+one may have other values in another order; a hashed field is taken while its number of rows stays; of any other the rows
+that both have are taken. Dense parameters are matched by name and shape. Optimiser state comes along where the optimiser
+is the same. Rows and parameters that are not taken start as in any run.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torchrec.distributed.model_parallel import DistributedModelParallel
+
+from sml_dist.config.run import RunConfig
+from sml_dist.data.dataset import Field, Manifest, fingerprint, read_manifest
+from sml_dist.data.vocab import read_tokens, read_vocabulary
+from sml_dist.embeddings.tables import table_name
+from sml_dist.spec import InputError
+from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Checkpoints
+from sml_dist.train.optimizers import Optimizers
+from sml_dist.train.shards import Reader
+from sml_dist.train.state import COUNTER, Piece, pieces
+from sml_dist.train.storage import Storage
+
+
+@dataclass(frozen=True)
+class Match:
+    """What of a table is taken: for each new row the old row, or -1. None: nothing, for the reason in `how`."""
+
+    rows: np.ndarray | None
+    how: str
+
+
+def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: Optimizers, manifest: Manifest) -> str:
+    """Fills what the checkpoint `run.warm_start` has of this run; a table that says what. Collective. Raises InputError."""
+    found = open_checkpoint(config.run.warm_start)
+    matches = dict(match_tables(found, config, manifest))
+    same_tables = found.manifest["config"]["embedding"]["optimizer"] == config.embedding.optimizer
+    same_dense = found.manifest["config"]["train"]["optimizer"] == config.train.optimizer
+    optimizers.create_state()
+    lines, taken = [], set()
+    for piece in pieces(model, optimizers):
+        table, _, what = piece.name.partition(".")
+        if table in matches:
+            match = matches[table]
+            if match.rows is not None and (what == "weight" or same_tables) and found.reader.holds(piece.name):
+                take_rows(found.reader, piece, match.rows)
+                taken.add(piece.name)
+        elif (piece.name.startswith("model.") or same_dense) and shape_of(found.reader, piece.name) == piece.whole:
+            found.reader.fill([piece])
+            taken.add(piece.name)
+    for table, match in sorted(matches.items()):
+        count = 0 if match.rows is None else int((match.rows >= 0).sum())
+        rows = next(field.rows for field in manifest.fields if table_name(field.name) == table)
+        lines.append((table[2:], f"{count:,} rows", f"{rows - count:,} rows", match.how))
+    wanted = [piece.name for piece in pieces(model, optimizers) if piece.name.startswith("model.")]
+    fresh = [name.removeprefix("model.") for name in wanted if name not in taken]
+    note = f"other or new: {', '.join(fresh[:3])}{' ...' if len(fresh) > 3 else ''}" if fresh else "by name"
+    lines.append(("dense part", f"{len(wanted) - len(fresh)} tensors", f"{len(fresh)} tensors", note))
+    state = [name for same, name in ((same_tables, "tables"), (same_dense, "dense part")) if same]
+    lines.append(("optimiser state", " and ".join(state) or "none", "the rest", ""))
+    dropped = {name.partition(".")[0][2:] for name in found.reader.index if name.startswith("t_")} - {name[2:] for name in matches}
+    if dropped:
+        lines.append(("dropped", "", "", f"fields that are no more: {', '.join(sorted(dropped))}"))
+    return rendered(found, lines)
+
+
+def open_checkpoint(where: str) -> Checkpoint:
+    """The checkpoint of a folder, or the newest sound one of a run's folder. Collective."""
+    folder = Path(where)
+    if (folder / MANIFEST).is_file():
+        return Checkpoints(Storage(folder.parent)).at(int(folder.name.removeprefix("step-")))
+    found = Checkpoints(Storage(folder / "checkpoints")).latest()
+    if found is None:
+        raise InputError(f"run.warm_start {where} is neither a checkpoint nor the folder of a run that has one")
+    return found
+
+
+def match_tables(found: Checkpoint, config: RunConfig, manifest: Manifest) -> Iterator[tuple[str, Match]]:
+    """(table, match) of every field of the new dataset."""
+    old_root, new_root = found.manifest["config"]["data"]["path"], config.data.path
+    same = found.manifest["dataset"] == fingerprint(new_root)
+    old = None if same else read_old(old_root, found)
+    for field in manifest.fields:
+        name = table_name(field.name)
+        shape = shape_of(found.reader, f"{name}.weight")
+        if shape is None:
+            yield name, Match(None, "new field")
+        elif shape[1] != config.embedding.dim:
+            yield name, Match(None, f"embedding.dim was {shape[1]}")
+        elif same:
+            yield name, Match(np.arange(field.rows), "the same dataset")
+        else:
+            yield name, match_field(field, shape[0], old, old_root, manifest, new_root)
+
+
+def read_old(root: str, found: Checkpoint) -> Manifest:
+    """The checkpoint's own dataset, whose vocabularies say what its rows mean."""
+    try:
+        manifest = read_manifest(root)
+    except InputError as error:
+        raise InputError(f"run.warm_start: the checkpoint's dataset is needed to match its rows by value, but {error}") from None
+    if fingerprint(root) != found.manifest["dataset"]:
+        raise InputError(f"run.warm_start: {root} is not the dataset any more that {found.path} was trained on; put that back")
+    return manifest
+
+
+def match_field(field: Field, old_rows: int, old: Manifest, old_root: str, new: Manifest, new_root: str) -> Match:
+    vocabularies = [manifest.source.get("vocabularies", {}) for manifest in (old, new)]
+    if all(field.name in each for each in vocabularies):
+        ids = read_vocabulary(old_root, field.name).lookup(read_tokens(new_root, field.name))
+        return Match(np.concatenate([[0], np.where(ids > 0, ids, -1)]), "by value")
+    if any(field.name in each for each in vocabularies) or (old_rows != field.rows and is_hashed(field.name, new)):
+        return Match(None, "its ids mean something else now")
+    rows = np.arange(field.rows)
+    return Match(np.where(rows < old_rows, rows, -1), "by row number")
+
+
+def is_hashed(name: str, manifest: Manifest) -> bool:
+    schema = manifest.source.get("schema", {})
+    groups = [*schema.get("categorical", []), *schema.get("multivalued", [])]
+    return any(group.get("hash") and name in group["columns"] for group in groups)
+
+
+def shape_of(reader: Reader, name: str) -> tuple[int, ...] | None:
+    return tuple(reader.index[name]["shape"]) if reader.holds(name) else None
+
+
+def take_rows(reader: Reader, piece: Piece, rows: np.ndarray) -> None:
+    """Fills the rows of a table's piece that the old table has. Holds one old table's columns in memory."""
+    if piece.name.endswith(f".{COUNTER}"):
+        reader.fill([piece])
+        return
+    old_rows = reader.index[piece.name]["shape"][0]
+    first, columns = piece.offset[0], piece.shape[1]
+    whole = torch.zeros((old_rows, 1) if piece.rowwise else (old_rows, columns), dtype=piece.tensor.dtype)
+    old = Piece(piece.name, whole, (old_rows, piece.whole[1]), (0, piece.offset[1]), (old_rows, columns))
+    reader.fill([old])
+    wanted = torch.from_numpy(rows[first : first + piece.shape[0]])
+    here = (wanted >= 0).nonzero().squeeze(1)
+    piece.tensor.view(piece.shape[0], -1)[here.to(piece.tensor.device)] = whole[wanted[here]].to(piece.tensor.device)
+
+
+def rendered(found: Checkpoint, lines: list[tuple[Any, ...]]) -> str:
+    table = Table(title=f"Started from {found.path}", title_justify="left")
+    for name in ("", "taken", "initialised", "how"):
+        table.add_column(name)
+    for line in lines:
+        table.add_row(*line)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table)
+    return console.file.getvalue()

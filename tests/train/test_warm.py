@@ -1,0 +1,152 @@
+"""A run started from another's checkpoint: rows matched by value, tables that grew, fields that came and went."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sml_dist.config.run import RunConfig, parse
+from sml_dist.data.dataset import fingerprint, read_manifest
+from sml_dist.data.prepare import prepare
+from sml_dist.data.vocab import read_tokens
+from sml_dist.spec import InputError, to_dict
+from sml_dist.train.checkpoint import Checkpoints
+from sml_dist.train.loop import Progress
+from sml_dist.train.state import pieces
+from sml_dist.train.storage import Storage
+from sml_dist.train.warm import warm_start
+from tests.faults.serial import without_ray
+from tests.train.ranks import make_trainer, on_ranks, weights
+
+SCHEMA = """
+name: shop
+format: csv
+label: click
+numeric: [{{columns: price}}]
+categorical:
+  - {{columns: [{vocabulary}], min_count: 1}}
+  - {{columns: device, hash: {hash}}}
+"""
+
+
+def logs(path: Path, rows: int, columns: list[str], values: int, seed: int) -> str:
+    draw = np.random.default_rng(seed)
+    lines = [",".join(["click", "price", "device", *columns])]
+    for _ in range(rows):
+        tokens = [f"{name}{draw.zipf(1.4) % values}" for name in columns]
+        lines.append(",".join([str(draw.integers(2)), str(draw.integers(9)), f"d{draw.integers(99)}", *tokens]))
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory) -> tuple[str, str]:
+    """Yesterday's with sites and users, today's with more sites in another order, no users, and cities."""
+    folder = tmp_path_factory.mktemp("shop")
+    patch = pytest.MonkeyPatch()
+    without_ray(patch)
+    for name, columns, values in (("old", ["site", "user"], 30), ("new", ["site", "city"], 45)):
+        (folder / f"{name}.yaml").write_text(SCHEMA.format(vocabulary=", ".join(columns), hash=64))
+        source = logs(folder / f"{name}.csv", 1500, columns, values, seed=len(columns) + values)
+        prepare(str(folder / f"{name}.yaml"), str(folder / name), inputs=source, split="order:0.8,0.2")
+    patch.undo()
+    return str(folder / "old"), str(folder / "new")
+
+
+def config(data: str, **sections) -> RunConfig:
+    base = {
+        "run": {"name": "t"},
+        "data": {"path": data, "streams": 4},
+        "model": {"name": "dnn", "tower": {"hidden": [8]}},
+        "embedding": {"dim": 32, "lr": 0.05, "init_std": 0.1, "sharding": "row_wise"},
+        "train": {"global_batch_size": 64, "precision": "fp32"},
+    }
+    return parse({name: values | sections.get(name, {}) for name, values in base.items()})
+
+
+def trained(config: RunConfig, folder: Path) -> dict:
+    trainer, batches = make_trainer(config)
+    progress = Progress()
+    for table in itertools.islice(batches(), 12):
+        trainer.step(table, progress)
+        trainer.advance(progress)
+    store = Checkpoints(Storage(folder / "checkpoints"))
+    about = {"config": to_dict(config), "dataset": fingerprint(config.data.path), "progress": progress.as_dict()}
+    store.save(progress.step, pieces(trainer.model, trainer.optimizers), about)
+    store.wait()
+    return whole(trainer)
+
+
+def whole(trainer) -> dict[str, np.ndarray]:
+    """Weights, and what this rank holds of the optimisers' state."""
+    state = {p.name: p.tensor.detach().numpy().copy() for p in pieces(trainer.model, trainer.optimizers) if not p.name.endswith("weight")}
+    return state | {name.removeprefix("tables.embedding_bags."): value for name, value in weights(trainer.model).items()}
+
+
+def started(config: RunConfig) -> tuple[dict, dict, str]:
+    trainer, _ = make_trainer(config)
+    cold = whole(trainer)
+    text = warm_start(config, trainer.model, trainer.optimizers, read_manifest(config.data.path))
+    return cold, whole(trainer), text
+
+
+@pytest.mark.parametrize("sharding", ["table_wise", "column_wise", "data_parallel"])
+def test_rows_are_matched_by_value_and_the_rest_starts_as_ever(datasets, tmp_path, sharding):
+    old, new = datasets
+    before = on_ranks(2, trained, config(old), tmp_path / "old")[0]
+    each = config(new, run={"warm_start": str(tmp_path / "old")}, embedding={"sharding": sharding})
+    cold, warm, text = on_ranks(1, started, each)[0]
+    old_ids = {token: i for i, token in enumerate(read_tokens(old, "site").to_pylist(), 1)}
+    tokens = read_tokens(new, "site").to_pylist()
+    assert [*old_ids] != tokens[: len(old_ids)] and set(tokens) - set(old_ids), "the test needs another order and new values"
+    for i, token in enumerate(tokens, 1):
+        expected = before["t_site.weight"][old_ids[token]] if token in old_ids else cold["t_site.weight"][i]
+        assert np.array_equal(warm["t_site.weight"][i], expected), token
+        if token not in old_ids:
+            assert not warm["t_site.sum"].reshape(-1)[i]
+    assert np.array_equal(warm["t_site.weight"][0], before["t_site.weight"][0])
+    assert np.array_equal(warm["t_device.weight"], before["t_device.weight"])
+    assert np.array_equal(warm["t_city.weight"], cold["t_city.weight"])
+    dense = [name for name in cold if name.startswith("model.")]
+    assert dense and all(np.array_equal(warm[name], before[name]) for name in dense)  # as many fields as before: all shapes fit
+    assert "user" in text and "by value" in text and "new field" in text and "by row number" in text
+
+
+def test_a_hash_of_another_size_and_another_width_are_not_taken(datasets, tmp_path):
+    old, _ = datasets
+    on_ranks(1, trained, config(old), tmp_path / "old")
+    other = tmp_path / "other"
+    patch = pytest.MonkeyPatch()
+    without_ray(patch)
+    (tmp_path / "s.yaml").write_text(SCHEMA.format(vocabulary="site, user", hash=80))
+    source = logs(tmp_path / "s.csv", 500, ["site", "user"], 30, seed=3)
+    prepare(str(tmp_path / "s.yaml"), str(other), inputs=source, split="order:0.8,0.2")
+    patch.undo()
+    cold, warm, text = on_ranks(1, started, config(str(other), run={"warm_start": str(tmp_path / "old")}))[0]
+    assert np.array_equal(warm["t_device.weight"], cold["t_device.weight"]) and "its ids mean something else now" in text
+    narrow = config(old, run={"warm_start": str(tmp_path / "old")}, embedding={"dim": 16})
+    cold, warm, text = on_ranks(1, started, narrow)[0]
+    assert np.array_equal(warm["t_site.weight"], cold["t_site.weight"]) and "embedding.dim was 32" in text
+    assert "other or new: model" not in text and "tower.layers.0.0.weight" in text
+
+
+def refused(config: RunConfig) -> str:
+    trainer, _ = make_trainer(config)
+    with pytest.raises(InputError) as error:
+        warm_start(config, trainer.model, trainer.optimizers, read_manifest(config.data.path))
+    return str(error.value)
+
+
+def test_what_cannot_be_matched_is_refused_with_the_reason(datasets, tmp_path):
+    old, new = datasets
+    absent = on_ranks(1, refused, config(new, run={"warm_start": str(tmp_path)}))[0]
+    assert absent == f"run.warm_start {tmp_path} is neither a checkpoint nor the folder of a run that has one"
+    moved = tmp_path / "moved"
+    Path(old).rename(moved)
+    try:
+        on_ranks(1, trained, config(str(moved)), tmp_path / "run")
+    finally:
+        moved.rename(old)
+    gone = on_ranks(1, refused, config(new, run={"warm_start": str(tmp_path / "run")}))[0]
+    assert "the checkpoint's dataset is needed to match its rows by value, but" in gone and str(moved) in gone
