@@ -6,7 +6,7 @@ KIND ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 READY := $(VENV)/.ready-$(KIND)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test lint format lock clean
+.PHONY: setup demo test test-faults lint format lock clean
 
 setup: $(READY)
 
@@ -28,6 +28,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Everything that injects faults, the ten minutes of fuzzing included: about an hour on two cores.
+test-faults: setup
+	SML_DIST_FUZZ_MINUTES=10 $(BIN)/python -m pytest tests/faults -m faults --timeout 1800
 
 lint: setup
 	$(BIN)/ruff check .

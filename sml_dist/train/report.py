@@ -50,11 +50,10 @@ class RunFolder:
         path = self.path / name
         return path.read_text() if path.is_file() else None
 
-    def begin(self, config: str, plan: str, step: int) -> None:
-        """What a run writes before its first step, or before it goes on from `step`."""
+    def begin(self, config: str, plan: str) -> None:
+        """What a run writes before its first step, or before it goes on."""
         self.write("config.yaml", config)
         self.write("plan.txt", plan)
-        self._forget_after(step)
 
     def log(self, **values: Any) -> None:
         """One line of metrics.jsonl; one that cannot be written, on a full disk, waits: it is the checkpoints' place to fail."""
@@ -78,7 +77,7 @@ class RunFolder:
             offset += len(whole)
             yield whole.decode().splitlines()
 
-    def _forget_after(self, step: int) -> None:
+    def forget_after(self, step: int) -> None:
         """Drops the metrics of steps that a resumed run does again; a half-written last line goes with them."""
         path = self.path / "metrics.jsonl"
         if path.is_file():

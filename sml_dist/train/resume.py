@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from sml_dist.config.run import RunConfig
+from sml_dist.config.run import RunConfig, parse
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.checkpoint import Checkpoint, Checkpoints
 from sml_dist.train.loop import Progress
@@ -57,7 +57,7 @@ def is_weight(name: str) -> bool:
 
 def refuse_another(manifest: dict[str, Any], config: RunConfig, dataset: str) -> None:
     """A checkpoint of this name that another configuration or dataset made is not gone on from."""
-    was, now = manifest["config"], to_dict(config)
+    was, now = to_dict(parse(manifest["config"])), to_dict(config)  # parsed: a key that is newer than the checkpoint has its default
     for key in FIXED:
         old, new = (functools.reduce(lambda section, part: section[part], key.split("."), each) for each in (was, now))
         if old != new:

@@ -5,11 +5,10 @@ import os
 import pickle
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -17,8 +16,7 @@ from torchrec.distributed.types import ShardedTensor
 
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import read_manifest
-from sml_dist.data.plan import Cursor
-from sml_dist.data.stream import Reader, Source, rebatch
+from sml_dist.data.stream import DirectStream, Source
 from sml_dist.embeddings.batch import Collator
 from sml_dist.train.build import make_task
 from sml_dist.train.loop import Progress, Trainer
@@ -55,12 +53,7 @@ def make_trainer(config: RunConfig) -> tuple[Trainer, Any]:
     plan = training_plan(manifest, config)
     model, _ = shard(make_task(manifest, config, device), manifest, config.embedding, device, workers, config.train.seed)
 
-    def batches(start: Cursor = Cursor()) -> Iterator[pa.Table]:  # noqa: B008
-        first, skip = plan.window_of(start)
-        begin = start.epoch * plan.windows + first
-        read = Reader(Source.of(config.data.path, manifest, "train"), plan, rank, workers, begin, skip)
-        return rebatch((read.window(w) for w in itertools.count(begin)), plan.lanes(workers) * plan.micro)
-
+    stream = DirectStream(Source.of(config.data.path, manifest, "train"), plan, rank, workers, epochs=100)
     trainer = Trainer(
         config=config.train,
         model=model,
@@ -75,7 +68,7 @@ def make_trainer(config: RunConfig) -> tuple[Trainer, Any]:
         settle=lambda: None,
         log=lambda **values: None,
     )
-    return trainer, batches
+    return trainer, stream.batches
 
 
 def weights(model: torch.nn.Module) -> dict[str, Any]:

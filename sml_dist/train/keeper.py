@@ -1,0 +1,87 @@
+"""What a run keeps so that it can go on: checkpoints, and the ledger of the rows that lead to them."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sml_dist.config.run import RunConfig
+from sml_dist.data.dataset import Manifest, fingerprint
+from sml_dist.spec import to_dict
+from sml_dist.train.checkpoint import Checkpoints, agree
+from sml_dist.train.finite import Diverged
+from sml_dist.train.ledger import Ledger, new_attempt
+from sml_dist.train.loop import Progress
+from sml_dist.train.optimizers import Optimizers
+from sml_dist.train.place import Place
+from sml_dist.train.report import RunFolder
+from sml_dist.train.resume import load_weights, restore
+from sml_dist.train.sharded import average_batch_statistics
+from sml_dist.train.state import pieces
+from sml_dist.train.storage import Storage
+from sml_dist.train.warm import warm_start
+
+
+@dataclass
+class Keeper:
+    """Every method is collective."""
+
+    config: RunConfig
+    manifest: Manifest
+    place: Place
+    model: Any
+    optimizers: Optimizers
+    plan: list[dict[str, Any]]  # where each table lives
+    log: Callable[..., None]
+
+    def __post_init__(self) -> None:
+        self.folder = folder = RunFolder(self.config.run.folder)
+        self.ledger = Ledger(folder.path / "ledger", self.place.rank) if self.config.train.record_rows else None
+        durable = self.ledger.flush if self.ledger else lambda: None
+        self.store = Checkpoints(Storage(folder.checkpoints), self.config.train.keep_checkpoints, durable)
+        self.dataset = fingerprint(self.config.data.path)
+
+    def start(self) -> Progress:
+        """From the newest checkpoint, or from the beginning."""
+        progress = self.go_on()
+        if self.place.rank == 0:
+            self.folder.forget_after(progress.step if progress else 0)
+        if progress:
+            progress.restarts += 1
+            self.log(event="resumed", step=progress.step, epoch=progress.epoch, workers=self.place.workers)
+            return progress
+        if self.config.run.warm_start:
+            self.log(event="warm start", step=0, text=warm_start(self.config, self.model, self.optimizers, self.manifest))
+        return self._attempt(Progress())
+
+    def go_on(self) -> Progress | None:
+        """From the newest checkpoint, if there is one."""
+        with contextlib.suppress(Diverged):
+            self.store.wait()
+        progress, inexact = restore(self.store, self.model, self.optimizers, self.config, self.dataset)
+        if inexact:
+            self.log(event="resharded", step=progress.step, tables=", ".join(inexact))
+        return progress and self._attempt(progress)
+
+    def commit(self, progress: Progress) -> None:
+        average_batch_statistics(self.model)
+        about = {"config": to_dict(self.config), "dataset": self.dataset, "workers": self.place.workers, "plan": self.plan}
+        about["progress"] = progress.as_dict()
+        self.store.save(progress.step, pieces(self.model, self.optimizers), about, best=progress.best_step)
+        if written := self.store.take_written():
+            self.log(event="checkpoint", **written)
+
+    def best(self, progress: Progress) -> str:
+        """Loads the best weights; the path of their checkpoint."""
+        found = self.store.at(progress.best_step)
+        if progress.best_step != progress.step:
+            load_weights(found, self.model, self.optimizers)
+        return found.path
+
+    def _attempt(self, progress: Progress) -> Progress:
+        """What follows is an attempt of its own."""
+        attempt = agree(new_attempt())
+        progress.history.append((attempt, progress.step, self.place.workers))
+        if self.ledger:
+            self.ledger.begin(attempt)
+        return progress
