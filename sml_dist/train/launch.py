@@ -29,6 +29,9 @@ def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = No
     Ray must be running. Raises InputError for what the user can mend, RunError for the rest.
     """
     folder = RunFolder(os.path.abspath(config.run.folder))
+    if config.train.worker_range[0] < config.train.worker_range[1]:
+        # after a node is lost Ray still counts on it for some seconds; do not wait a minute for workers on it
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     raw = to_dict(config)
     raw["run"]["storage"], raw["data"]["path"] = str(folder.path.parent), absolute(config.data.path)
     if config.run.warm_start:

@@ -28,7 +28,7 @@ def main(dataset: str, folder: str) -> dict:
     nodes = [cluster.add_node(**node), cluster.add_node(**node)]
     ray.init(address=cluster.address, logging_level="error", log_to_driver=False)
     sizes = {"num_workers": [1, 3], "worker_resources": SLOTS, "resize_seconds": 3, "max_restarts": 10}
-    each = config(dataset, Path(folder), "elastic", epochs=14, **sizes)
+    each = config(dataset, Path(folder), "elastic", epochs=24, **sizes)
     told: list[str] = []
 
     def workers() -> list[int]:
@@ -53,11 +53,12 @@ def main(dataset: str, folder: str) -> dict:
         nodes.extend([cluster.add_node(**node), cluster.add_node(**node)])
         until(3)
 
-    thread = threading.Thread(target=shake, daemon=True)
+    results: list[dict] = []
+    thread = threading.Thread(target=lambda: results.append(launch(each)))  # nodes are started from the main thread alone
     thread.start()
-    summary = launch(each)
-    thread.join(1)
-    found = {"summary": summary, "verified": verify_run(each.run.folder), "workers": workers(), "told": told}
+    shake()
+    thread.join()
+    found = {"summary": results[0], "verified": verify_run(each.run.folder), "workers": workers(), "told": told}
     ray.shutdown()
     cluster.shutdown()
     return found

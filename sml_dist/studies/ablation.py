@@ -1,0 +1,95 @@
+"""`sml-dist study ablation CONFIG`: a grid of runs as Ray tasks, paired by seed; tables and a plot of what differs.
+
+A run that is done is not done again: its summary lies in cells/. Runs on several workers go to Ray Train one after another.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from sml_dist.spec import InputError, RunError
+from sml_dist.studies.ablation_page import flat, page, plot
+from sml_dist.studies.grid import Cell, GridConfig, cells, read_grid, value_of
+from sml_dist.studies.statistics import Paired, paired
+from sml_dist.studies.tables import write_csv
+
+Show = Callable[[str, int, int], None]
+
+
+def run(path: str, overrides: list[str] | None = None, show: Show = lambda what, done, of: None) -> dict[str, Any]:
+    """Runs the cells that are missing, then writes cells.csv, pairs.csv, README.md and pairs.png. Ray must be running."""
+    grid = read_grid(path, overrides)
+    wanted = cells(grid)
+    summaries = finished(wanted, grid, show)
+    folder = Path(grid.folder)
+    rows = [{**cell.labels, "seed": cell.seed, **flat(summary)} for cell, summary in zip(wanted, summaries, strict=True)]
+    pairs = compare(grid, wanted, [value_of(summary, grid) for summary in summaries])
+    results = [{**labels, **asdict(result)} for labels, result in pairs]
+    write_csv(folder / "cells.csv", rows)
+    if results:
+        write_csv(folder / "pairs.csv", results)
+        plot(folder / "pairs.png", grid, pairs)
+    text = page(grid, [(cell.labels, value_of(summary, grid)) for cell, summary in zip(wanted, summaries, strict=True)], pairs)
+    (folder / "README.md").write_text(text)
+    return {"folder": str(folder), "cells": len(wanted), "text": text, "pairs": results}
+
+
+def finished(wanted: list[Cell], grid: GridConfig, show: Show) -> list[dict[str, Any]]:
+    """The summary of every cell, in order. The first cell that fails stops all."""
+    summaries: list[Any] = [done(cell) for cell in wanted]
+    todo = [i for i, summary in enumerate(summaries) if summary is None]
+    show("runs", len(wanted) - len(todo), len(wanted))
+    small = [i for i in todo if wanted[i].config.train.worker_range[1] == 1]
+    task = ray.remote(num_cpus=grid.cpus, max_retries=3)(one)
+    pending = {task.remote(wanted[i]): i for i in small}
+    while pending:
+        ready, _ = ray.wait(list(pending), num_returns=1)
+        i = pending.pop(ready[0])
+        summaries[i] = checked(ray.get(ready[0]), wanted[i])
+        show("runs", sum(summary is not None for summary in summaries), len(wanted))
+    for i in (i for i in todo if i not in small):
+        from sml_dist.train.launch import launch
+
+        summaries[i] = launch(wanted[i].config)
+        show("runs", sum(summary is not None for summary in summaries), len(wanted))
+    return summaries
+
+
+def one(cell: Cell) -> dict[str, Any]:
+    """A cell in a Ray task; an error the user can mend travels as a value."""
+    from sml_dist.studies.cell import run_cell
+
+    logging.getLogger("torchrec").setLevel(logging.ERROR)
+    try:
+        return run_cell(cell.config)
+    except (InputError, RunError) as error:
+        return {"error": str(error)}
+
+
+def checked(summary: dict[str, Any], cell: Cell) -> dict[str, Any]:
+    if "error" in summary:
+        raise RunError(f"run {cell.config.run.name}: {summary['error']}")
+    return summary
+
+
+def done(cell: Cell) -> dict[str, Any] | None:
+    path = Path(cell.config.run.folder) / "summary.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def compare(grid: GridConfig, wanted: list[Cell], values: list[float]) -> list[tuple[dict[str, str], Paired]]:
+    """For each combination of the other axes and each other setting of the compared one: its paired differences."""
+    axis, control = grid.compare
+    by_place = {(tuple(cell.labels.items()), cell.seed): value for cell, value in zip(wanted, values, strict=True)}
+    found = []
+    for labels in dict.fromkeys(tuple(cell.labels.items()) for cell in wanted):
+        named = dict(labels)
+        if named[axis] != control:
+            base = tuple((named | {axis: control}).items())
+            found.append((named, paired([by_place[labels, seed] - by_place[base, seed] for seed in grid.seeds], grid.target)))
+    return found

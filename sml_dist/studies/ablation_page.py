@@ -1,0 +1,70 @@
+"""What an ablation shows: a page with the table of differences, and their plot."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+from sml_dist.studies.grid import GridConfig  # noqa: E402
+from sml_dist.studies.statistics import Paired  # noqa: E402
+from sml_dist.studies.tables import Row, markdown_table  # noqa: E402
+
+Pairs = list[tuple[dict[str, str], Paired]]
+
+
+def flat(summary: dict[str, Any]) -> Row:
+    """A summary's numbers under one level of names."""
+    found = {}
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{key}": part for key, part in value.items() if isinstance(part, int | float)}
+        else:
+            found[name] = value
+    return found
+
+
+def page(grid: GridConfig, values: list[tuple[dict[str, str], float]], pairs: Pairs) -> str:
+    axis, control = grid.compare
+    means: dict[tuple[tuple[str, str], ...], list[float]] = {}
+    for labels, value in values:
+        means.setdefault(tuple(labels.items()), []).append(value)
+    settings = [
+        {**dict(labels), "mean": f"{sum(v) / len(v):.5f}", "each seed": " ".join(f"{x:.5f}" for x in v)} for labels, v in means.items()
+    ]
+    text = f"# {grid.name}\n\n{grid.split} {grid.metric}, seeds {', '.join(map(str, grid.seeds))}.\n\n{markdown_table(settings)}\n"
+    if pairs:
+        text += (
+            f"Differences from {axis} = {control}, paired by seed; intervals are 95 %. The last column is the number of paired seeds\n"
+            f"that would show a difference of {grid.target:g} with 80 % power at the noise seen here.\n\n"
+        )
+        text += markdown_table([line(labels, result) for labels, result in pairs])
+    return text
+
+
+def line(labels: dict[str, str], result: Paired) -> Row:
+    return {
+        **labels,
+        "difference": f"{result.mean:+.5f}",
+        "t interval": f"[{result.t_low:+.5f}, {result.t_high:+.5f}]",
+        "bootstrap": f"[{result.boot_low:+.5f}, {result.boot_high:+.5f}]",
+        "better on": f"{result.wins} of {result.seeds}",
+        "p": f"{result.p:.3f}",
+        "seeds needed": f"{result.needed:g}",
+    }
+
+
+def plot(path: Path, grid: GridConfig, pairs: Pairs) -> None:
+    """Each comparison's mean difference with its t interval: green above zero, red below, grey where it holds zero."""
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.35 * len(pairs)), layout="constrained")
+    for y, (_, result) in enumerate(reversed(pairs)):
+        colour = "tab:green" if result.t_low > 0 else "tab:red" if result.t_high < 0 else "tab:gray"
+        reach = [[result.mean - result.t_low], [result.t_high - result.mean]]
+        axes.errorbar(result.mean, y, xerr=reach, fmt="o", color=colour, capsize=3)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(pairs)), [" ".join(labels.values()) for labels, _ in reversed(pairs)])
+    axes.set_xlabel(f"{grid.split} {grid.metric}: difference from {' '.join(grid.compare)} (95 % t interval, {len(grid.seeds)} seeds)")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

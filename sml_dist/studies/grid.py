@@ -1,0 +1,88 @@
+"""A grid of runs: a base configuration, and axes whose settings override it."""
+
+import hashlib
+import itertools
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sml_dist.config.run import RunConfig, load
+from sml_dist.spec import InputError, spec, to_dict
+from sml_dist.studies.settings import load_settings
+
+Settings = dict[str, list[str]]  # label -> overrides of the base, `key=value`
+
+
+@spec
+class GridConfig:
+    """Every combination of one setting an axis, with each seed.
+
+    base: the run's configuration; an axis' setting may name another with `base=FILE` as its first override.
+    compare: the axis whose settings are compared, and the setting that the others are compared with.
+    metric, split: what is compared. target: the difference in it that one wants to be able to see.
+    """
+
+    name: str
+    base: str
+    axes: dict[str, Settings]
+    seeds: list[int]
+    compare: tuple[str, str]
+    metric: str = "auc"
+    split: str = "valid"
+    target: float = 1e-4
+    storage: str = "runs/studies"
+    cpus: float = 1.0  # of Ray's, for each run; as many run at once as the machine has room for
+    set: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> str:
+        return f"{self.storage.rstrip('/')}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: its setting of each axis, its seed, its configuration."""
+
+    labels: dict[str, str]
+    seed: int
+    config: RunConfig
+
+
+def read_grid(path: str, overrides: list[str] | None = None) -> GridConfig:
+    """The grid of a YAML file with `key=value` overrides. Raises InputError."""
+    grid = load_settings(GridConfig, path, overrides)
+    axis, setting = grid.compare
+    if setting not in grid.axes.get(axis, {}):
+        raise InputError(f"{path}: compare: [{axis}, {setting}] is no axis and one of its settings")
+    return grid
+
+
+def cells(grid: GridConfig) -> list[Cell]:
+    """Every cell, its configuration checked. Raises InputError that names the wrong key."""
+    found = []
+    for seed, labels in itertools.product(grid.seeds, itertools.product(*grid.axes.values())):
+        named = dict(zip(grid.axes, labels, strict=True))
+        overrides = [text for axis, label in named.items() for text in grid.axes[axis][label]]
+        bases = [text.partition("=")[2] for text in overrides if text.startswith("base=")]
+        rest = [text for text in overrides if not text.startswith("base=")]
+        threads = f"train.threads={max(1, int(grid.cpus))}"
+        config = load(bases[-1] if bases else grid.base, [threads, *grid.set, *rest, f"train.seed={seed}"])
+        found.append(Cell(named, seed, placed(config, grid, named, seed)))
+    return found
+
+
+def placed(config: RunConfig, grid: GridConfig, labels: dict[str, str], seed: int) -> RunConfig:
+    """The run's name says what it is, and by a hash of its configuration that nothing else is taken for it."""
+    raw = to_dict(config)
+    raw.pop("run")
+    code = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:8]
+    name = "-".join([*labels.values(), f"seed{seed}", code])
+    return replace(config, run=replace(config.run, name=name, storage=f"{grid.folder}/cells"))
+
+
+def value_of(summary: dict[str, Any], grid: GridConfig) -> float:
+    try:
+        return float(summary[grid.split][grid.metric])
+    except KeyError:
+        known = ", ".join(summary.get(grid.split, {})) or "none"
+        raise InputError(f"{grid.split}.{grid.metric} is not among the metrics: {known}") from None

@@ -1,0 +1,32 @@
+"""Rows of numbers as a CSV file and as a Markdown table."""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Every row's values in full; the columns are the first row's."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def markdown_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+    """The rows as a table, numbers with four significant digits."""
+    columns = list(columns or rows[0])
+    lines = [columns, ["---"] * len(columns), *([shown(row[name]) for name in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    if isinstance(value, float) and math.isnan(value):
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
