@@ -1,14 +1,13 @@
 """The factorized interaction layer of FINAL, and the tower made of it."""
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from sml_dist.nn.dropout import Dropout
-from sml_dist.nn.norms import ACTIVATIONS, NORMS
-from sml_dist.nn.sml import SMLConfig, hidden_norms
-from sml_dist.nn.tower import TowerConfig
+from sml_dist.nn.sml import SMLConfig
+from sml_dist.nn.tower import Tower, TowerConfig
 
 Residual = Literal["sum", "concat"]
 
@@ -34,28 +33,8 @@ class FactorizedLinear(nn.Module):
         return torch.addcmul(u, u, v) if self.residual == "sum" else torch.cat([u, u * v], dim=1)
 
 
-class FactorizedTower(nn.Module):
-    """h_i = dropout(activation(norm(factorized_i(h_{i-1})))); (B, width) -> every h_i, (B, hidden[i]).
-
-    With SML an MTN stands before or after the activation, where `sml.mtn` says so.
-    """
+class FactorizedTower(Tower):
+    """A tower whose products are factorized."""
 
     def __init__(self, width: int, config: TowerConfig, residual: Residual, sml: SMLConfig):
-        super().__init__()
-        self.widths = config.hidden
-        sizes = zip((width, *config.hidden[:-1]), config.hidden, strict=True)
-        self.layers = nn.ModuleList(layer(i, o, config, residual, sml) for i, o in sizes)
-
-    def forward(self, x_BK: Tensor) -> list[Tensor]:
-        outputs = []
-        for layer in self.layers:
-            x_BK = layer(x_BK)
-            outputs.append(x_BK)
-        return outputs
-
-
-def layer(inputs: int, outputs: int, config: TowerConfig, residual: Residual, sml: SMLConfig) -> nn.Sequential:
-    """One layer of the tower, (B, inputs) -> (B, outputs)."""
-    product, norm = FactorizedLinear(inputs, outputs, residual), NORMS[config.norm](outputs)
-    before, after = hidden_norms(outputs, sml)
-    return nn.Sequential(product, norm, before, ACTIVATIONS[config.activation](), after, Dropout(config.dropout))
+        super().__init__(width, config, sml, product=partial(FactorizedLinear, residual=residual))

@@ -15,6 +15,7 @@ class MTNConfig:
     """Options that arXiv:2210.10725 leaves open.
 
     placement: `hidden` normalises inside the tower, `skip` on the way from a layer to the logit alone; `none` is no MTN.
+        Of another normaliser in MTN's place (`sml.norm`) it says the same, and so does `before_activation`.
     before_activation: inside the tower, normalise a layer before its activation or after it.
     learner: how s sees the row: `dense` K x K, `lowrank` K x rank x K, `elementwise` K, `scalar` K -> 1.
     offset, learn_offset: where the learner's bias starts, and whether it trains. With offset 1 and a small `init_std` the

@@ -4,10 +4,21 @@ from typing import Literal
 
 from torch import nn
 
-NormName = Literal["none", "batch", "layer"]
+from sml_dist.nn.layer_variance import VarianceOnlyLayerNorm
+from sml_dist.nn.tanh_norms import DynamicTanh, FixedTanh
+
+NormName = Literal["none", "batch", "layer", "layer_variance", "fixed_tanh", "dyt"]
 ActivationName = Literal["relu", "leaky_relu", "prelu", "gelu", "silu", "tanh", "identity"]
 
-NORMS = {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+# Each is made of a width K and maps (B, K) to (B, K); all but batch norm treat a row by itself.
+NORMS = {
+    "none": nn.Identity,
+    "batch": nn.BatchNorm1d,
+    "layer": nn.LayerNorm,
+    "layer_variance": VarianceOnlyLayerNorm,
+    "fixed_tanh": FixedTanh,
+    "dyt": DynamicTanh,
+}
 ACTIVATIONS = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,

@@ -1,26 +1,25 @@
 """Heads: from the outputs of a block's layers to a logit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sml_dist.nn.mtn import MetaTanhNorm, MTNConfig
-
 
 class SkipLogit(nn.Module):
     """logit = bias + sum_i w_i . norm_i(h_i) over every layer's output h_i, (B, widths[i]) each -> (B,) float32.
 
-    A shallow layer reaches the logit directly, so its gradient does not fade with depth (arXiv:2210.10725).
+    A shallow layer reaches the logit directly, so its gradient does not fade with depth (arXiv:2210.10725). `norm` makes
+    the normaliser of a path from its layer's width.
     The weight is one row over all widths. Multiplying it layer by layer takes 1.3 ms for 3 x (4096, 400) bf16, forward and
     backward; over the concatenation, which has to be copied first, 1.8 ms.
     """
 
-    def __init__(self, widths: Sequence[int], *, bias: bool = True, mtn: MTNConfig | None = None):
+    def __init__(self, widths: Sequence[int], *, bias: bool = True, norm: Callable[[int], nn.Module] = nn.Identity):
         super().__init__()
         self.widths = list(widths)
-        self.norms = nn.ModuleList(MetaTanhNorm(width, mtn) if mtn else nn.Identity() for width in widths)
+        self.norms = nn.ModuleList(norm(width) for width in widths)
         self.linear = logit_layer(sum(widths), bias)
 
     def terms(self, outputs: Sequence[Tensor]) -> Tensor:

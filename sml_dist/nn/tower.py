@@ -1,7 +1,10 @@
 """The tower: fully connected layers that hand out every layer's output."""
 
-from typing import Annotated
+from collections.abc import Callable
+from itertools import accumulate
+from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -13,37 +16,87 @@ from sml_dist.spec import spec
 
 @spec
 class TowerConfig:
+    """`connect`: how layers are chained, see Tower. `norm`: none, batch or layer norm, or one of the others in norms.py."""
+
     hidden: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (400, 400, 400)
+    connect: Literal["plain", "residual", "dense"] = "plain"
     activation: ActivationName = "relu"
     norm: NormName = "none"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class Tower(nn.Module):
-    """h_i = dropout(activation(norm(W_i h_{i-1} + b_i))); (B, width) -> every h_i, (B, hidden[i]).
+Product = Callable[[int, int], nn.Module]
 
-    With SML an MTN stands before or after the activation, where `sml.mtn` says so.
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """Glorot start, as the published CTR benchmarks have it."""
+    product = nn.Linear(inputs, outputs)
+    nn.init.xavier_normal_(product.weight)
+    nn.init.zeros_(product.bias)
+    return product
+
+
+class Tower(nn.Module):
+    """f_i(x) = dropout(activation(norm(product_i(x)))); (B, width) -> every h_i, (B, hidden[i]), with h_0 the input and
+
+    plain:    h_i = f_i(h_{i-1});
+    residual: h_i = h_{i-1} + f_i(h_{i-1}), its first term P_i h_{i-1} where widths differ (He et al., arXiv:1512.03385);
+              f_i ends in the activation, so with relu and equal widths a unit never falls from layer to layer;
+    dense:    h_i = f_i([h_0, ..., h_{i-1}]) (Huang et al., arXiv:1608.06993). DenseNet's own classifier reads all layers
+              too, so that it is a Skip Logit; under the last layer's head h_L alone reaches the logit.
+
+    product_i(x) is W_i x + b_i unless another is given. With SML an MTN stands before or after the activation, where
+    `sml.mtn` says so.
     """
 
-    def __init__(self, width: int, config: TowerConfig, sml: SMLConfig):
+    def __init__(self, width: int, config: TowerConfig, sml: SMLConfig, product: Product = linear):
         super().__init__()
         self.widths = config.hidden
-        inputs = (width, *config.hidden[:-1])
-        self.layers = nn.ModuleList(layer(i, o, config, sml) for i, o in zip(inputs, config.hidden, strict=True))
+        dense, make = config.connect == "dense", residual if config.connect == "residual" else layer
+        inputs = list(accumulate((width, *config.hidden[:-1]))) if dense else (width, *config.hidden[:-1])
+        self.layers = nn.ModuleList(make(i, o, config, sml, product) for i, o in zip(inputs, config.hidden, strict=True))
+        self.join = beside if dense else alone
 
     def forward(self, x_BK: Tensor) -> list[Tensor]:
         outputs = []
         for layer in self.layers:
-            x_BK = layer(x_BK)
-            outputs.append(x_BK)
+            outputs.append(layer(x_BK))
+            x_BK = self.join(x_BK, outputs[-1])
         return outputs
 
 
-def layer(inputs: int, outputs: int, config: TowerConfig, sml: SMLConfig) -> nn.Sequential:
-    """One layer of the tower, (B, inputs) -> (B, outputs); Glorot start, as the published CTR benchmarks have it."""
-    linear = nn.Linear(inputs, outputs)
-    nn.init.xavier_normal_(linear.weight)
-    nn.init.zeros_(linear.bias)
+class Residual(nn.Module):
+    """y = P x + f(x), P the identity where f keeps the width; (B, inputs) -> (B, outputs), in f's type."""
+
+    def __init__(self, inputs: int, outputs: int, f: nn.Module):
+        super().__init__()
+        self.f = f
+        self.project: nn.Module = nn.Identity()
+        if inputs != outputs:
+            self.project = nn.Linear(inputs, outputs, bias=False)
+            nn.init.xavier_normal_(self.project.weight)
+
+    def forward(self, x_BK: Tensor) -> Tensor:
+        y_BK = self.f(x_BK)
+        return self.project(x_BK).to(y_BK.dtype) + y_BK
+
+
+def layer(inputs: int, outputs: int, config: TowerConfig, sml: SMLConfig, product: Product) -> nn.Sequential:
+    """One layer of the tower, (B, inputs) -> (B, outputs)."""
+    first, norm, activation = product(inputs, outputs), NORMS[config.norm](outputs), ACTIVATIONS[config.activation]()
     before, after = hidden_norms(outputs, sml)
-    parts = [linear, NORMS[config.norm](outputs), before, ACTIVATIONS[config.activation](), after, Dropout(config.dropout)]
+    parts = [first, norm, before, activation, after, Dropout(config.dropout)]
     return nn.Sequential(*(part for part in parts if not isinstance(part, nn.Identity)))
+
+
+def residual(inputs: int, outputs: int, config: TowerConfig, sml: SMLConfig, product: Product) -> Residual:
+    return Residual(inputs, outputs, layer(inputs, outputs, config, sml, product))
+
+
+# What the next layer reads, of this layer's input and its output.
+def alone(x_BK: Tensor, h_BH: Tensor) -> Tensor:
+    return h_BH
+
+
+def beside(x_BK: Tensor, h_BH: Tensor) -> Tensor:
+    return torch.cat([x_BK.to(h_BH.dtype), h_BH], dim=1)

@@ -21,13 +21,12 @@ from sml_dist.studies.tables import write_csv
 Show = Callable[[str, int, int], None]
 
 
-def run(path: str, overrides: list[str] | None = None, show: Show = lambda what, done, of: None) -> dict[str, Any]:
-    """Runs the cells that are missing, then writes cells.csv, pairs.csv, README.md and pairs.png. Ray must be running."""
-    grid = read_grid(path, overrides)
-    wanted = cells(grid)
+def run(config_path: str, overrides: list[str] | None, output: str, show: Show = lambda what, done, of: None) -> dict[str, Any]:
+    """Runs the cells that are missing, then writes `output`/: cells.csv, pairs.csv, README.md, pairs.png. Ray must be running."""
+    grid, folder = read_grid(config_path, overrides), Path(output).absolute()
+    wanted = cells(grid, str(folder / "cells"))
     summaries = finished(wanted, grid, show)
-    folder = Path(grid.folder)
-    rows = [{**cell.labels, "seed": cell.seed, **flat(summary)} for cell, summary in zip(wanted, summaries, strict=True)]
+    rows = [cell.labels | {"seed": cell.seed} | flat(summary) | cell.labels for cell, summary in zip(wanted, summaries, strict=True)]
     pairs = compare(grid, wanted, [value_of(summary, grid) for summary in summaries])
     results = [{**labels, **asdict(result)} for labels, result in pairs]
     write_csv(folder / "cells.csv", rows)

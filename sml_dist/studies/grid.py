@@ -30,13 +30,8 @@ class GridConfig:
     metric: str = "auc"
     split: str = "valid"
     target: float = 1e-4
-    storage: str = "runs/studies"
     cpus: float = 1.0  # of Ray's, for each run; as many run at once as the machine has room for
     set: list[str] = field(default_factory=list)
-
-    @property
-    def folder(self) -> str:
-        return f"{self.storage.rstrip('/')}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -57,8 +52,8 @@ def read_grid(path: str, overrides: list[str] | None = None) -> GridConfig:
     return grid
 
 
-def cells(grid: GridConfig) -> list[Cell]:
-    """Every cell, its configuration checked. Raises InputError that names the wrong key."""
+def cells(grid: GridConfig, folder: str) -> list[Cell]:
+    """Every cell, its configuration checked, its run below `folder`. Raises InputError that names the wrong key."""
     found = []
     for seed, labels in itertools.product(grid.seeds, itertools.product(*grid.axes.values())):
         named = dict(zip(grid.axes, labels, strict=True))
@@ -67,17 +62,17 @@ def cells(grid: GridConfig) -> list[Cell]:
         rest = [text for text in overrides if not text.startswith("base=")]
         threads = f"train.threads={max(1, int(grid.cpus))}"
         config = load(bases[-1] if bases else grid.base, [threads, *grid.set, *rest, f"train.seed={seed}"])
-        found.append(Cell(named, seed, placed(config, grid, named, seed)))
+        found.append(Cell(named, seed, placed(config, folder, named, seed)))
     return found
 
 
-def placed(config: RunConfig, grid: GridConfig, labels: dict[str, str], seed: int) -> RunConfig:
+def placed(config: RunConfig, folder: str, labels: dict[str, str], seed: int) -> RunConfig:
     """The run's name says what it is, and by a hash of its configuration that nothing else is taken for it."""
     raw = to_dict(config)
     raw.pop("run")
     code = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:8]
     name = "-".join([*labels.values(), f"seed{seed}", code])
-    return replace(config, run=replace(config.run, name=name, storage=f"{grid.folder}/cells"))
+    return replace(config, run=replace(config.run, name=name, storage=folder))
 
 
 def value_of(summary: dict[str, Any], grid: GridConfig) -> float:

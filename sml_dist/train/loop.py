@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from sml_dist.config.train import TrainConfig
 from sml_dist.data.plan import Cursor
 from sml_dist.embeddings.batch import Batch, Collator
+from sml_dist.nn.deep_supervision import every_logit
 from sml_dist.spec import InputError
 from sml_dist.train.finite import Diverged, any_worker, why
 from sml_dist.train.ledger import Ledger
@@ -157,7 +158,8 @@ class Trainer:
     def loss(self, logit: Tensor, batch: Batch) -> Tensor:
         """sum_i weight_i * bce_i over this worker's rows, per row of a full batch's share: its mean over workers is the
         sum over the global batch / B. So a row counts the same in a full batch and a padded one, on any worker."""
-        losses = F.binary_cross_entropy_with_logits(logit, batch.label, reduction="none")
+        logits_HB = every_logit(self.model.module.model, logit)  # the mean over deep supervision's, else the one
+        losses = F.binary_cross_entropy_with_logits(logits_HB, batch.label.expand_as(logits_HB), reduction="none").mean(dim=0)
         return (losses * batch.weight).sum() * (dist.get_world_size() / self.config.global_batch_size)
 
     def skip(self, progress: Progress, reason: str) -> None:

@@ -10,7 +10,7 @@ from sml_dist.config.run import dump, load, parse
 from sml_dist.models.zoo import ZOO
 from sml_dist.spec import InputError, to_dict
 
-CONFIGS = sorted(path for path in Path(__file__).parents[2].glob("configs/**/*.yaml") if "schemas" not in path.parts)
+CONFIGS = sorted(path for path in Path(__file__).parents[2].glob("configs/**/*.yaml") if not {"schemas", "studies", "sweeps"} & {*path.parts})
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from sml_dist.models.fields import FieldShape
 from sml_dist.models.zoo import ZOO, ModelConfig, build
+from sml_dist.nn.norms import NORMS
 from sml_dist.nn.tower import TowerConfig
 from sml_dist.spec import InputError, from_dict, to_dict
 
@@ -56,6 +57,8 @@ SML_OPTIONS = {
     "init-std": {"mtn": {"placement": "hidden", "init_std": 0.5}},
     "slope": {"mtn": {"placement": "hidden", "offset": -1.0, "slope": 0.3}},
     "scale": {"mtn": {"placement": "hidden", "scale_init": 0.5}},
+    **{norm: {"norm": norm, "mtn": {"placement": "both"}} for norm in ("batch", "layer", "layer_variance", "fixed_tanh", "dyt")},
+    "deep-supervision": {"deep_supervision": True, "mtn": {"placement": "both"}},
 }
 
 
@@ -94,7 +97,7 @@ def rows(n, shape=SHAPE):
     return x_BFD, torch.randn(n, shape.dense, generator=generator), torch.randint(2, (n,), generator=generator).float()
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("model_config", variants())
 def test_a_row_scores_the_same_alone_and_in_a_batch(model_config, norm):
     normed = {name: {**TOWER, "norm": norm, "dropout": 0.3} for name in towers(model_config)}

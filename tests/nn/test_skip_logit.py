@@ -1,13 +1,19 @@
 """Laws of the heads."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch import nn
 
-from sml_dist.nn.mtn import MTNConfig
+from sml_dist.nn.deep_supervision import DeepSupervision
+from sml_dist.nn.mtn import MetaTanhNorm, MTNConfig
+from sml_dist.nn.norms import NORMS
 from sml_dist.nn.skip_logit import LastLogit, SkipLogit
-from sml_dist.nn.sml import SMLConfig, logit_head
+from sml_dist.nn.sml import SMLConfig, hidden_norms, logit_head
 
 WIDTHS = (5, 3, 8)
+MTN = partial(MetaTanhNorm, config=MTNConfig(init_std=0.5))
 
 
 def outputs(n=7) -> list[torch.Tensor]:
@@ -22,10 +28,10 @@ def test_skip_logit_equals_the_naive_sum():
     torch.testing.assert_close(head(hs).double(), naive, atol=1e-6, rtol=1e-6)  # the head hands out float32
 
 
-@pytest.mark.parametrize("mtn", [None, MTNConfig(init_std=0.5)])
+@pytest.mark.parametrize("norm", [MTN, *NORMS.values()])
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_layers_terms_and_the_bias_add_up_to_the_logit(mtn, bias):
-    head, hs = SkipLogit(WIDTHS, mtn=mtn, bias=bias), [h.float() for h in outputs()]
+def test_the_layers_terms_and_the_bias_add_up_to_the_logit(norm, bias):
+    head, hs = SkipLogit(WIDTHS, norm=norm, bias=bias).eval(), [h.float() for h in outputs()]
     start = 0.0
     if bias:
         torch.nn.init.constant_(head.linear.bias, 0.7)
@@ -36,7 +42,7 @@ def test_the_layers_terms_and_the_bias_add_up_to_the_logit(mtn, bias):
 
 
 def test_a_layers_term_depends_on_that_layer_alone():
-    head, hs = SkipLogit(WIDTHS, mtn=MTNConfig(init_std=0.5)), [h.float() for h in outputs()]
+    head, hs = SkipLogit(WIDTHS, norm=MTN), [h.float() for h in outputs()]
     before = head.terms(hs)
     after = head.terms([hs[0], hs[1] + 1, hs[2]])
     assert (before != after).any(0).tolist() == [False, True, False]
@@ -71,3 +77,46 @@ def test_the_config_chooses_the_head(options, kind, norms):
     head = logit_head(WIDTHS, SMLConfig(**options))
     assert type(head) is kind
     assert sum(type(m).__name__ == "MetaTanhNorm" for m in head.modules()) == norms
+
+
+@pytest.mark.parametrize("name", [name for name in NORMS if name != "none"])
+def test_any_normaliser_stands_on_the_skip_paths_where_the_config_names_it(name):
+    head = logit_head(WIDTHS, SMLConfig(norm=name)).double().eval()
+    assert [type(norm) for norm in head.norms] == [NORMS[name]] * 3
+    hs = outputs()
+    normed = torch.cat([NORMS[name](width).double().eval()(h) for width, h in zip(WIDTHS, hs, strict=True)], dim=1)
+    torch.testing.assert_close(head(hs).double(), normed @ head.linear.weight[0], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mtn", "batch", "layer", "layer_variance", "fixed_tanh", "dyt"])
+@pytest.mark.parametrize(("placement", "on_skip", "inside"), [("none", 0, 0), ("skip", 1, 0), ("hidden", 0, 1), ("both", 1, 1)])
+def test_the_placement_holds_for_every_normaliser(name, placement, on_skip, inside):
+    kind = MetaTanhNorm if name == "mtn" else NORMS[name]
+    for first in (True, False):
+        sml = SMLConfig(norm=name, mtn=MTNConfig(placement=placement, before_activation=first))
+        before, after = hidden_norms(5, sml)
+        assert [isinstance(before, kind), isinstance(after, kind)] == ([first, not first] if inside else [False, False])
+        assert sum(isinstance(norm, kind) for norm in logit_head(WIDTHS, sml).norms) == on_skip * 3
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_deep_supervision_stands_over_either_head_and_off_means_off(skip):
+    head = logit_head(WIDTHS, SMLConfig(skip=skip, deep_supervision=True))
+    assert [type(head), type(head.head)] == [DeepSupervision, SkipLogit if skip else LastLogit]
+    off = logit_head(WIDTHS, SMLConfig(enabled=False, norm="layer", deep_supervision=True))
+    assert type(off) is LastLogit
+    assert all(type(m) is nn.Identity for m in hidden_norms(5, SMLConfig(enabled=False, norm="layer", mtn=MTNConfig(placement="both"))))
+
+
+@pytest.mark.parametrize("name", ["mtn", *(name for name in NORMS if name != "none")])
+def test_bf16_and_export_hold_for_every_normaliser_on_the_skip_paths(name):
+    head, hs = logit_head(WIDTHS, SMLConfig(norm=name)).eval(), [h.float() for h in outputs()]
+    with torch.autocast("cpu", torch.bfloat16):
+        low = head([h.bfloat16() for h in hs])
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, head(hs), atol=0.05, rtol=0.05)
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(head, (hs,), dynamic_shapes=([{0: batch}] * 3,)).module()
+    for n in (1, 2, 9):
+        some = [h.float() for h in outputs(n)]
+        torch.testing.assert_close(exported(some), head(some))

@@ -1,0 +1,33 @@
+"""Normalisers that squash each unit by itself: what Meta Tanh Normalisation is without its learner."""
+
+import torch
+from torch import Tensor, nn
+
+
+class FixedTanh(nn.Module):
+    """y = scale * tanh(x), (B, K) -> (B, K): MTN whose steepness is 1 for every row and unit, |y| <= |scale|."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x_BK: Tensor) -> Tensor:
+        return self.scale.to(x_BK.dtype) * torch.tanh(x_BK)
+
+
+class DynamicTanh(nn.Module):
+    """y = scale * tanh(alpha * x) + bias, (B, K) -> (B, K): one learned steepness for all units and rows, |y - bias| <= |scale|.
+
+    Made to take layer norm's place in transformers (Zhu et al., arXiv:2503.10622), whose rows it maps along much such a
+    curve; so it starts flatter than a plain tanh, at alpha = .5. MTN's steepness is the row's own.
+    """
+
+    def __init__(self, width: int, alpha: float = 0.5):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.full((1,), alpha))
+        self.scale = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x_BK: Tensor) -> Tensor:
+        squashed = torch.tanh(self.alpha.to(x_BK.dtype) * x_BK)
+        return torch.addcmul(self.bias.to(x_BK.dtype), squashed, self.scale.to(x_BK.dtype))

@@ -1,0 +1,79 @@
+"""An ablation runs each cell once, pairs by seed, and writes what it says."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from sml_dist.data.synthetic import synth
+from sml_dist.spec import InputError
+from sml_dist.studies.ablation import run
+from sml_dist.studies.grid import cells, read_grid
+
+GRID = """
+name: trial
+base: {base}
+axes:
+  model:
+    dnn: [model.name=dnn]
+    dcn_v2: [model.name=dcn_v2, model.cross_layers=1]
+  sml:
+    "off": [model.sml.enabled=false]
+    "on": [model.sml.enabled=true]
+compare: [sml, "off"]
+seeds: [1, 2]
+target: 0.01
+"""
+BASE = """
+data: {{path: {data}, streams: 4}}
+model: {{name: dnn, tower: {{hidden: [8]}}}}
+embedding: {{dim: 8, lr: 0.05}}
+train: {{global_batch_size: 256, max_steps: 8, precision: fp32}}
+"""
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("ablation")
+    synth(4_000, str(folder / "data"), fields=4, dense=2, table_rows=200)
+    (folder / "base.yaml").write_text(BASE.format(data=folder / "data"))
+    (folder / "grid.yaml").write_text(GRID.format(base=folder / "base.yaml"))
+    return str(folder / "grid.yaml")
+
+
+def test_the_grid_is_every_combination_with_every_seed_and_each_run_has_a_name_of_its_own(grid):
+    found = cells(read_grid(grid), "x")
+    assert len(found) == 8 and len({cell.config.run.name for cell in found}) == 8
+    assert {(cell.config.model.name, cell.config.model.sml.enabled, cell.config.train.seed) for cell in found} == {
+        (model, sml, seed) for model in ("dnn", "dcn_v2") for sml in (False, True) for seed in (1, 2)
+    }
+    longer = cells(read_grid(grid, ["set=[train.max_steps=9]"]), "x")
+    assert not {cell.config.run.name for cell in found} & {cell.config.run.name for cell in longer}
+
+
+def test_what_is_wrong_in_a_grid_is_named(grid):
+    with pytest.raises(InputError, match="compare: .sml, of. is no axis and one of its settings"):
+        read_grid(grid, ["compare=[sml,of]"])
+    with pytest.raises(InputError, match="model.twoer is not a key; did you mean model.tower?"):
+        cells(read_grid(grid, ["set=[model.twoer=3]"]), "x")
+    with pytest.raises(InputError, match="no such file; configs/studies/"):
+        read_grid("absent.yaml")
+
+
+@pytest.mark.ray
+def test_cells_run_once_differences_are_paired_and_files_are_written(ray_local, grid, tmp_path):
+    told: list[tuple] = []
+    found = run(grid, [], str(tmp_path), lambda *done: told.append(done))
+    assert told[0] == ("runs", 0, 8) and told[-1] == ("runs", 8, 8)
+    rows = list(csv.DictReader(open(tmp_path / "cells.csv")))
+    auc = {(row["model"], row["sml"], row["seed"]): float(row["valid.auc"]) for row in rows}
+    for pair in found["pairs"]:
+        differences = [auc[pair["model"], "on", seed] - auc[pair["model"], "off", seed] for seed in ("1", "2")]
+        assert pair["mean"] == pytest.approx(sum(differences) / 2) and pair["seeds"] == 2
+    assert len(found["pairs"]) == 2 and (tmp_path / "pairs.png").stat().st_size > 5_000
+    assert "| dcn_v2 | on |" in (tmp_path / "README.md").read_text()
+    before = {path: path.stat().st_mtime_ns for path in Path(tmp_path, "cells").glob("*/summary.json")}
+    told.clear()
+    again = run(grid, [], str(tmp_path), lambda *done: told.append(done))
+    assert told == [("runs", 8, 8)] and again["pairs"] == found["pairs"] and len(before) == 8
+    assert before == {path: path.stat().st_mtime_ns for path in Path(tmp_path, "cells").glob("*/summary.json")}
