@@ -102,6 +102,9 @@ def check(config: RunConfig) -> None:
     for split in ("train", "valid"):
         if split not in manifest.splits or not manifest.splits[split].rows:
             raise InputError(f"{config.data.path} has no {split} rows; prepare it with a split rule that gives it some")
+    valid = manifest.splits["valid"]
+    if config.train.monitor in ("auc", "gauc") and valid.positives in (0, valid.rows):
+        raise InputError(f"{config.data.path}: all valid rows have one label, so their AUC is undefined; set train.monitor=logloss")
     plan = Plan((1,), config.data.streams, config.train.global_batch_size, 1, 0)
     least, most = config.train.worker_range
     if least > most:

@@ -67,14 +67,14 @@ class RunFolder:
         path = self.path / name
         offset = path.stat().st_size if path.is_file() else 0
         while True:
-            text = b""
-            if path.is_file():
+            whole = b""
+            with contextlib.suppress(OSError):
                 offset = min(offset, path.stat().st_size)  # a restarted run drops the lines of steps that it does again
                 with open(path, "rb") as file:
                     file.seek(offset)
                     text = file.read()
-            whole = text[: text.rfind(b"\n") + 1]
-            offset += len(whole)
+                whole = text[: text.rfind(b"\n") + 1]
+                offset += len(whole)
             yield whole.decode().splitlines()
 
     def forget_after(self, step: int) -> None:

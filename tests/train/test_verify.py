@@ -1,0 +1,112 @@
+"""`verify` finds every row that is missing, doubled or not the plan's, and every damaged checkpoint."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sml_dist.config.run import RunConfig, parse
+from sml_dist.data.synthetic import synth
+from sml_dist.spec import InputError
+from sml_dist.studies.cell import run_cell
+from sml_dist.train.verify import verify_run
+
+
+def config(data: str, storage: Path, **train) -> RunConfig:
+    return parse(
+        {
+            "run": {"name": "r", "storage": str(storage)},
+            "data": {"path": data, "streams": 4},
+            "model": {"name": "dnn", "tower": {"hidden": [8]}},
+            "embedding": {"dim": 8},
+            "train": {"global_batch_size": 64, "epochs": 2, "precision": "fp32", "threads": 1, "record_rows": True, **train},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run of two attempts: stopped after 20 steps, then gone on with to the end of the second epoch."""
+    folder = tmp_path_factory.mktemp("verify")
+    synth(1_500, str(folder / "data"), fields=3, dense=2, table_rows=90)
+    run_cell(config(str(folder / "data"), folder, max_steps=20))
+    summary = run_cell(config(str(folder / "data"), folder))
+    assert summary["restarts"] == 1 and summary["steps"] == 38
+    return folder / "r"
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return shutil.copytree(run, tmp_path / "r")
+
+
+def lines_of(copy: Path, attempt: int) -> tuple[Path, list[dict]]:
+    path = sorted((copy / "ledger").glob("*.jsonl"))[attempt]
+    return path, [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write(path: Path, lines: list[dict]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_run_in_order_is_said_to_be_in_order(run):
+    found = verify_run(str(run))
+    assert found["ok"] and found["rows"] == 2 * 1_200 and found["workers"] == [1, 1] and found["epochs"] == 2
+    assert (found["missing"], found["doubled"], found["wrong"], found["skipped"], found["damaged"]) == (0, 0, 0, [], [])
+
+
+def test_a_step_without_a_line_is_rows_missing(copy):
+    path, lines = lines_of(copy, 0)
+    write(path, lines[:7] + lines[8:])
+    found = verify_run(str(copy))
+    assert not found["ok"] and (found["missing"], found["doubled"]) == (64, 0)
+
+
+def test_a_batch_used_again_by_another_step_is_rows_doubled(copy):
+    path, lines = lines_of(copy, 1)
+    lines[3] |= {"epoch": 0, "batch": 2}
+    write(path, lines)
+    found = verify_run(str(copy))
+    assert not found["ok"] and (found["missing"], found["doubled"]) == (64, 64)
+
+
+def test_other_rows_than_the_plans_or_other_weights_are_wrong(copy):
+    path, lines = lines_of(copy, 0)
+    lines[5]["digest"] = lines[6]["digest"]
+    write(path, lines)
+    assert verify_run(str(copy))["wrong"] == 64
+    path, lines = lines_of(copy, 0)
+    lines[5]["digest"], lines[5]["weight"] = "0", 3.0
+    write(path, lines)
+    assert not verify_run(str(copy))["ok"]
+
+
+def test_lines_of_steps_that_were_done_again_count_for_nothing(copy):
+    path, lines = lines_of(copy, 0)
+    write(path, [*lines, *({**line, "step": line["step"] + 20, "digest": "00"} for line in lines)])
+    assert verify_run(str(copy))["ok"]
+
+
+def test_a_skipped_batch_is_named(copy):
+    path, lines = lines_of(copy, 1)
+    lines[2]["skipped"] = True
+    write(path, lines)
+    assert verify_run(str(copy))["skipped"] == [[lines[2]["epoch"], lines[2]["batch"]]]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_held_against_the_ledger(copy):
+    newest = sorted((copy / "checkpoints").iterdir())[-1]
+    file = next(newest.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1])
+    found = verify_run(str(copy))
+    assert not found["ok"] and len(found["damaged"]) == 1 and str(file) in found["damaged"][0]
+    assert found["step"] == 20 and (found["missing"], found["doubled"]) == (0, 0)
+
+
+def test_what_cannot_be_verified_is_refused(run, tmp_path):
+    with pytest.raises(InputError, match="holds no checkpoint; name the folder of a run"):
+        verify_run(str(tmp_path))
+    synth(900, str(tmp_path / "other"), fields=3, dense=2, table_rows=90)
+    with pytest.raises(InputError, match="is not the dataset that .* was trained on; name it with --data"):
+        verify_run(str(run), str(tmp_path / "other"))
