@@ -73,16 +73,18 @@ class Checkpoints:
         self.thread: threading.Thread | None = None
         self.fault: Exception | None = None
         self.written: dict[str, Any] | None = None
+        self.waited = 0.0  # seconds, for the save before
 
     def save(self, step: int, pieces: list[Piece], manifest: dict[str, Any], best: int | None = None) -> float:
-        """Starts to commit the pieces as step-N; then all but the newest `keep` and the `best` go. Returns the seconds it blocked.
+        """Starts to commit the pieces as step-N, after which all but the newest `keep` and the `best` go.
 
-        First waits for the save before it, and raises what that met: see `wait`.
+        Returns the seconds that training stood still for it: copying, and waiting for the save before, whose fault it raises
+        (see `wait`).
         """
-        started = time.monotonic()
         self.wait()
+        started = time.monotonic()
         copies = self._copied(mine(pieces))
-        blocked = time.monotonic() - started
+        blocked, self.waited = self.waited + time.monotonic() - started, 0.0
         about = manifest | {"step": step, "blocked_seconds": round(blocked, 4)}
         self.thread = threading.Thread(target=self._commit, args=(step, copies, about, best), name="checkpoint", daemon=True)
         self.thread.start()
@@ -91,8 +93,9 @@ class Checkpoints:
     def wait(self) -> None:
         """Until the save under way is done. Raises RunError if it could not be written, Diverged if a number was not finite."""
         if self.thread is not None:
+            started = time.monotonic()
             self.thread.join()
-            self.thread = None
+            self.thread, self.waited = None, time.monotonic() - started
         if self.fault is not None:
             fault, self.fault = self.fault, None
             raise fault

@@ -67,7 +67,12 @@ class Keeper:
         average_batch_statistics(self.model)
         about = {"config": to_dict(self.config), "dataset": self.dataset, "workers": self.place.workers, "plan": self.plan}
         about["progress"] = progress.as_dict()
+        self.settle()
         self.store.save(progress.step, pieces(self.model, self.optimizers), about, best=progress.best_step)
+
+    def settle(self) -> None:
+        """Waits for the commit under way, and logs what it took."""
+        self.store.wait()
         if written := self.store.take_written():
             self.log(event="checkpoint", **written)
 
