@@ -32,8 +32,9 @@ def _one(rows: pa.Table, name: str) -> pa.Array:
 
 
 def _time_tokens(part: str, seconds: np.ndarray) -> pa.Array:
-    """Hour of the day, or day of the week with Monday 0 (1970-01-01 was a Thursday); UTC."""
-    numbers = seconds // 3600 % 24 if part == "hour" else (seconds // 86_400 + 3) % 7
+    """Hour of the day, day of the week with Monday 0 (1970-01-01 was a Thursday), or whether that is a weekend; UTC."""
+    weekday = (seconds // 86_400 + 3) % 7
+    numbers = {"hour": seconds // 3600 % 24, "weekday": weekday, "weekend": (weekday >= 5).astype(np.int64)}[part]
     return pa.array(numbers).cast(pa.string())
 
 

@@ -113,12 +113,12 @@ class Multivalued(Categorical):
 @spec
 class Timestamp:
     """A number in `unit` since 1970, a string in strptime's `format` (UTC), or a Parquet timestamp. `fields` become
-    categorical fields <column>_hour (0-23) and <column>_weekday (0-6, Monday first)."""
+    categorical fields <column>_hour (0-23), <column>_weekday (0-6, Monday first) and <column>_weekend (0, 1)."""
 
     column: Text
     unit: Literal["s", "ms", "us", "ns"] = "s"
     format: Text | None = None
-    fields: list[Literal["hour", "weekday"]] = field(default_factory=list)
+    fields: list[Literal["hour", "weekday", "weekend"]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Feature:
 
     name: str
     column: str
-    origin: Literal["column", "list", "log_square", "bucket", "hour", "weekday"]
+    origin: Literal["column", "list", "log_square", "bucket", "hour", "weekday", "weekend"]
     min_count: int = 1
     hash: int | None = None
     buckets: int | None = None

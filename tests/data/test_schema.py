@@ -16,7 +16,7 @@ def load(tmp_path: Path, text: str) -> Schema:
 
 
 def test_the_built_in_schemas_load_by_name_and_survive_a_round_trip():
-    assert built_in_names() == ["avazu", "criteo", "frappe", "ml1m"]
+    assert built_in_names() == ["avazu", "avazu_x1", "avazu_x4", "criteo", "criteo_x1", "criteo_x4", "frappe", "ml1m"]
     for name in built_in_names():
         schema = load_schema(name)
         assert schema.name == name
@@ -81,7 +81,7 @@ def test_what_is_no_mapping_is_refused_with_one_line(tmp_path, text):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all_built_in_ones():
-    with pytest.raises(InputError, match="did you mean criteo.*avazu, criteo, frappe, ml1m"):
+    with pytest.raises(InputError, match="did you mean criteo.*avazu, avazu_x1, avazu_x4, criteo, criteo_x1, criteo_x4, frappe, ml1m"):
         load_schema("cirteo")
     with pytest.raises(InputError, match="does not exist"):
         load_schema("nowhere/s.yaml")
