@@ -35,7 +35,7 @@ def run(config_path: str, overrides: list[str] | None, output: str, show: Show =
         plot(folder / "pairs.png", grid, pairs)
     text = page(grid, [(cell.labels, value_of(summary, grid)) for cell, summary in zip(wanted, summaries, strict=True)], pairs)
     (folder / "README.md").write_text(text)
-    return {"folder": str(folder), "cells": len(wanted), "text": text, "pairs": results}
+    return {"folder": str(folder), "cells": len(wanted), "pairs": results}
 
 
 def finished(wanted: list[Cell], grid: GridConfig, show: Show) -> list[dict[str, Any]]:

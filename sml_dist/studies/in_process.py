@@ -1,0 +1,94 @@
+"""A run in this process whose model stays at hand: no Ray, no run folder. For studies that look inside; see cell.py for whole runs."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sml_dist.config.run import RunConfig
+from sml_dist.data.dataset import Manifest, read_manifest, read_rows, row_groups
+from sml_dist.data.plan import Cursor
+from sml_dist.data.stream import DirectStream, Source
+from sml_dist.embeddings.batch import Batch, Collator
+from sml_dist.studies.cell import alone
+from sml_dist.train.build import make_task
+from sml_dist.train.evaluate import Evaluation
+from sml_dist.train.finite import Diverged
+from sml_dist.train.loop import Progress, Trainer
+from sml_dist.train.optimizers import Optimizers
+from sml_dist.train.place import Place
+from sml_dist.train.rows import training_plan
+from sml_dist.train.schedule import Schedule
+from sml_dist.train.sharded import shard
+from sml_dist.train.task import CTRTask
+
+
+@contextlib.contextmanager
+def one_process(threads: int | None = None) -> Iterator[None]:
+    """A process group of this process alone. TorchRec's twenty lines of warnings for each model made are left out."""
+    Place().set_threads(threads)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), alone():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """One run within `one_process`: made, and trained when it is told to."""
+
+    config: RunConfig
+    manifest: Manifest
+    stream: DirectStream
+    trainer: Trainer
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "Laboratory":
+        place, manifest = Place(), read_manifest(config.data.path)
+        plan, collate = training_plan(manifest, config), Collator(manifest)
+        stream = DirectStream(Source.of(config.data.path, manifest, "train"), plan, epochs=config.train.epochs)
+        valid = Evaluation(stream.of(Source.of(config.data.path, manifest, "valid")), config.train.eval_batch_size, times=1)
+        task = make_task(manifest, config, place.device)
+        model, _ = shard(task, manifest, config.embedding, place.device, place.local_workers, config.train.seed)
+        trainer = Trainer(
+            config=config.train,
+            model=model,
+            optimizers=Optimizers(model, config.train, config.embedding),
+            schedule=Schedule(config.train, config.train.most_steps(plan.steps)),
+            collate=collate,
+            device=place.device,
+            steps_per_epoch=plan.steps,
+            evaluate=lambda: valid.run(model, collate, place.device),
+            commit=lambda progress: None,
+            restore=lambda: None,
+            settle=lambda: None,
+            log=lambda **values: None,
+        )
+        return cls(config, manifest, stream, trainer)
+
+    @property
+    def task(self) -> CTRTask:
+        return self.trainer.model.module
+
+    def train(self) -> dict[str, Any] | None:
+        """To the end of the run: the metrics of its best evaluation on the validation rows. None where training diverged."""
+        progress = Progress()
+        try:
+            self.trainer.stretch(self.stream.batches(Cursor()), progress)
+        except Diverged:
+            return None
+        return progress.best_metrics
+
+    def sample(self, split: str, rows: int) -> Batch:
+        """Rows evenly spaced over the split's first row group."""
+        path, group, size = next(row_groups(self.manifest.splits[split]))
+        places = np.linspace(0, size - 1, min(rows, size)).astype(np.int64)
+        return self.trainer.collate(read_rows(self.config.data.path, path, group).take(pa.array(places)))

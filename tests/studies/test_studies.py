@@ -1,0 +1,74 @@
+"""Whole studies, as small as they get: every file is written, and the landscape's claims hold."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from sml_dist.data.synthetic import synth
+from sml_dist.spec import InputError
+from sml_dist.studies import depth, landscape
+
+torch.set_num_threads(1)
+CONFIGS = Path(__file__).parents[2] / "configs/studies"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def pictures_of(page: Path) -> set[str]:
+    return {line[line.index("(") + 1 : -1] for line in page.read_text().splitlines() if line.startswith("![")}
+
+
+def test_the_landscape_study_writes_its_page_and_finds_no_violation(tmp_path):
+    small = [
+        *("points.depths=[1,3]", "points.widths=[4]", "points.scales=[1]", "points.count=5", "points.conditions=[1,100]"),
+        *("descent.depths=[2]", "descent.starts=3", "descent.steps=500", "towers.rows=64", "towers.steps=5"),
+        *("towers.eigenvalues=1", "towers.iterations=3", "towers.grid=3"),
+    ]
+    found = landscape.run(str(CONFIGS / "landscape.yaml"), small, str(tmp_path))
+    assert found["violations"] == 0 and found["sharp"]
+    assert found["reached_the_optimum"]["direct"] == 1
+    assert found["least_ratio_over_mu"]["direct"] >= 1 > found["least_ratio_over_mu"]["last"]
+    assert len(rows(tmp_path / "points.csv")) == 2 * 2 * 2 * 3
+    assert pictures_of(tmp_path / "README.md") == {path.name for path in tmp_path.glob("*.png")}
+
+
+def test_the_depth_study_trains_measures_and_judges(tmp_path):
+    synth(3_000, str(tmp_path / "data"), fields=4, dense=2, table_rows=100)
+    config = {
+        "data": {"path": str(tmp_path / "data"), "streams": 4},
+        "embedding": {"dim": 4, "optimizer": "adam", "sharding": "data_parallel"},
+        "train": {"global_batch_size": 256, "max_steps": 3, "precision": "fp32", "threads": 1},
+        "width": 8,
+        "depths": [2, 3],
+        "start_depths": [6],
+        "probe_rows": 100,
+        "variants": {"plain": {"sml": {"enabled": False}}, "on": {}},
+        "rules": {"sml": ["on"]},
+    }
+    OmegaConf.save(OmegaConf.create(config), tmp_path / "depth.yaml")
+    found = depth.run(str(tmp_path / "depth.yaml"), [], str(tmp_path / "out"))
+    layers, models = rows(tmp_path / "out/layers.csv"), rows(tmp_path / "out/models.csv")
+    assert len(layers) == 2 * (2 * (3 + 4) + 7)
+    assert len(models) == 2 * (2 * 2 + 1)
+    trained = [row for row in models if row["moment"] == "trained"]
+    assert all(0 < float(row["auc"]) < 1 and math.isfinite(float(row["logloss"])) for row in trained)
+    assert {row["statement"][0] for row in found["statements"]} == {"a", "b", "c"}
+    assert pictures_of(tmp_path / "out/README.md") == {path.name for path in (tmp_path / "out").glob("*.png")}
+    start, after = ([row["fresh term variance"] for row in layers if row["moment"] == moment] for moment in ("start", "trained"))
+    assert start[:3] != after[:3]
+
+
+def test_a_wrong_key_or_variant_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="nowhere.yaml: no such file"):
+        depth.run("nowhere.yaml", [], str(tmp_path))
+    with pytest.raises(InputError, match="(?s)depths_.*unexpected"):
+        depth.run(str(CONFIGS / "depth.yaml"), ["depths_=[3]"], str(tmp_path))
+    with pytest.raises(InputError, match="rules name other"):
+        depth.run(str(CONFIGS / "depth.yaml"), ["rules.sml=[other]"], str(tmp_path))
