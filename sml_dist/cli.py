@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -136,7 +137,9 @@ STUDIES = {
     "ablation": "runs paired by seed over a grid",
     "depth": "towers of 3 to 100 layers",
     "landscape": "what the theorem says and does not",
+    "online": "logs in time order, predicted before they are trained on",
 }
+ON_RAY = ("ablation", "online")
 
 
 @app.command(epilog="; ".join(f"{name}: {what}" for name, what in STUDIES.items()))
@@ -148,7 +151,7 @@ def study(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run one of the studies; again: only what is not done yet."""
+    """Run one of the studies. Ablation and online, started again, run what is not done yet."""
     import importlib
 
     from sml_dist.session import ray_session
@@ -156,13 +159,37 @@ def study(
     if name not in STUDIES:
         fail(f"study {name!r} is not one of {', '.join(STUDIES)}")
     module = importlib.import_module(f"sml_dist.studies.{name}")
-    with ray_session(verbose=verbose) if name == "ablation" else contextlib.nullcontext(), stage_bars() as show:
+    with ray_session(verbose=verbose) if name in ON_RAY else contextlib.nullcontext(), stage_bars() as show:
         found = module.run(config, overrides, output, show)
     if as_json:
-        print_json({key: value for key, value in found.items() if key != "text"})
+        print_json(found)
     else:
-        out.print(found["text"], markup=False, highlight=False, soft_wrap=True)
+        out.print((Path(found["folder"]) / "README.md").read_text(), markup=False, highlight=False, soft_wrap=True)
         out.print(f"written to {found['folder']}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def plan(
+    config: Annotated[str, typer.Argument(help="YAML file; configs/plans/ has two.")],
+    world_size: Annotated[int, typer.Option(help="Ranks of the cluster.")],
+    local_world_size: Annotated[int, typer.Option(help="Ranks of a node.")] = 8,
+    device: Annotated[str, typer.Option(help="cuda | cpu")] = "cuda",
+    hbm: Annotated[str, typer.Option(help="Memory of each GPU.")] = "80GB",
+    ddr: Annotated[str, typer.Option(help="Memory of each node; 0 keeps a GPU's tables out of it.")] = "1TB",
+    intra_bw: Annotated[str, typer.Option(help="A second, between ranks of a node.")] = "600GB",
+    inter_bw: Annotated[str, typer.Option(help="A second, from a rank to other nodes.")] = "25GB",
+    hbm_bw: Annotated[str, typer.Option(help="A second, of a GPU's memory.")] = "2TB",
+    tables: Annotated[str | None, typer.Option(help="YAML of the tables, instead of the dataset at data.path.")] = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Tables' places, memory and time by rank on a cluster you do not have here; exit status 1 if they do not fit."""
+    from sml_dist.embeddings.capacity_report import as_dict, make_cluster, plan_run
+    from sml_dist.embeddings.capacity_text import report_text
+
+    made = plan_run(config, overrides, make_cluster(world_size, local_world_size, device, hbm, ddr, intra_bw, inter_bw, hbm_bw), tables)
+    print_json(as_dict(made)) if as_json else sys.stdout.write(report_text(made))
+    sys.exit(0 if made.fits else 1)
 
 
 @app.command("config")

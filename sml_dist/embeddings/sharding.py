@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import torch.distributed as dist
 from rich.console import Console
@@ -10,6 +11,7 @@ from torch import nn
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+from torchrec.distributed.planner.constants import POOLING_FACTOR
 from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
 from torchrec.distributed.types import ShardingPlan, ShardingType
 
@@ -51,6 +53,20 @@ def allowed_kinds(manifest: Manifest, config: EmbeddingConfig, device: str) -> d
     return kinds
 
 
+def make_planner(
+    manifest: Manifest, config: EmbeddingConfig, topology: Topology, ids_per_row: dict[str, float] | None = None, **options: Any
+) -> EmbeddingShardingPlanner:
+    """TorchRec's planner over the kinds that the configuration allows; `ids_per_row` by field, 1 for those it does not name."""
+    lengths = ids_per_row or {}
+    constraints = {
+        table_name(name): ParameterConstraints(
+            sharding_types=kinds, min_partition=min(config.dim, 16), pooling_factors=[lengths.get(name, POOLING_FACTOR)]
+        )
+        for name, kinds in allowed_kinds(manifest, config, topology.compute_device).items()
+    }
+    return EmbeddingShardingPlanner(topology=topology, constraints=constraints, **options)
+
+
 def make_plan(
     module: nn.Module,
     manifest: Manifest,
@@ -60,11 +76,7 @@ def make_plan(
     group: dist.ProcessGroup | None = None,
 ) -> ShardingPlan:
     """The planner's choice; over a process `group` rank 0 plans and every rank gets the same plan."""
-    constraints = {
-        table_name(name): ParameterConstraints(sharding_types=kinds, min_partition=min(config.dim, 16))
-        for name, kinds in allowed_kinds(manifest, config, topology.compute_device).items()
-    }
-    planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints)
+    planner = make_planner(manifest, config, topology)
     try:
         return planner.collective_plan(module, [sharder], group) if group else planner.plan(module, [sharder])
     except PlannerError as error:

@@ -1,0 +1,286 @@
+"""What a run would need on a cluster that is not there: TorchRec's planner over its shape, and the memory and time of each rank.
+
+A rank's memory is, in HBM or, on CPU, in host memory,
+
+    tables    weights, 4 rows dim, or the share of them that a UVM cache keeps in HBM, and their optimiser's state;
+    lookups   ids in and pooled rows out of each shard, for the ids of all ranks' batches, as the planner counts them;
+    ids       batches in flight: 20 copies of 8 bytes an id, the planner's rule of thumb for a pipeline of two;
+    dense     the model's parameters, gradients (DDP's buckets are views of them) and optimiser state, and the gradients of
+              data_parallel tables.
+
+RESERVE of each memory stays free: for the model's activations and the allocator on a GPU, for data readers on a host. Surprising:
+the planner alone forgets the tables' optimiser (a parameter must say which it has), and with rowwise Adagrad counts one state for
+a row cut into column shards, where each shard has its own; both are put right here. A training run's own planner (`make_plan`)
+knows neither memory nor batch of the cluster but TorchRec's defaults: to hold it to a plan, name the tables' sharding.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torchrec.distributed.planner import Topology
+from torchrec.distributed.planner.constants import UVM_CACHING_RATIO
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
+from torchrec.distributed.planner.types import Perf, PlannerError, Shard, ShardingOption
+
+from sml_dist.config.embedding import EmbeddingConfig
+from sml_dist.config.run import RunConfig
+from sml_dist.embeddings.capacity_tables import Tables
+from sml_dist.embeddings.optim import DENSE, check_l2, fused_params
+from sml_dist.embeddings.sharding import Sharder, allowed_kinds, make_planner
+from sml_dist.embeddings.tables import embedding_tables, table_name
+from sml_dist.models.fields import FieldShape
+from sml_dist.models.zoo import build
+from sml_dist.spec import InputError
+
+RESERVE = 0.15
+ID_COPIES = 20
+STATES = {"sgd": 0, "adagrad": 1, "adam": 2, "adamw": 2}  # numbers of optimiser state for each number of a dense parameter
+HOST_KERNELS = ("fused_uvm", "fused_uvm_caching")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`hbm` bytes of each GPU, `ddr` of each node; bandwidths in bytes a second, `inter_bw` of each rank's way to other nodes."""
+
+    world_size: int
+    local_world_size: int
+    device: str
+    hbm: int
+    ddr: int
+    intra_bw: float
+    inter_bw: float
+    hbm_bw: float
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cuda", "cpu"):
+            raise InputError(f"--device {self.device}: give cuda or cpu")
+        if min(self.world_size, self.local_world_size) < 1 or self.world_size % self.local_world_size:
+            raise InputError(f"--world-size {self.world_size} is not a whole number of nodes of --local-world-size {self.local_world_size}")
+        for option in ("intra_bw", "inter_bw", "hbm_bw", "hbm" if self.device == "cuda" else "ddr"):
+            if getattr(self, option) <= 0:
+                raise InputError(f"--{option.replace('_', '-')} must be more than 0")
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the memory that a rank computes from."""
+        return self.hbm if self.device == "cuda" else self.ddr // self.local_world_size
+
+    @property
+    def host_memory(self) -> float:
+        """Bytes that a GPU's rank has besides: its share of the node's."""
+        return self.ddr / self.local_world_size if self.device == "cuda" else 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one rank in one memory."""
+
+    weights: float = 0
+    optimizer: float = 0
+    lookups: float = 0
+    ids: float = 0
+    dense: float = 0
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.optimizer + self.lookups + self.ids + self.dense
+
+    def __add__(self, other: "Memory") -> "Memory":
+        return Memory(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Rank:
+    """`main` is HBM, or host memory where the device is the CPU; `host` what a GPU's rank has in host memory. Times in ms."""
+
+    main: Memory
+    host: Memory
+    time: Perf
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """One table's line; bytes over all ranks, the largest shard's of one."""
+
+    name: str
+    rows: int
+    dim: int
+    kind: str
+    kernel: str
+    ranks: tuple[int, ...]
+    weights: int
+    optimizer: int
+    largest_shard: int
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """A plan with what each rank has under it; `room` is the main memory less the reserve, `host_room` a rank's share of the host's."""
+
+    tables: list[TablePlan]
+    ranks: list[Rank]
+    room: float
+    host_room: float
+
+    @property
+    def fits(self) -> bool:
+        return all(rank.main.total <= self.room and rank.host.total <= self.host_room for rank in self.ranks)
+
+    @property
+    def fullest(self) -> float:
+        return max(rank.main.total for rank in self.ranks)
+
+    @property
+    def step_ms(self) -> float:
+        return max(rank.time.total for rank in self.ranks)
+
+
+def solve(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None:
+    """The planner's best plan for a run on a cluster; None where it finds none."""
+    batch, config = math.ceil(run.train.global_batch_size / cluster.world_size), run.embedding
+    fixed = fixed_memory(run, tables, batch, cluster.device)
+    room, host_room = (1 - RESERVE) * cluster.memory, (1 - RESERVE) * cluster.host_memory
+    if room <= fixed.total:
+        return None
+    cuda, left = cluster.device == "cuda", int(room - fixed.total)
+    found: list[ShardingOption] = []
+    with quiet():
+        topology = Topology(
+            world_size=cluster.world_size,
+            local_world_size=cluster.local_world_size,
+            compute_device=cluster.device,
+            hbm_cap=left if cuda else 0,
+            ddr_cap=int(host_room) if cuda else left,
+            ssd_cap=0,
+            intra_host_bw=cluster.intra_bw / 1000,
+            inter_host_bw=cluster.inter_bw / 1000,
+            hbm_mem_bw=cluster.hbm_bw / 1000,
+        )
+        planner = make_planner(
+            tables.manifest,
+            config,
+            topology,
+            tables.ids_per_row,
+            batch_size=batch,
+            storage_reservation=FixedPercentageStorageReservation(0.0),  # what is not the tables' is taken off above
+            stats=[],
+            callbacks=[lambda options: found.extend(options) or options],
+        )
+        module = embedding_tables(tables.manifest, config)
+        for parameter in module.parameters():
+            parameter._optimizer_classes = [DENSE[config.optimizer]]  # where the planner looks for state to count
+        try:
+            planner.plan(module, [Sharder(fused_params=fused_params(config))])
+        except PlannerError:
+            return None
+    names = {table_name(field.name): field.name for field in tables.manifest.fields}
+    found.sort(key=lambda option: list(names).index(option.name))
+    placed = [table_plan(option, names[option.name], config) for option in found]
+    check_l2(config, [table.name for table in placed if table.kind != "data_parallel"])
+    return Capacity(sorted(placed, key=lambda table: -table.weights), weigh(found, config, cluster, fixed), room, host_room)
+
+
+def fixed_memory(run: RunConfig, tables: Tables, batch: int, device: str) -> Memory:
+    """What every rank has whatever the plan."""
+    manifest, config = tables.manifest, run.embedding
+    with torch.device("meta"):
+        model = build(run.model, FieldShape(fields=len(manifest.fields), dim=config.dim, dense=len(manifest.dense)))
+    numbers = sum(p.numel() for p in model.parameters())
+    buffers = sum(b.numel() for b in model.buffers())
+    kinds = allowed_kinds(manifest, config, device)
+    replicated = sum(field.rows * config.dim for field in manifest.fields if kinds[field.name] == ["data_parallel"])
+    dense = 4 * (numbers * (2 + STATES[run.train.optimizer]) + buffers + replicated)
+    return Memory(ids=ID_COPIES * 8 * batch * sum(tables.ids_per_row.values()), dense=dense)
+
+
+def weigh(options: list[ShardingOption], config: EmbeddingConfig, cluster: Cluster, fixed: Memory) -> list[Rank]:
+    """The planner's shards added up by rank."""
+    main, host = [fixed] * cluster.world_size, [Memory()] * cluster.world_size
+    time = [Perf(0.0, 0.0, 0.0, 0.0)] * cluster.world_size
+    for option in options:
+        for shard in option.shards:
+            near, far = shard_memory(shard, option.compute_kernel, config, cluster.device)
+            main[shard.rank] += near
+            host[shard.rank] += far
+            time[shard.rank] += shard.perf
+    return [Rank(*parts) for parts in zip(main, host, time, strict=True)]
+
+
+def shard_memory(shard: Shard, kernel: str, config: EmbeddingConfig, device: str) -> tuple[Memory, Memory]:
+    """(main, host) of one shard. What the planner counts beyond weights and its own idea of the state is lookups (and a cache's index)."""
+    rows, dim = shard.size
+    weights, state = 4 * rows * dim, 4 * states(rows, dim, config.optimizer)
+    counted = weights * {"rowwise_adagrad": 1 / config.dim, "sgd": 0, "adagrad": 1, "adam": 2}[config.optimizer]
+    share = {"fused_uvm": 0.0, "fused_uvm_caching": UVM_CACHING_RATIO}.get(kernel, 1.0)
+    total = shard.storage.hbm if device == "cuda" else shard.storage.ddr
+    near = Memory(share * weights, share * state, max(total - share * (weights + counted), 0.0))
+    return near, Memory(weights, state) if kernel in HOST_KERNELS else Memory()
+
+
+def states(rows: int, dim: int, optimizer: str) -> int:
+    """Numbers of optimiser state of a table or shard."""
+    return {"sgd": 0, "rowwise_adagrad": rows, "adagrad": rows * dim, "adam": 2 * rows * dim}[optimizer]
+
+
+def table_plan(option: ShardingOption, name: str, config: EmbeddingConfig) -> TablePlan:
+    rows, dim = option.tensor.shape
+    copies = option.shards[:1] if option.sharding_type == "data_parallel" else option.shards
+    sizes = [(4 * math.prod(shard.size), 4 * states(*shard.size, config.optimizer)) for shard in copies]
+    return TablePlan(
+        name,
+        rows,
+        dim,
+        option.sharding_type,
+        option.compute_kernel,
+        tuple(sorted({shard.rank for shard in option.shards if math.prod(shard.size)})),
+        sum(weights for weights, _ in sizes),
+        sum(state for _, state in sizes),
+        max(weights + state for weights, state in sizes),
+    )
+
+
+def demand(run: RunConfig, tables: Tables, cluster: Cluster) -> tuple[Capacity, int]:
+    """The plan on the least main memory a rank, by doubling, on which there is one; and that memory."""
+    cuda = cluster.device == "cuda"
+    wanted, bound = replace(cluster, ddr=0) if cuda else cluster, least(run, tables, cluster.world_size, cluster.device)
+    for _ in range(40):
+        wanted = replace(wanted, hbm=2 * wanted.hbm) if cuda else replace(wanted, ddr=2 * wanted.ddr)
+        if bound > (1 - RESERVE) * wanted.memory:  # a search for what cannot be costs seconds
+            continue
+        if found := solve(run, tables, wanted):
+            room, host_room = (1 - RESERVE) * cluster.memory, (1 - RESERVE) * cluster.host_memory
+            return replace(found, room=room, host_room=host_room), wanted.memory
+    raise InputError("embedding.sharding: there is no plan at any memory; see the sharding of the largest tables")
+
+
+def least(run: RunConfig, tables: Tables, world_size: int, device: str) -> float:
+    """A bound from below on the main memory of the fullest rank without host memory: all tables spread evenly, lookups free."""
+    config, manifest = run.embedding, tables.manifest
+    fixed = fixed_memory(run, tables, math.ceil(run.train.global_batch_size / world_size), device).total
+    kinds = allowed_kinds(manifest, config, device)
+
+    def size(rows: int) -> int:
+        return 4 * (rows * config.dim + states(rows, config.dim, config.optimizer))
+
+    whole = [size(field.rows) for field in manifest.fields if kinds[field.name] == ["data_parallel"]]
+    spread = [size(field.rows) for field in manifest.fields if kinds[field.name] != ["data_parallel"]]
+    one = [size(field.rows) for field in manifest.fields if kinds[field.name] == ["table_wise"]]
+    return fixed + sum(whole) + max(sum(spread) / world_size, max(one, default=0))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """TorchRec warns of how its topology was made, and logs each proposal that does not fit."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

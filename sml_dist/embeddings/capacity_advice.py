@@ -1,0 +1,125 @@
+"""What to change where a plan does not fit: each change is planned too, so that it comes with its figures; least harm first."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from sml_dist.config.embedding import TableConfig
+from sml_dist.config.run import RunConfig
+from sml_dist.embeddings.capacity import RESERVE, Capacity, Cluster, demand, least, solve
+from sml_dist.embeddings.capacity_sizes import show_bytes
+from sml_dist.embeddings.capacity_tables import Tables
+
+
+@dataclass(frozen=True)
+class Change:
+    """`settings` as --set and options take them, those of the first change among them; `line` says them in short with their price.
+
+    `found` is the plan under it; where it does not fit, one for ranks with more memory.
+    """
+
+    settings: list[str]
+    line: str
+    found: Capacity
+
+    @property
+    def fits(self) -> bool:
+        return self.found.fits
+
+
+def advise(run: RunConfig, tables: Tables, cluster: Cluster, needed: Capacity) -> list[Change]:
+    """The changes that apply. The others take the first one with them: it alone changes no result."""
+    return list(changes(run, tables, cluster, needed))
+
+
+def changes(run: RunConfig, tables: Tables, cluster: Cluster, needed: Capacity) -> Iterator[Change]:
+    base: list[str] = []
+    also = ""
+
+    def change(settings: list[str], line: str, changed: RunConfig, cluster: Cluster = cluster, found: Capacity | None = None) -> Change:
+        found = found or attempt(changed, tables, cluster) or demand(changed, tables, cluster)[0]
+        return Change([*base, *settings], line + also, found)
+
+    if names := too_large(needed):
+        config = replace(run.embedding, tables=run.embedding.tables | {name: TableConfig(sharding="row_wise") for name in names})
+        run = replace(run, embedding=config)
+        settings = [f"embedding.tables.{name}.sharding=row_wise" for name in names]
+        yield change(settings, f"row_wise for {listed(names)} (no change to the results; all ranks exchange their lookups)", run)
+        base, also = settings, ", with 1."
+    if small := smaller_dim(run, tables, cluster):
+        dim = small.embedding.dim
+        yield change([f"embedding.dim={dim}"], f"embedding.dim={dim} instead of {run.embedding.dim} (a smaller model)", small)
+    if run.embedding.optimizer in ("adam", "adagrad"):
+        light = replace(run, embedding=replace(run.embedding, optimizer="rowwise_adagrad"))
+        line = f"embedding.optimizer=rowwise_adagrad instead of {run.embedding.optimizer} (tune embedding.lr again)"
+        yield change(["embedding.optimizer=rowwise_adagrad"], line, light)
+    if cluster.device == "cuda" and (found := solve(run, tables, replace(cluster, ddr=10**18))):
+        used = max(rank.host.total for rank in found.ranks) * cluster.local_world_size
+        richer = replace(cluster, ddr=math.ceil(used / (1 - RESERVE) / 1e9) * 10**9)
+        found = replace(found, host_room=(1 - RESERVE) * richer.ddr / cluster.local_world_size)
+        option = f"--ddr {richer.ddr // 10**9}GB"
+        yield change([option], f"{option} (rows outside the cache in HBM come from host memory over the bus)", run, richer, found)
+    if larger := more_ranks(run, tables, cluster):
+        wider, found = larger
+        option = f"--world-size {wider.world_size}"
+        yield change([option], f"{option} (more machines)", run, wider, found)
+
+
+def too_large(needed: Capacity) -> list[str]:
+    """Tables that row_wise would help: those with a shard above a rank's room; else, if the mean rank has room for its part,
+    those without whose largest shards the fullest rank's others would fit."""
+    cut = [table for table in needed.tables if table.kind != "row_wise"]
+    if names := [table.name for table in cut if table.largest_shard > needed.room]:
+        return names
+    left = needed.fullest
+    if sum(rank.main.total for rank in needed.ranks) > needed.room * len(needed.ranks):
+        return []
+    for table in sorted(cut, key=lambda t: -t.largest_shard):
+        if left <= needed.room:
+            break
+        left -= table.largest_shard
+        names.append(table.name)
+    return names
+
+
+def smaller_dim(run: RunConfig, tables: Tables, cluster: Cluster) -> RunConfig | None:
+    """The run with its dim halved until there is a plan, or as often as can be."""
+    small = None
+    while (dim := (small or run).embedding.dim) % 2 == 0 and dim > 4:
+        small = replace(run, embedding=replace(run.embedding, dim=dim // 2))
+        if attempt(small, tables, cluster):
+            break
+    return small
+
+
+def attempt(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None:
+    """The plan, its search left out where the sum of the tables shows that there is none."""
+    if least(run, tables, cluster.world_size, cluster.device) > (1 - RESERVE) * (cluster.memory + cluster.host_memory):
+        return None
+    return solve(run, tables, cluster)
+
+
+def more_ranks(run: RunConfig, tables: Tables, cluster: Cluster) -> tuple[Cluster, Capacity] | None:
+    """The first number of nodes, a quarter more at each try, on which there is a plan; None up to 64 times as many."""
+    count = cluster.world_size // cluster.local_world_size
+    most = 64 * count
+    while (count := max(count + 1, count * 5 // 4)) <= most:
+        wider = replace(cluster, world_size=count * cluster.local_world_size)
+        if found := attempt(run, tables, wider):
+            return wider, found
+    return None
+
+
+def listed(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def explain(change: Change) -> str:
+    if not change.fits:
+        return f"{change.line}: does not fit; a plan for larger ranks takes {show_bytes(change.found.fullest)}"
+    host = max(rank.host.total for rank in change.found.ranks)
+    return (
+        f"{change.line}: fits with {show_bytes(change.found.fullest)} of {show_bytes(change.found.room)} on the fullest rank"
+        + (f" and {show_bytes(host)} of {show_bytes(change.found.host_room)} of host memory" if host else "")
+        + f", {change.found.step_ms:.1f} ms a step"
+    )

@@ -1,0 +1,25 @@
+"""Memory sizes as people write them: 80GB, 1TB, 512MiB."""
+
+import re
+
+from sml_dist.spec import InputError
+
+UNITS = {"": 1} | {name: 1000**i for i, name in enumerate("kMGTP", 1)} | {name + "i": 1024**i for i, name in enumerate("KMGTP", 1)}
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]i?)?B?")
+
+
+def parse_bytes(text: str, option: str) -> int:
+    """GB are 10^9 bytes, GiB 2^30; `option` is named where the text is no size."""
+    found = SIZE.fullmatch(text.strip())
+    if not found:
+        raise InputError(f"{option} {text}: not a size; write it as 80GB, 1TB or 512MiB")
+    unit = found[2] or ""
+    return int(float(found[1]) * UNITS["k" if unit == "K" else unit])
+
+
+def show_bytes(count: float) -> str:
+    """Three digits or more, in the largest unit of 1000s that leaves a whole part."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.{2 if count < 10 * size else 1}f} {unit}"
+    return f"{count:.0f} B"

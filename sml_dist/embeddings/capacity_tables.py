@@ -1,0 +1,85 @@
+"""The tables that a plan is made for: those of a prepared dataset, or of a short YAML where there is no data yet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow.compute as pc
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field as Limits
+from pydantic import NonNegativeInt, ValidationError
+from yaml import YAMLError
+
+from sml_dist.data.dataset import Field, Manifest, multi_column, read_manifest, read_rows
+from sml_dist.spec import InputError, from_dict, spec
+
+IDS = 2**31  # prepared datasets hold ids as int32
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The fields as a dataset's manifest has them, and the mean number of ids that a row has of each."""
+
+    manifest: Manifest
+    ids_per_row: dict[str, float]
+
+
+@spec
+class PlannedField:
+    """A field of the YAML; `ids_per_row` is a mean, and other than 1 for multivalued fields alone."""
+
+    name: str
+    rows: Annotated[int, Limits(gt=0, le=IDS)]
+    multivalued: bool = False
+    ids_per_row: Annotated[float, Limits(gt=0)] = 1.0
+
+
+@spec
+class PlannedData:
+    """`dense` numeric values beside the fields."""
+
+    fields: Annotated[list[PlannedField], Limits(min_length=1)]
+    dense: NonNegativeInt = 0
+
+
+def read_tables(path: str) -> Tables:
+    """The tables of a YAML file; raises InputError that names the file and the key."""
+    try:
+        data = from_dict(PlannedData, OmegaConf.to_container(OmegaConf.load(path)))
+    except FileNotFoundError:
+        raise InputError(f"--tables {path}: no such file; configs/plans/ holds examples") from None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise InputError(f"--tables {path}: {'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}") from None
+    except (OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--tables {path}: {' '.join(str(error).split())}") from None
+    for field in data.fields:
+        if field.ids_per_row != 1 and not field.multivalued:
+            raise InputError(f"--tables {path}: {field.name} has {field.ids_per_row:g} ids a row; set multivalued: true")
+    names = [field.name for field in data.fields]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"--tables {path}: two fields are named {doubled[0]}")
+    manifest = Manifest(
+        name=Path(path).stem,
+        fields=[Field(name=field.name, rows=field.rows, multivalued=field.multivalued) for field in data.fields],
+        dense=[f"dense_{i}" for i in range(data.dense)],
+        splits={},
+        rows_read=0,
+        rows_kept=0,
+        rows_rejected=0,
+        split_rule="",
+    )
+    return Tables(manifest, {field.name: field.ids_per_row for field in data.fields})
+
+
+def dataset_tables(root: str) -> Tables:
+    """The tables of a prepared dataset; ids a row as in the first row group of its first training file."""
+    manifest = read_manifest(root)
+    lengths = {field.name: 1.0 for field in manifest.fields}
+    files = manifest.splits["train"].files if "train" in manifest.splits else []
+    if manifest.multi and files:
+        rows = read_rows(root, files[0].path, 0, [multi_column(field.name) for field in manifest.multi])
+        for field in manifest.multi:
+            lengths[field.name] = max(pc.mean(pc.list_value_length(rows[multi_column(field.name)])).as_py() or 0.0, 0.01)
+    return Tables(manifest, lengths)

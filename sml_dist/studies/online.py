@@ -1,0 +1,226 @@
+"""`sml-dist study online CONFIG`: logs in time order, one pass, predict then train, under every normaliser and batch size.
+
+It is the ground on which arXiv:2210.10725 puts MTN against batch norm: one row must train and serve as a thousand do. A pass that is
+done is not done again: its curve lies in cells/.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import ray
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from sml_dist.config.data import DataConfig
+from sml_dist.config.embedding import EmbeddingConfig
+from sml_dist.config.run import RunConfig, RunSection
+from sml_dist.config.train import TrainConfig
+from sml_dist.data.dataset import fingerprint, read_manifest
+from sml_dist.models.zoo import ModelConfig
+from sml_dist.nn.sml import SMLConfig
+from sml_dist.spec import InputError, RunError, spec, to_dict
+from sml_dist.studies.online_page import page
+from sml_dist.studies.online_plots import plot_all
+from sml_dist.studies.online_verdicts import HEADS, Arm, Curves, Setting, Sides, compare
+from sml_dist.studies.settings import load_settings
+from sml_dist.studies.tables import Row, write_csv
+
+Show = Callable[[str, int, int], None]
+Unit = Annotated[float, Field(gt=0, le=1)]
+
+
+@spec
+class Log:
+    """A prepared dataset whose files lie in time order, and how many of its rows a batch size sees, from the first."""
+
+    path: str
+    rows: dict[PositiveInt, PositiveInt]
+
+
+@spec
+class Search:
+    """Each arm's own: on the first `share` of its rows, at a seed of its own, the least cumulative logloss over all pairs.
+
+    factors: on both learning rates. init_std: the embedding start.
+    """
+
+    factors: tuple[PositiveFloat, ...] = (0.3, 1.0, 3.0, 10.0)
+    init_std: tuple[PositiveFloat, ...] = (0.01, 0.1)
+    share: Unit = 0.3
+    seed: int = 0
+
+
+@spec
+class OnlineConfig:
+    """Every normaliser under both heads on every log at every batch size, each arm with the best of its own search.
+
+    normalisers: by a name for the page; their `skip` gives way to the head.
+    sml: the normaliser that makes SML with the Skip Logit. plain: the one that makes the plain model with the last layer.
+    margin: a difference in logloss or AUC that is a tie however sure it is.
+    """
+
+    logs: dict[str, Log]
+    normalisers: dict[str, SMLConfig]
+    model: ModelConfig
+    embedding: EmbeddingConfig = dataclasses.field(default_factory=EmbeddingConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    search: Search = dataclasses.field(default_factory=Search)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 3, 4, 5)
+    sml: str = "mtn"
+    plain: str = "none"
+    windows: PositiveInt = 20
+    margin: Annotated[float, Field(ge=0)] = 1e-4
+    cpus: PositiveFloat = 1.0  # of Ray's, for each pass
+
+    def __post_init__(self):
+        if unknown := {self.sml, self.plain} - self.normalisers.keys():
+            raise ValueError(f"sml or plain names {', '.join(sorted(unknown))}; normalisers has {', '.join(self.normalisers)}")
+        if "sml" not in vars(self.model):
+            raise ValueError(f"model {self.model.name} has no layer to normalise or to skip; take another of the zoo")
+        if self.train.schedule != "constant":
+            raise ValueError("train.schedule must be constant: a log that goes on has no last step")
+        if self.search.seed in self.seeds:
+            raise ValueError(f"search.seed {self.search.seed} is one of seeds: what is chosen on it would look too good")
+
+    @property
+    def sides(self) -> Sides:
+        return Sides(Arm(self.sml, "skip"), Arm(self.plain, "last"))
+
+
+class Pass(NamedTuple):
+    """One pass: an arm in a setting, with what the search varies."""
+
+    setting: Setting
+    arm: Arm
+    factor: float
+    init_std: float
+    seed: int
+    rows: int
+
+
+def run(config_path: str, overrides: list[str] | None, output: str, show: Show = lambda what, done, of: None) -> dict[str, Any]:
+    """Makes the passes that are missing, then writes `output`/: curves.csv, passes.csv, pairs.csv, PNG, README.md. Ray must run."""
+    config, folder = load_settings(OnlineConfig, config_path, overrides), Path(output).absolute()
+    cells = folder / "cells"
+    cells.mkdir(parents=True, exist_ok=True)
+    chosen = choose(config, cells, show)
+    wanted = [one._replace(seed=seed, rows=rows_of(config, one.setting)) for one in chosen for seed in config.seeds]
+    results = dict(zip(wanted, finished(config, wanted, cells, "passes", show), strict=True))
+    curves: Curves = {}
+    for one, result in results.items():
+        curves.setdefault((one.setting, one.arm), []).append(result)
+    pairs = compare(config.sides, curves, config.margin)
+    write_csv(folder / "passes.csv", [summary(one, result) for one, result in results.items()])
+    write_csv(folder / "curves.csv", [labels(one) | row for one, result in results.items() for row in result.get("curve", [])])
+    write_csv(folder / "pairs.csv", [pair.row() for pair in pairs])
+    plot_all(folder, config.sides, curves, pairs)
+    (folder / "README.md").write_text(page(config, curves, pairs, [labels(one) for one in chosen]))
+    return {"study": "online", "folder": str(folder), "passes": len(wanted), "pairs": [pair.row() for pair in pairs]}
+
+
+def settings(config: OnlineConfig) -> Iterable[Setting]:
+    return (Setting(name, size) for name, log in config.logs.items() for size in log.rows)
+
+
+def rows_of(config: OnlineConfig, setting: Setting) -> int:
+    return config.logs[setting.log].rows[setting.size]
+
+
+def choose(config: OnlineConfig, folder: Path, show: Show) -> list[Pass]:
+    """For every setting and arm the pass of its search with the least cumulative logloss."""
+    search, wanted = config.search, []
+    for setting, arm in itertools.product(settings(config), map(Arm._make, itertools.product(config.normalisers, HEADS))):
+        rows = max(1, round(search.share * rows_of(config, setting)))
+        tried = itertools.product(search.factors, search.init_std)
+        wanted.append([Pass(setting, arm, factor, std, search.seed, rows) for factor, std in tried])
+    results = iter(finished(config, [one for group in wanted for one in group], folder, "search", show))
+    return [min(((last_logloss(next(results)), i, one) for i, one in enumerate(group)))[2] for group in wanted]
+
+
+def last_logloss(result: dict[str, Any]) -> float:
+    return result["curve"][-1]["logloss"] if "curve" in result else float("inf")
+
+
+def finished(config: OnlineConfig, wanted: Sequence[Pass], folder: Path, stage: str, show: Show) -> list[dict[str, Any]]:
+    """Every pass' {"curve"} or {"fault"}, in order; those that are missing as Ray tasks, as many at once as there is room for."""
+    runs = [run_config(config, one) for one in wanted]
+    prints = {name: data_print(log.path) for name, log in config.logs.items()}
+    paths = [folder / f"{name_of(one, run, config.windows, prints)}.json" for one, run in zip(wanted, runs, strict=True)]
+    results: list[Any] = [json.loads(path.read_text()) if path.is_file() else None for path in paths]
+    todo = [i for i, result in enumerate(results) if result is None]
+    done = len(wanted) - len(todo)
+    show(stage, done, len(wanted))
+    task = ray.remote(num_cpus=config.cpus, max_retries=3)(curve_of)
+    pending = {task.remote(runs[i], config.windows): i for i in todo}
+    while pending:
+        ready, _ = ray.wait(list(pending), num_returns=1)
+        i, done = pending.pop(ready[0]), done + 1
+        results[i] = ray.get(ready[0])
+        if "error" in results[i]:
+            raise RunError(f"{paths[i].stem}: {results[i]['error']}")
+        keep(paths[i], results[i])
+        show(stage, done, len(wanted))
+    return results
+
+
+def curve_of(config: RunConfig, windows: int) -> dict[str, Any]:
+    """A pass in a Ray task; an error the user can mend travels as a value."""
+    from sml_dist.studies.in_process import one_process
+    from sml_dist.studies.progressive import CannotLearn, progressive
+
+    try:
+        with one_process(config.train.threads):
+            return {"curve": progressive(config).curve(windows)}
+    except CannotLearn as fault:
+        return {"fault": str(fault)}
+    except InputError as error:
+        return {"error": str(error)}
+
+
+def run_config(config: OnlineConfig, one: Pass) -> RunConfig:
+    replace = dataclasses.replace
+    train, embedding, size = config.train, config.embedding, one.setting.size
+    threads = max(1, int(config.cpus))
+    return RunConfig(
+        run=RunSection(name="online"),
+        data=DataConfig(path=config.logs[one.setting.log].path, streams=1, shuffle=False),
+        model=replace(config.model, sml=replace(config.normalisers[one.arm.normaliser], skip=one.arm.head == "skip")),
+        embedding=replace(embedding, lr=embedding.lr * one.factor, init_std=one.init_std),
+        train=replace(
+            train, lr=train.lr * one.factor, global_batch_size=size, max_steps=-(-one.rows // size), seed=one.seed, threads=threads
+        ),
+    )
+
+
+def name_of(one: Pass, run: RunConfig, windows: int, prints: dict[str, str]) -> str:
+    """What the pass is, and by a hash of its configuration and data that nothing else is taken for it."""
+    raw = {key: value for key, value in to_dict(run).items() if key != "run"}
+    code = hashlib.sha256(json.dumps([raw, windows, prints[one.setting.log]], sort_keys=True).encode()).hexdigest()[:10]
+    return "-".join([one.setting.log, str(one.setting.size), one.arm.normaliser, one.arm.head, f"seed{one.seed}", code])
+
+
+def data_print(path: str) -> str:
+    """Of the dataset's files. Raises InputError that says how to make one."""
+    read_manifest(path)
+    return fingerprint(path)
+
+
+def keep(path: Path, result: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result))
+    os.replace(partial, path)
+
+
+def labels(one: Pass) -> Row:
+    return {**one.setting._asdict(), **one.arm._asdict(), "factor": one.factor, "init_std": one.init_std, "seed": one.seed}
+
+
+def summary(one: Pass, result: dict[str, Any]) -> Row:
+    last = result["curve"][-1] if "curve" in result else {}
+    return labels(one) | {name: last.get(name) for name in ("rows", "logloss", "auc")} | {"fault": result.get("fault")}

@@ -1,0 +1,224 @@
+"""Plans for clusters that are not there: what they count, and what they say where a run does not fit."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch.distributed as dist
+from typer.testing import CliRunner
+
+from sml_dist.cli import app
+from sml_dist.config.run import RunConfig, load, parse
+from sml_dist.data.dataset import Field, Manifest, Split, SplitWriter, arrow_schema, write_manifest
+from sml_dist.data.synthetic import synth
+from sml_dist.embeddings.capacity import Capacity, Cluster, solve
+from sml_dist.embeddings.capacity_report import Report, imbalance, make_cluster, plan_run, report
+from sml_dist.embeddings.capacity_sizes import parse_bytes
+from sml_dist.embeddings.capacity_tables import dataset_tables, read_tables
+from sml_dist.embeddings.capacity_text import ranges, report_text
+from sml_dist.nn.sml import SMLConfig
+from sml_dist.spec import InputError
+
+PLANS = Path(__file__).parents[2] / "configs/plans"
+CRITEO = [str(PLANS / "criteo1tb_dcnv2.yaml"), "--tables", str(PLANS / "criteo1tb.tables.yml")]
+LINKS = ("600GB", "25GB", "2TB")
+
+ROWS = [200_000, 100_000, 50_000, 20_000, 500]
+TABLES = "dense: 3\nfields:\n" + "".join(f"  - {{name: f{i}, rows: {rows}}}\n" for i, rows in enumerate(ROWS))
+
+
+@pytest.fixture
+def tables(tmp_path) -> str:
+    path = tmp_path / "few.yml"
+    path.write_text(TABLES)
+    return str(path)
+
+
+def few(**embedding) -> RunConfig:
+    model = {"name": "dnn", "tower": {"hidden": [16]}}
+    config = {"run": {"name": "few"}, "data": {"path": "none"}, "model": model, "train": {"global_batch_size": 256}}
+    return parse(config | {"embedding": {"dim": 32} | embedding})
+
+
+def cluster(hbm: str, ddr: str = "0", ranks: int = 4) -> Cluster:
+    return make_cluster(ranks, 2, "cuda", hbm, ddr, *LINKS)
+
+
+@pytest.fixture(scope="module")
+def mlperf() -> Report:
+    made = plan_run(CRITEO[0], None, make_cluster(128, 8, "cuda", "80GB", "1TB", *LINKS), CRITEO[2])
+    assert not dist.is_initialized()
+    return made
+
+
+def test_the_plan_for_128_gpus_counts_what_a_hand_count_does(mlperf):
+    fields = read_tables(CRITEO[2]).manifest.fields
+    weights = sum(field.rows for field in fields) * 128 * 4
+    assert sum(field.rows for field in fields) == 204_184_588 and mlperf.fits
+    replicated = sum(field.rows for field in fields if field.rows <= 10_000) * 128 * 4 * 127
+    for name in ("weights", "optimizer"):  # Adagrad has a number of state for each weight
+        assert sum(getattr(table, name) for table in mlperf.plan.tables) == weights
+        assert sum(getattr(rank.main, name) for rank in mlperf.plan.ranks) == pytest.approx(weights + replicated, rel=0.02)
+
+
+def test_the_checked_in_plan_is_the_one_the_command_makes(mlperf):
+    assert report_text(mlperf) == (PLANS / "criteo1tb_dcnv2.txt").read_text()
+
+
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "column_wise", "table_row_wise", "data_parallel"])
+@pytest.mark.parametrize(("optimizer", "state"), [("sgd", 0), ("rowwise_adagrad", 1 / 32), ("adagrad", 1), ("adam", 2)])
+def test_memory_is_rows_times_dim_and_the_optimizers_state(tables, sharding, optimizer, state):
+    found = solve(few(optimizer=optimizer, sharding=sharding), read_tables(tables), cluster("80GB"))
+    copies = 4 if sharding == "data_parallel" else 1
+    shards = 2 if sharding == "column_wise" and optimizer == "rowwise_adagrad" else 1  # each column shard has its own
+    weights = sum(ROWS) * 32 * 4 * copies
+    assert sum(rank.main.weights for rank in found.ranks) == pytest.approx(weights, rel=0.02)
+    assert sum(rank.main.optimizer for rank in found.ranks) == pytest.approx(weights * state * shards, rel=0.02)
+    assert {table.kind for table in found.tables} == {sharding}
+    if sharding == "table_wise":  # an id of 8 bytes and a row of 32 floats for each row of the global batch
+        assert sum(rank.main.lookups for rank in found.ranks) == pytest.approx(len(ROWS) * 256 * (8 + 32 * 4), abs=100)
+
+
+@pytest.mark.parametrize(("optimizer", "states"), [("sgd", 0), ("adagrad", 1), ("adam", 2)])
+def test_dense_memory_is_weights_gradients_and_states_and_the_gradients_of_replicated_tables(tables, optimizer, states):
+    run = few()
+    run = replace(run, model=replace(run.model, sml=SMLConfig(enabled=False)), train=replace(run.train, optimizer=optimizer))
+    numbers = (5 * 32 + 3) * 16 + 16 + 16 + 1  # a layer of 16, and the logit
+    assert solve(run, read_tables(tables), cluster("80GB")).ranks[0].main.dense == 4 * ((2 + states) * numbers + 500 * 32)
+
+
+def test_what_does_not_fit_hbm_goes_to_host_memory_only_where_there_is_some(tables):
+    run, needed = few(sharding="row_wise"), sum(ROWS) * 32 * 4
+    hbm = f"{needed // 4 // 1000 + 500}kB"  # a fourth on each of four ranks, but for the reserve
+    assert solve(run, read_tables(tables), cluster(hbm)) is None
+    found = solve(run, read_tables(tables), cluster(hbm, "1GB"))
+    far = [table for table in found.tables if table.kernel == "fused_uvm_caching"]
+    assert far and found.fits
+    assert sum(rank.host.weights for rank in found.ranks) == pytest.approx(sum(table.weights for table in far), rel=0.02)
+
+
+def test_every_change_that_is_said_to_fit_does(tables):
+    """table_wise, so that the largest shard is too large; the other changes take row_wise with them."""
+    run, small = few(sharding="table_wise", optimizer="adam"), cluster("30MB")
+    made = report(run, read_tables(tables), small)
+    assert not made.fits and made.plan.fullest > made.plan.room
+    assert made.changes[0].settings[0] == "embedding.tables.f0.sharding=row_wise" and not made.changes[0].fits
+    said = [change.settings[-1].split("=")[0].split()[0] for change in made.changes[1:]]
+    assert said == ["embedding.dim", "embedding.optimizer", "--ddr", "--world-size"]
+    for change in made.changes[1:]:
+        assert change.fits, change.line
+        assert replan(change.settings, small, read_tables(tables)).fits, change.line
+
+
+def replan(settings: list[str], on: Cluster, tables) -> Capacity:
+    embedding: dict = {"sharding": "table_wise", "optimizer": "adam", "tables": {}}
+    options = {"--ddr": "0", "--world-size": "4"}
+    for setting in settings:
+        if setting.startswith("--"):
+            options |= dict([setting.split()])
+        elif setting.startswith("embedding.tables."):
+            embedding["tables"][setting.split(".")[2]] = {"sharding": setting.split("=")[1]}
+        else:
+            key, value = setting.removeprefix("embedding.").split("=")
+            embedding[key] = int(value) if value.isdigit() else value
+    return solve(few(**embedding), tables, cluster("30MB", options["--ddr"], int(options["--world-size"])))
+
+
+def test_row_wise_alone_is_the_first_advice_where_tables_are_only_badly_spread(tables):
+    made = report(few(sharding="table_wise"), read_tables(tables), cluster("25MB"))
+    assert not made.fits and made.changes[0].fits
+    assert all("row_wise" in setting for setting in made.changes[0].settings)
+
+
+def test_a_plan_that_does_not_fit_ends_with_status_1_and_says_what_to_change(tables, tmp_path):
+    config = tmp_path / "few.yaml"
+    sections = ("data: {path: none}", "model: {name: dnn}", "embedding: {dim: 32, sharding: table_wise}", "train: {global_batch_size: 256}")
+    config.write_text("\n".join(sections))
+    arguments = ["plan", str(config), "--tables", tables, "--world-size", "4", "--local-world-size", "2", "--hbm", "27MB", "--ddr", "0"]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 1
+    assert "DOES NOT FIT" in shown.stdout and "1. row_wise for f0" in shown.stdout
+    made = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert made["fits"] is False and len(made["ranks"]) == 4 and made["changes"][0]["settings"]
+    fitting = CliRunner().invoke(app, [*arguments, "--hbm", "80GB", "--json"])
+    assert fitting.exit_code == 0 and json.loads(fitting.stdout)["changes"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--hbm", "80QB"], "--hbm 80QB: not a size; write it as 80GB, 1TB or 512MiB"),
+        (["--world-size", "12"], "--world-size 12 is not a whole number of nodes of --local-world-size 8"),
+        (["--world-size", "96"], "global_batch_size 65536 is not divisible by --world-size 96; try 65568"),
+        (["--device", "tpu"], "--device tpu: give cuda or cpu"),
+        (["--inter-bw", "0"], "--inter-bw must be more than 0"),
+        (["--tables", "nowhere.yml"], "--tables nowhere.yml: no such file"),
+        (["--set", "embedding.dimm=3"], "did you mean embedding.dim?"),
+        (["--set", "embedding.tables.cat_99.sharding=row_wise"], "embedding.tables.cat_99: the dataset has no such field"),
+    ],
+)
+def test_a_wrong_option_gets_one_line(arguments, line):
+    found = CliRunner().invoke(app, ["plan", *CRITEO, "--world-size", "128", *arguments])
+    assert isinstance(found.exception, InputError) and line in str(found.exception) and "\n" not in str(found.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("fields: [{name: a, rows: 0}]", "fields.0.rows: input should be greater than 0"),
+        ("fields: [{name: a, row: 5}]", "fields.0.row"),
+        ("fields: [{name: a, rows: 5, ids_per_row: 3}]", "a has 3 ids a row; set multivalued: true"),
+        ("fields: [{name: a, rows: 5}, {name: a, rows: 6}]", "two fields are named a"),
+        ("fields: []", "fields: list should have at least 1 item"),
+        ("- 3", "--tables"),
+        ("a: [", "--tables"),
+    ],
+)
+def test_a_wrong_tables_file_is_one_line_that_names_it(tmp_path, text, line):
+    path = tmp_path / "wrong.yml"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        read_tables(str(path))
+    assert str(path) in str(error.value) and line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_prepared_dataset_is_planned_without_a_tables_file(tmp_path):
+    manifest = synth(200, str(tmp_path / "data"), fields=4, dense=2)
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"data: {{path: {tmp_path / 'data'}}}\nmodel: {{name: dcn_v2}}\ntrain: {{global_batch_size: 64}}\n")
+    made = plan_run(str(config), None, make_cluster(4, 2, "cpu", "0", "8GB", *LINKS))
+    assert made.fits and {table.name: table.rows for table in made.plan.tables} == {field.name: field.rows for field in manifest.fields}
+    assert all(rank.host.total == 0 for rank in made.plan.ranks)
+
+
+def test_ids_a_row_of_a_dataset_are_the_mean_of_its_lists(tmp_path):
+    fields, flags = [Field(name="tags", rows=10, multivalued=True)], {"weight": False, "group": False, "timestamp": False}
+    schema = arrow_schema(fields, [], **flags)
+    with SplitWriter(str(tmp_path), "train/part-0.parquet", schema) as writer:
+        writer.write(pa.table({"ids:tags": [[1, 2], [], [3, 4, 5, 6]], "label": [0.0, 1.0, 0.0]}, schema=schema))
+    split = Split(rows=3, positives=1, files=[writer.file])
+    counts = {"rows_read": 3, "rows_kept": 3, "rows_rejected": 0, "split_rule": ""}
+    write_manifest(str(tmp_path), Manifest(name="lists", fields=fields, dense=[], splits={"train": split}, **counts))
+    assert dataset_tables(str(tmp_path)).ids_per_row == {"tags": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("80GB", 80e9), ("1TB", 1e12), ("512MiB", 2**29), ("1.5 GiB", 1.5 * 2**30), ("7", 7), ("2k", 2e3)],
+)
+def test_sizes_are_read_as_written(text, size):
+    assert parse_bytes(text, "--hbm") == size
+
+
+def test_imbalance_is_largest_over_mean_and_ranks_are_listed_as_ranges():
+    assert imbalance([1.0, 2.0, 3.0]) == 1.5
+    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"
+
+
+def test_both_shipped_plans_load_with_their_tables():
+    for name, tables, size in (("criteo1tb_dcnv2", "criteo1tb", 104.5e9), ("ten_terabytes", "ten_terabytes", 10e12)):
+        dim = load(str(PLANS / f"{name}.yaml")).embedding.dim
+        rows = sum(field.rows for field in read_tables(str(PLANS / f"{tables}.tables.yml")).manifest.fields)
+        assert rows * dim * 4 == pytest.approx(size, rel=0.01)
