@@ -10,7 +10,8 @@ from sml_dist.config.run import dump, load, parse
 from sml_dist.models.zoo import ZOO
 from sml_dist.spec import InputError, to_dict
 
-CONFIGS = sorted(path for path in Path(__file__).parents[2].glob("configs/**/*.yaml") if not {"schemas", "studies", "sweeps"} & {*path.parts})
+OTHERS = {"schemas", "studies", "sweeps"}  # which are no configurations of a run
+CONFIGS = sorted(path for path in Path(__file__).parents[2].glob("configs/**/*.yaml") if not OTHERS & {*path.parts})
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_what_the_user_can_mend_ends_the_run_with_one_line(ray_local, dataset, t
     launch(done)
     with pytest.raises(InputError, match="run a was started with train.seed=0, now it is 1; choose another run.name"):
         launch(config(dataset, tmp_path, "a", max_steps=5, seed=1))
-    with pytest.raises(InputError, match="3 bad steps in a row, .*there is no checkpoint yet to go back to; mend the data, or lower train.lr"):
+    with pytest.raises(InputError, match="3 bad steps in a row, .*there is no checkpoint yet to go back to; mend the data, or lower"):
         launch(config(dataset, tmp_path, "nan", lr=1e30, num_workers=2))
 
 

@@ -65,7 +65,7 @@ def test_cells_run_once_differences_are_paired_and_files_are_written(ray_local, 
     told: list[tuple] = []
     found = run(grid, [], str(tmp_path), lambda *done: told.append(done))
     assert told[0] == ("runs", 0, 8) and told[-1] == ("runs", 8, 8)
-    rows = list(csv.DictReader(open(tmp_path / "cells.csv")))
+    rows = list(csv.DictReader((tmp_path / "cells.csv").read_text().splitlines()))
     auc = {(row["model"], row["sml"], row["seed"]): float(row["valid.auc"]) for row in rows}
     for pair in found["pairs"]:
         differences = [auc[pair["model"], "on", seed] - auc[pair["model"], "off", seed] for seed in ("1", "2")]
