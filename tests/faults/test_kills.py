@@ -16,7 +16,6 @@ from sml_dist.data.synthetic import synth
 from tests.faults.runs import Striker, config, events, final_bytes, launched, rows_used_once, workers_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(600)]
-SECONDS = 9.0  # from a worker's first line of code to the end of a run, about
 
 
 def seeds(quick: int) -> list:
@@ -35,13 +34,15 @@ def undisturbed(ray_local, dataset, tmp_path_factory) -> dict:
     each = config(dataset, tmp_path_factory.mktemp("runs"), "undisturbed")
     summary, _ = launched(each)
     assert rows_used_once(each)["rows"] == 2 * 40_000
-    return {"bytes": final_bytes(each), "auc": summary["valid"]["auc"], "test": summary["test"]["auc"]}
+    # a moment to strike at lies in the first 80 % of what a run takes on this machine from its worker's first line of code
+    metrics = {"auc": summary["valid"]["auc"], "test": summary["test"]["auc"]}
+    return metrics | {"bytes": final_bytes(each), "within": 0.8 * summary["seconds"]}
 
 
 @pytest.mark.parametrize("seed", seeds(2))
 def test_a_killed_worker_changes_no_byte_of_the_result(undisturbed, dataset, tmp_path, seed):
     each = config(dataset, tmp_path, f"killed-{seed}")
-    summary, struck = launched(each, seed, SECONDS)
+    summary, struck = launched(each, seed, undisturbed["within"])
     assert struck, "the run ended before the kill"
     assert final_bytes(each) == undisturbed["bytes"]
     assert summary["valid"]["auc"] == undisturbed["auc"] and summary["test"]["auc"] == undisturbed["test"]
@@ -56,7 +57,7 @@ def test_kills_with_another_number_of_workers_each_time_lose_and_double_no_row(u
     for attempt in range(3):
         sizes.append(choice.choice([size for size in (1, 2, 3, 4) if size != (sizes or [0])[-1]]))
         each = config(dataset, tmp_path, f"sizes-{seed}", num_workers=sizes[-1], max_restarts=0)
-        summary, _ = launched(each, 100 * seed + attempt, SECONDS) if attempt < 2 else launched(each)
+        summary, _ = launched(each, 100 * seed + attempt, undisturbed["within"]) if attempt < 2 else launched(each)
     found = rows_used_once(each)
     print(f"seed {seed}: workers {sizes}, history {found['workers']}, AUC {summary['valid']['auc']:.5f} against {undisturbed['auc']:.5f}")
     assert found["rows"] == 2 * 40_000
