@@ -57,7 +57,8 @@ def test_a_run_started_again_goes_on_and_ends_with_the_same_weights(ray_local, d
     again = launch(config(dataset, tmp_path, "cut", max_steps=200, checkpoint_every_steps=60))
     assert again["steps"] == 200 and again["restarts"] == 1
     assert hashes(whole) == hashes(again)
-    steps = [json.loads(line)["step"] for line in (tmp_path / "cut/metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "cut/metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "event" not in line]  # that a checkpoint is done is told some steps after it
     assert steps == sorted(steps)
 
 
