@@ -132,14 +132,17 @@ class Plan:
         ids = np.concatenate([offsets[s.group] + np.arange(s.start, s.stop) for s in reading.slices])
         return ids[reading.take[reading.real]]
 
+    def numbers(self, epoch: int, reading: Reading) -> np.ndarray:
+        """`row_ids` in their places among all of a reading's rows, -1 for padding."""
+        numbers = np.full(len(reading.take), -1)
+        numbers[reading.real] = self.row_ids(epoch, reading)
+        return numbers
+
     def batches(self, epoch: int) -> Iterator[np.ndarray]:
         """The rows of each global batch of an epoch: their dataset-wide numbers."""
         ids = np.empty(0, np.int64)
         for window in range(self.windows):
-            reading = self.reading(epoch, window, range(self.streams))
-            numbers = np.full(len(reading.take), -1)
-            numbers[reading.real] = self.row_ids(epoch, reading)
-            ids = np.concatenate([ids, numbers])
+            ids = np.concatenate([ids, self.numbers(epoch, self.reading(epoch, window, range(self.streams)))])
             whole = len(ids) // self.batch_size * self.batch_size
             for batch in ids[:whole].reshape(-1, self.batch_size):
                 yield batch[batch >= 0]

@@ -63,15 +63,19 @@ class Stream:
         return rebatch(self._blocks(start), self.plan.lanes(self.workers) * self.plan.micro)
 
     def _blocks(self, start: Cursor) -> Iterator[pa.Table]:
-        first, skip = self.plan.window_of(start)
-        begin, end = start.epoch * self.plan.windows + first, self.epochs * self.plan.windows
-        read = Reader(self.source, self.plan, self.rank, self.workers, begin, skip, self.numbered)
-        for segment in range(begin, end, MAX_TASKS):
+        read, end = self._reader(start), self.epochs * self.plan.windows
+        for segment in range(read.begin, end, MAX_TASKS):
             dataset = self._pipeline(read, range(segment, min(segment + MAX_TASKS, end)))
             for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
                 if block.column_names == [ERROR]:
                     raise InputError(block[ERROR][0].as_py())
                 yield block
+
+    def _reader(self, start: Cursor) -> "Reader":
+        """Reads from the cursor on."""
+        first, skip = self.plan.window_of(start)
+        begin = start.epoch * self.plan.windows + first
+        return Reader(self.source, self.plan, self.rank, self.workers, begin, skip, self.numbered)
 
     def _pipeline(self, read: "Reader", windows: range) -> ray.data.Dataset:
         dataset = ray.data.from_items([{"window": window} for window in windows], override_num_blocks=len(windows))
@@ -88,10 +92,8 @@ class DirectStream(Stream):
     """The same batches read by this process when they are asked for: where a pipeline of one's own would cost more than it brings."""
 
     def _blocks(self, start: Cursor) -> Iterator[pa.Table]:
-        first, skip = self.plan.window_of(start)
-        begin = start.epoch * self.plan.windows + first
-        read = Reader(self.source, self.plan, self.rank, self.workers, begin, skip, self.numbered)
-        for window in range(begin, self.epochs * self.plan.windows):
+        read = self._reader(start)
+        for window in range(read.begin, self.epochs * self.plan.windows):
             yield read.window(window)
 
 
@@ -141,9 +143,7 @@ class Reader:
         rows = pa.concat_tables(parts).combine_chunks()
         table = with_weight(rows.take(pa.array(reading.take)), reading.real)
         if self.numbered:
-            numbers = np.full(table.num_rows, -1)
-            numbers[reading.real] = self.plan.row_ids(epoch, reading)
-            table = table.append_column("row", pa.array(numbers))
+            table = table.append_column("row", pa.array(self.plan.numbers(epoch, reading)))
         return table
 
 

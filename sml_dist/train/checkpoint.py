@@ -108,29 +108,29 @@ class Checkpoints:
     def latest(self) -> Checkpoint | None:
         """The newest sound checkpoint; damaged ones are named and passed over."""
         for name in agree(self._steps() if dist.get_rank() == 0 else None):
-            faults: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(faults, self._fault_of(name))
-            found = next((fault for fault in faults if fault), None)
-            if found is None:
+            fault = self._fault_of(name)
+            if fault is None:
                 return read(self.storage, name)
             if dist.get_rank() == 0:
-                print(f"checkpoint {found}; using the one before", flush=True)
+                print(f"checkpoint {fault}; using the one before", flush=True)
         return None
 
     def at(self, step: int) -> Checkpoint:
         """The checkpoint of a step. Raises RunError if it is not sound."""
-        faults: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(faults, self._fault_of(step_name(step)))
-        if any(faults):
-            raise RunError(f"checkpoint {next(fault for fault in faults if fault)}; the run's best weights are lost")
+        if fault := self._fault_of(step_name(step)):
+            raise RunError(f"checkpoint {fault}; the run's best weights are lost")
         return read(self.storage, step_name(step))
 
     def _fault_of(self, name: str) -> str | None:
+        """What is wrong with a checkpoint; each rank hashes its share of the files."""
+        mine = None
         try:
             verify(self.storage, name, dist.get_rank(), dist.get_world_size())
         except Damaged as error:
-            return str(error)
-        return None
+            mine = str(error)
+        faults: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(faults, mine)
+        return next((fault for fault in faults if fault), None)
 
     def _steps(self) -> list[str]:
         return sorted((name for name in self.storage.names() if name.startswith("step-")), reverse=True)

@@ -45,8 +45,8 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
     same_tables = found.manifest["config"]["embedding"]["optimizer"] == config.embedding.optimizer
     same_dense = found.manifest["config"]["train"]["optimizer"] == config.train.optimizer
     optimizers.create_state()
-    lines, taken = [], set()
-    for piece in pieces(model, optimizers):
+    lines, taken, mine = [], set(), pieces(model, optimizers)
+    for piece in mine:
         table, _, what = piece.name.partition(".")
         if table in matches:
             match = matches[table]
@@ -60,7 +60,7 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
         count = 0 if match.rows is None else int((match.rows >= 0).sum())
         rows = next(field.rows for field in manifest.fields if table_name(field.name) == table)
         lines.append((table[2:], f"{count:,} rows", f"{rows - count:,} rows", match.how))
-    wanted = [piece.name for piece in pieces(model, optimizers) if piece.name.startswith("model.")]
+    wanted = [piece.name for piece in mine if piece.name.startswith("model.")]
     fresh = [name.removeprefix("model.") for name in wanted if name not in taken]
     note = f"other or new: {', '.join(fresh[:3])}{' ...' if len(fresh) > 3 else ''}" if fresh else "by name"
     lines.append(("dense part", f"{len(wanted) - len(fresh)} tensors", f"{len(fresh)} tensors", note))
