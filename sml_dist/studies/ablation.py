@@ -10,13 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from sml_dist.spec import InputError, RunError
 from sml_dist.studies.ablation_page import flat, page, plot
 from sml_dist.studies.grid import Cell, GridConfig, cells, read_grid, value_of
 from sml_dist.studies.statistics import Paired, paired
 from sml_dist.studies.tables import write_csv
+from sml_dist.studies.tasks import as_they_end
 
 Show = Callable[[str, int, int], None]
 
@@ -44,12 +43,8 @@ def finished(wanted: list[Cell], grid: GridConfig, show: Show) -> list[dict[str,
     todo = [i for i, summary in enumerate(summaries) if summary is None]
     show("runs", len(wanted) - len(todo), len(wanted))
     small = [i for i in todo if wanted[i].config.train.worker_range[1] == 1]
-    task = ray.remote(num_cpus=grid.cpus, max_retries=3)(one)
-    pending = {task.remote(wanted[i]): i for i in small}
-    while pending:
-        ready, _ = ray.wait(list(pending), num_returns=1)
-        i = pending.pop(ready[0])
-        summaries[i] = checked(ray.get(ready[0]), wanted[i])
+    for i, summary in as_they_end(one, {i: (wanted[i],) for i in small}, grid.cpus):
+        summaries[i] = checked(summary, wanted[i])
         show("runs", sum(summary is not None for summary in summaries), len(wanted))
     for i in (i for i in todo if i not in small):
         from sml_dist.train.launch import launch

@@ -8,12 +8,10 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import ray
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from sml_dist.config.data import DataConfig
@@ -29,6 +27,8 @@ from sml_dist.studies.online_plots import plot_all
 from sml_dist.studies.online_verdicts import HEADS, Arm, Curves, Setting, Sides, compare
 from sml_dist.studies.settings import load_settings
 from sml_dist.studies.tables import Row, write_csv
+from sml_dist.studies.tasks import as_they_end
+from sml_dist.train.report import RunFolder
 
 Show = Callable[[str, int, int], None]
 Unit = Annotated[float, Field(gt=0, le=1)]
@@ -155,15 +155,11 @@ def finished(config: OnlineConfig, wanted: Sequence[Pass], folder: Path, stage: 
     todo = [i for i, result in enumerate(results) if result is None]
     done = len(wanted) - len(todo)
     show(stage, done, len(wanted))
-    task = ray.remote(num_cpus=config.cpus, max_retries=3)(curve_of)
-    pending = {task.remote(runs[i], config.windows): i for i in todo}
-    while pending:
-        ready, _ = ray.wait(list(pending), num_returns=1)
-        i, done = pending.pop(ready[0]), done + 1
-        results[i] = ray.get(ready[0])
-        if "error" in results[i]:
-            raise RunError(f"{paths[i].stem}: {results[i]['error']}")
-        keep(paths[i], results[i])
+    for i, result in as_they_end(curve_of, {i: (runs[i], config.windows) for i in todo}, config.cpus):
+        if "error" in result:
+            raise RunError(f"{paths[i].stem}: {result['error']}")
+        RunFolder(folder).write(paths[i].name, json.dumps(result))
+        results[i], done = result, done + 1
         show(stage, done, len(wanted))
     return results
 
@@ -208,13 +204,6 @@ def data_print(path: str) -> str:
     """Of the dataset's files. Raises InputError that says how to make one."""
     read_manifest(path)
     return fingerprint(path)
-
-
-def keep(path: Path, result: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result))
-    os.replace(partial, path)
 
 
 def labels(one: Pass) -> Row:

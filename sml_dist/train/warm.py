@@ -45,7 +45,7 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
     same_tables = found.manifest["config"]["embedding"]["optimizer"] == config.embedding.optimizer
     same_dense = found.manifest["config"]["train"]["optimizer"] == config.train.optimizer
     optimizers.create_state()
-    lines, taken, mine = [], set(), pieces(model, optimizers)
+    lines, taken, dense, mine = [], set(), [], pieces(model, optimizers)
     for piece in mine:
         table, _, what = piece.name.partition(".")
         if table in matches:
@@ -54,8 +54,9 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
                 take_rows(found.reader, piece, match.rows)
                 taken.add(piece.name)
         elif (piece.name.startswith("model.") or same_dense) and shape_of(found.reader, piece.name) == piece.whole:
-            found.reader.fill([piece])
-            taken.add(piece.name)
+            dense.append(piece)
+    found.reader.fill(dense)
+    taken |= {piece.name for piece in dense}
     for table, match in sorted(matches.items()):
         count = 0 if match.rows is None else int((match.rows >= 0).sum())
         rows = next(field.rows for field in manifest.fields if table_name(field.name) == table)
