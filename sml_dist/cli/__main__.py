@@ -1,0 +1,4 @@
+from sml_dist.cli import main
+
+if __name__ == "__main__":
+    main()

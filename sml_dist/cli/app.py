@@ -1,0 +1,63 @@
+"""What all commands share: the application, options that mean the same everywhere, ways to show results and to end."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from sml_dist.spec import InputError, RunError
+
+HELP = "Distributed training of click-through-rate models with Skip Meta Logit blocks."
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False, help=HELP)
+err = Console(stderr=True)
+out = Console()
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set train.epochs=2. May be repeated.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show what Ray and its workers log.")]
+
+
+def main() -> NoReturn:
+    """Runs the command; turns an InputError into one line and exit status 2."""
+    try:
+        app(standalone_mode=False)
+    except InputError as error:
+        fail(str(error))
+    except typer._click.exceptions.ClickException as error:
+        fail(error.format_message())
+    except RunError as error:
+        fail(f"{error}; run it again with --verbose to see the workers' logs", status=1)
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("stopped; the same command goes on from the last checkpoint")
+        sys.exit(130)
+    sys.exit(0)
+
+
+def fail(line: str, status: int = 2) -> NoReturn:
+    err.print("error:", style="bold red", end=" ")
+    err.print(line, highlight=False, soft_wrap=True, markup=False)
+    sys.exit(status)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+@contextlib.contextmanager
+def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on standard error: call the value with (stage, done, total)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield show

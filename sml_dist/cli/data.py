@@ -1,0 +1,77 @@
+"""prepare, synth: from raw or made-up logs to a prepared dataset."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from sml_dist.cli.app import Json, Verbose, app, out, print_json, stage_bars
+
+
+@app.command()
+def prepare(
+    schema: Annotated[str, typer.Option(help="criteo, avazu, frappe, ml1m, or a YAML file of your own.")],
+    output: Annotated[str, typer.Option(help="Folder to write; any fsspec URL.")],
+    input: Annotated[str | None, typer.Option(help="Glob of raw logs, to be split by --split.")] = None,
+    split: Annotated[str | None, typer.Option(help="order:0.8,0.1,0.1 (or rows: order:64000,8000), random:..., time:...")] = None,
+    train: Annotated[str | None, typer.Option(help="Glob of training logs, instead of --input.")] = None,
+    valid: Annotated[str | None, typer.Option(help="Glob of validation logs.")] = None,
+    test: Annotated[str | None, typer.Option(help="Glob of test logs.")] = None,
+    min_count: Annotated[int | None, typer.Option(help="Values seen fewer times share row 0; overrides the schema's.")] = None,
+    max_reject_rate: Annotated[float, typer.Option(help="Stop when a larger share of rows is bad.")] = 0.001,
+    seed: Annotated[int, typer.Option(help="Of the random split.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a finished dataset.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Raw click logs to a prepared dataset."""
+    from sml_dist.data.prepare import prepare as run
+    from sml_dist.session import ray_session
+
+    with ray_session(verbose=verbose), stage_bars() as progress:
+        manifest = run(
+            schema, output, inputs=input, split=split, train=train, valid=valid, test=test,
+            max_reject_rate=max_reject_rate, min_count=min_count, overwrite=overwrite, seed=seed, progress=progress,
+        )  # fmt: skip
+    show_dataset(manifest, output, as_json)
+
+
+@app.command()
+def synth(
+    rows: Annotated[int, typer.Option(help="Rows in all splits together.")],
+    output: Annotated[str, typer.Option(help="Folder to write.")],
+    seed: int = 0,
+    fields: Annotated[int, typer.Option(help="Categorical fields.")] = 26,
+    dense: Annotated[int, typer.Option(help="Numeric features.")] = 13,
+    table_rows: Annotated[int | None, typer.Option(help="Rows of all tables together; by default grows with --rows.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a finished dataset.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Synthetic click logs whose best reachable AUC and logloss are known."""
+    from sml_dist.data.synthetic import synth as run
+
+    with stage_bars() as show:
+        manifest = run(
+            rows, output, seed=seed, fields=fields, dense=dense, table_rows=table_rows, overwrite=overwrite,
+            progress=lambda done: show("rows", done, rows),
+        )  # fmt: skip
+    show_dataset(manifest, output, as_json)
+
+
+def show_dataset(manifest: Any, output: str, as_json: bool) -> None:
+    from sml_dist.spec import to_dict
+
+    if as_json:
+        print_json({"path": output} | {k: v for k, v in to_dict(manifest).items() if k not in ("source",)})
+        return
+    table = Table(title=f"{manifest.name}: {output}", title_justify="left")
+    for name in ("split", "rows", "positives", *(("best AUC", "best logloss") if manifest.best else ())):
+        table.add_column(name, justify="left" if name == "split" else "right")
+    for name, split in manifest.splits.items():
+        best = manifest.best.get(name)
+        known = (f"{best.auc:.4f}", f"{best.logloss:.4f}") if best else ()
+        table.add_row(name, f"{split.rows:,}", f"{split.positives / max(split.rows, 1):.2%}", *known)
+    out.print(table)
+    ids = sum(field.rows for field in manifest.fields)
+    out.print(f"{len(manifest.fields)} fields ({ids:,} table rows), {len(manifest.dense)} numeric features")
+    out.print(f"read {manifest.rows_read:,} = kept {manifest.rows_kept:,} + rejected {manifest.rows_rejected:,}")

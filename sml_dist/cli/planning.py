@@ -1,0 +1,32 @@
+"""plan: a cluster that is not here."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sml_dist.cli.app import Json, Set, app, print_json
+
+
+@app.command()
+def plan(
+    config: Annotated[str, typer.Argument(help="YAML file; configs/plans/ has two.")],
+    world_size: Annotated[int, typer.Option(help="Ranks of the cluster.")],
+    local_world_size: Annotated[int, typer.Option(help="Ranks of a node.")] = 8,
+    device: Annotated[str, typer.Option(help="cuda | cpu")] = "cuda",
+    hbm: Annotated[str, typer.Option(help="Memory of each GPU.")] = "80GB",
+    ddr: Annotated[str, typer.Option(help="Memory of each node; 0 keeps a GPU's tables out of it.")] = "1TB",
+    intra_bw: Annotated[str, typer.Option(help="A second, between ranks of a node.")] = "600GB",
+    inter_bw: Annotated[str, typer.Option(help="A second, from a rank to other nodes.")] = "25GB",
+    hbm_bw: Annotated[str, typer.Option(help="A second, of a GPU's memory.")] = "2TB",
+    tables: Annotated[str | None, typer.Option(help="YAML of the tables, instead of the dataset at data.path.")] = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Tables' places, memory and time by rank on a cluster you do not have here; exit status 1 if they do not fit."""
+    from sml_dist.embeddings.capacity_report import as_dict, make_cluster, plan_run
+    from sml_dist.embeddings.capacity_text import report_text
+
+    made = plan_run(config, overrides, make_cluster(world_size, local_world_size, device, hbm, ddr, intra_bw, inter_bw, hbm_bw), tables)
+    print_json(as_dict(made)) if as_json else sys.stdout.write(report_text(made))
+    sys.exit(0 if made.fits else 1)

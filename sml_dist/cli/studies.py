@@ -1,0 +1,43 @@
+"""study: the paper's studies."""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sml_dist.cli.app import Json, Set, Verbose, app, fail, out, print_json, stage_bars
+
+STUDIES = {
+    "ablation": "runs paired by seed over a grid",
+    "depth": "towers of 3 to 100 layers",
+    "landscape": "what the theorem says and does not",
+    "online": "logs in time order, predicted before they are trained on",
+}
+ON_RAY = ("ablation", "online")
+
+
+@app.command(epilog="; ".join(f"{name}: {what}" for name, what in STUDIES.items()))
+def study(
+    name: Annotated[str, typer.Argument(help=" | ".join(STUDIES))],
+    config: Annotated[str, typer.Argument(help="YAML file; configs/studies/ has one for each study.")],
+    output: Annotated[str, typer.Option(help="Folder to write.")],
+    overrides: Set = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run one of the studies. Ablation and online, started again, run what is not done yet."""
+    import importlib
+
+    from sml_dist.session import ray_session
+
+    if name not in STUDIES:
+        fail(f"study {name!r} is not one of {', '.join(STUDIES)}")
+    module = importlib.import_module(f"sml_dist.studies.{name}")
+    with ray_session(verbose=verbose) if name in ON_RAY else contextlib.nullcontext(), stage_bars() as show:
+        found = module.run(config, overrides, output, show)
+    if as_json:
+        print_json(found)
+    else:
+        out.print((Path(found["folder"]) / "README.md").read_text(), markup=False, highlight=False, soft_wrap=True)
+        out.print(f"written to {found['folder']}", soft_wrap=True, highlight=False)

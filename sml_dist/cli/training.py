@@ -1,0 +1,92 @@
+"""train, verify: a run, and whether it is in order."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="YAML file; see configs/.")],
+    overrides: Set = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train, evaluate, checkpoint; the same command again goes on from the last checkpoint."""
+    from sml_dist.config.run import load
+    from sml_dist.session import ray_session
+    from sml_dist.train.launch import check, launch
+    from sml_dist.train.progress import TrainProgress
+
+    run = load(config, overrides)
+    check(run)
+    with ray_session(run.train.worker_range[1], reader_cpus=run.data.reader_cpus, verbose=verbose), TrainProgress(err) as progress:
+        summary = launch(run, progress.update)
+    show_summary(summary, as_json)
+
+
+@app.command()
+def verify(
+    run: Annotated[str, typer.Argument(help="Folder of a run.")],
+    data: Annotated[str | None, typer.Option(help="Where the dataset lies now, if not where the run read it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a run's checkpoints, and by its ledger (train.record_rows) that each row was used once."""
+    from sml_dist.train.verify import verify_run
+
+    found = verify_run(run, data)
+    if as_json:
+        print_json(found)
+    else:
+        show_verified(found)
+    if not found["ok"]:
+        sys.exit(1)
+
+
+def show_summary(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(summary)
+        return
+    table = Table(title=f"{summary['model']}{' with SML' if summary['sml'] else ''}", title_justify="left")
+    names = [name for name in ("auc", "gauc", "logloss", "ne", "calibration", "rows") if name in summary["valid"]]
+    for name in ("", *names):
+        table.add_column({"auc": "AUC", "gauc": "GAUC", "ne": "NE"}.get(name, name), justify="right" if name else "left")
+    for split in ("valid", "test"):
+        if split in summary:
+            values = summary[split]
+            table.add_row(split, *(f"{values[n]:,}" if n == "rows" else f"{values[n]:.5f}" for n in names))
+        if best := summary["best"].get(split):
+            table.add_row(f"{split}, best reachable", *(f"{best[n]:.5f}" if n in best else "" for n in names), style="dim")
+    out.print(table)
+    if groups := summary["valid"].get("largest_groups"):
+        out.print(groups_table(groups, summary["valid"]["groups"]))
+    out.print(
+        f"{summary['rows_seen']:,} rows in {summary['epochs']:g} epochs on {summary['workers']} workers ({summary['precision']}), "
+        f"{summary['samples_per_second']:,.0f} samples/s, {summary['data_wait_fraction']:.1%} of the time waiting for data"
+    )
+    out.print(f"run folder {summary['run']}", soft_wrap=True, highlight=False)
+
+
+def groups_table(groups: list[dict[str, float]], count: int) -> Table:
+    table = Table(title=f"AUC per group: the largest of {count:,} groups (valid)", title_justify="left")
+    for name in ("group", "rows", "positives", "AUC"):
+        table.add_column(name, justify="right")
+    for group in groups:
+        table.add_row(str(group["group"]), f"{group['rows']:,.0f}", f"{group['positives']:,.0f}", f"{group['auc']:.5f}")
+    return table
+
+
+def show_verified(found: dict[str, Any]) -> None:
+    for fault in found["damaged"]:
+        out.print(f"damaged: {fault}", style="red", soft_wrap=True, highlight=False)
+    out.print(f"{found['checkpoints']} checkpoints, {len(found['damaged'])} damaged")
+    if "rows" in found:
+        workers = ", ".join(map(str, found["workers"]))
+        out.print(f"{found['step']:,} steps to the newest sound one, by {found['attempts']} attempts on {workers} workers")
+        out.print(f"{found['rows']:,} rows in {found['epochs']:g} epochs: {found['missing']:,} missing, {found['doubled']:,} doubled,")
+        out.print(f"{found['wrong']:,} in batches that are not the plan's; {len(found['skipped'])} batches skipped for bad numbers")
+    out.print("each row was used once" if found["ok"] else "NOT in order", style="green" if found["ok"] else "bold red")
