@@ -17,6 +17,7 @@ from sml_dist.data.plan import Cursor
 from sml_dist.embeddings.batch import Batch, Collator
 from sml_dist.nn.deep_supervision import every_logit
 from sml_dist.spec import InputError
+from sml_dist.train.clock import Clock
 from sml_dist.train.finite import Diverged, any_worker, why
 from sml_dist.train.ledger import Ledger
 from sml_dist.train.optimizers import Optimizers
@@ -65,7 +66,8 @@ class Trainer:
     """What the loop needs, made by the worker.
 
     `evaluate`, `commit`, `restore` (the newest sound checkpoint's progress; its weights are loaded) and `settle` (waits for
-    the commit under way) are collective; `log` does nothing but on rank 0; `beat` tells a watchdog that the worker is alive.
+    the commit under way) are collective; `log` does nothing but on rank 0; `beat` tells a watchdog that the worker is alive;
+    `traced` is told of each step's end.
     """
 
     config: TrainConfig
@@ -82,25 +84,30 @@ class Trainer:
     log: Callable[..., None]
     ledger: Ledger | None = None
     beat: Callable[[str], None] = lambda doing: None
+    traced: Callable[[], None] = lambda: None
     meter: Meter = field(default_factory=Meter)
+    clock: Clock = field(default_factory=Clock)
 
     def run(self, batches_from: Callable[[Cursor], Iterator[pa.Table]], progress: Progress) -> Progress:
         """Trains from `progress` to the end of the last epoch, `max_steps`, or an early stop."""
         while not progress.finished(self.config):
+            self.clock.enter("start")
             batches = batches_from(progress.cursor)
             try:
                 self.stretch(batches, progress)
+                self.clock.enter("checkpoint")
                 self.settle()
             except Diverged as fault:
                 progress = self.roll_back(fault, progress)
             finally:
                 batches.close()
+        self.clock.enter("other")
         return progress
 
     def stretch(self, batches: Iterator[pa.Table], progress: Progress) -> None:
         """Trains to the end."""
         logged = time.monotonic()
-        for number, (table, waited) in enumerate(timed(batches)):
+        for number, (table, waited) in enumerate(timed(batches, self.clock)):
             if number == 0:
                 self.meter.start(waited)
                 waited = 0.0
@@ -108,20 +115,26 @@ class Trainer:
             self.meter.step(self.config.global_batch_size, loss, waited)
             self.advance(progress)
             self.beat(f"step {progress.step}")
+            self.traced()
             if time.monotonic() - logged > LOG_SECONDS:
                 self.log_steps(progress)
                 logged = time.monotonic()
             if self.due(self.config.eval_every_steps, progress):
                 self.log_steps(progress)
+                self.clock.enter("evaluation")
                 self.judge(self.evaluate(), progress)
-                self.commit(progress)
-                self.meter.reset()
+                self.save(progress)
                 if progress.finished(self.config):
                     break
             elif self.config.checkpoint_every_steps and progress.step % self.config.checkpoint_every_steps == 0:
                 self.log_steps(progress)
-                self.commit(progress)
-                self.meter.reset()
+                self.save(progress)
+
+    def save(self, progress: Progress) -> None:
+        self.clock.enter("checkpoint")
+        self.commit(progress)
+        self.clock.enter("other")
+        self.meter.reset()
 
     def step(self, table: pa.Table, progress: Progress) -> float:
         """Forward, backward and update on one batch; the loss on this worker's share of it.
@@ -130,19 +143,27 @@ class Trainer:
         tables, whose fused optimiser updates them in backward itself. A step with a number that is not finite on any
         worker changes nothing.
         """
+        enter = self.clock.enter
         torch.manual_seed(step_seed(self.config.seed, progress.step, dist.get_rank()))  # so dropout repeats on resume
         self.optimizers.scale(self.schedule.factor(progress.step, progress.plateau))
+        enter("collate")
         batch = self.collate(table).to(self.device, non_blocking=True)
+        enter("embedding_forward")
         task = self.model.module
         before = [buffer.clone() for buffer in task.model.buffers()]  # running statistics, which forward itself moves
         embedded = task.embed(batch.ids)
         x_BFD = embedded.detach().requires_grad_()
+        enter("dense_forward")
         logit = self.model(x_BFD, batch.dense)
         loss = self.loss(logit, batch)
+        enter("dense_backward")
         self.optimizers.zero_grad()
         loss.backward()
         norm = self.optimizers.norm()
-        bad = any_worker(~torch.isfinite(loss.detach() + torch.linalg.vector_norm(x_BFD.grad) + norm))
+        finite = torch.isfinite(loss.detach() + torch.linalg.vector_norm(x_BFD.grad) + norm)
+        enter("communication")
+        bad = any_worker(~finite)
+        enter("other")
         if self.ledger:
             self.ledger.add(progress, table, bad)
         if bad:
@@ -150,8 +171,11 @@ class Trainer:
                 buffer.copy_(value)
             self.skip(progress, why(batch, task.fields, self.collate.dense, x_BFD, logit, loss))
             return 0.0
+        enter("embedding_backward")
         embedded.backward(x_BFD.grad)
+        enter("optimizer")
         self.optimizers.step(norm)
+        enter("other")
         progress.bad_steps = 0
         return loss.item()
 
@@ -218,12 +242,14 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 
-def timed(items: Iterator[Any]) -> Iterator[tuple[Any, float]]:
-    """Each item with the seconds spent waiting for it."""
+def timed(items: Iterator[Any], clock: Clock) -> Iterator[tuple[Any, float]]:
+    """Each item with the seconds spent waiting for it, which are data_wait on the clock from the second on."""
     while True:
         started = time.monotonic()
         try:
             item = next(items)
         except StopIteration:
             return
+        clock.enter("other")
         yield item, time.monotonic() - started
+        clock.enter("data_wait")

@@ -16,6 +16,7 @@ from sml_dist.embeddings.batch import Collator
 from sml_dist.embeddings.sharding import placements, plan_text
 from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.build import make_task
+from sml_dist.train.clock import Clock, TracedClock, tracing
 from sml_dist.train.evaluate import Evaluation
 from sml_dist.train.keeper import Keeper
 from sml_dist.train.loop import Progress, Trainer
@@ -57,6 +58,7 @@ def ray_place(device: str) -> Place:
 def train(config: RunConfig, place: Place, stream_type: type[Stream] = Stream) -> dict[str, Any]:
     """The whole of a run on this worker; the summary is the same on every worker."""
     started, folder = time.monotonic(), RunFolder(config.run.folder)
+    clock = TracedClock() if config.train.profile_steps else Clock()
     place.set_threads(config.train.threads)
     watchdog = Watchdog(folder.path / "stacks", place.rank, config.train.step_timeout_s)
 
@@ -98,17 +100,21 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream] = Stream) -
         log=log,
         ledger=keeper.ledger,
         beat=watchdog.beat,
+        clock=clock,
     )
-    progress = trainer.run(stream.batches, progress)
+    with tracing(folder.path / "profile", config.train.profile_steps if place.rank == 0 else 0) as trainer.traced:
+        progress = trainer.run(stream.batches, progress)
 
     # the best weights, and what they are worth
+    clock.enter("checkpoint")
     checkpoint = keeper.best(progress)
+    clock.enter("evaluation")
     metrics = {"valid": progress.best_metrics}
     if "test" in manifest.splits and manifest.splits["test"].rows:
         metrics["test"] = evaluation(config, manifest, stream, "test", times=1).run(model, collate, place.device, watchdog.beat)
     seconds = round(time.monotonic() - started, 2)
     found = summary(config, place, task.bf16, plan, progress, manifest) | trainer.meter.totals() | {"seconds": seconds}
-    found |= {"checkpoint": checkpoint, "run": str(folder.path), **metrics}
+    found |= {"seconds_by_phase": clock.seconds(), "checkpoint": checkpoint, "run": str(folder.path), **metrics}
     if place.rank == 0:
         folder.write_json("summary.json", found)
     dist.barrier()

@@ -1,5 +1,6 @@
 """The whole way, through the command line's own functions: logs, dataset, workers, tables, checkpoints, summary."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -45,6 +46,7 @@ def test_synthetic_data_reaches_near_its_known_best_at_one_two_and_four_workers(
         aucs[workers] = summary["valid"]["auc"]
         assert summary["workers"] == workers and summary["rows_seen"] == 2 * 120_000 and summary["restarts"] == 0
         assert summary["best"]["valid"]["auc"] - 0.02 < aucs[workers] < summary["best"]["valid"]["auc"] + 0.01
+        assert abs(sum(summary["seconds_by_phase"].values()) - summary["seconds"]) < 0.1
         assert shown and json.loads((tmp_path / f"w{workers}/summary.json").read_text()) == summary
     assert max(aucs.values()) - min(aucs.values()) < 0.002, aucs
 
@@ -60,6 +62,16 @@ def test_a_run_started_again_goes_on_and_ends_with_the_same_weights(ray_local, d
     lines = [json.loads(line) for line in (tmp_path / "cut/metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if "event" not in line]  # that a checkpoint is done is told some steps after it
     assert steps == sorted(steps)
+
+
+@pytest.mark.slow
+def test_a_traced_run_says_where_its_steps_time_went(ray_local, dataset, tmp_path):
+    summary = launch(config(dataset, tmp_path, "traced", max_steps=40, profile_steps=3))
+    table = (tmp_path / "traced/profile/table.txt").read_text()
+    assert "aten::addmm" in table and "embedding_forward" in table
+    trace = json.loads(gzip.decompress((tmp_path / "traced/profile/trace.json.gz").read_bytes()))
+    assert sum(event["name"] == "dense_backward" and event.get("cat") == "user_annotation" for event in trace["traceEvents"]) == 3
+    assert {"start", "dense_forward", "optimizer", "evaluation", "checkpoint"} <= summary["seconds_by_phase"].keys()
 
 
 def hashes(summary: dict) -> dict[str, str]:
