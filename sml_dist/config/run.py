@@ -14,6 +14,7 @@ from yaml import YAMLError
 from sml_dist.config.data import DataConfig
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.config.train import TrainConfig
+from sml_dist.credentials import refuse_in
 from sml_dist.models.zoo import ZOO, ModelConfig
 from sml_dist.spec import InputError, from_dict, spec, to_dict
 
@@ -61,7 +62,8 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
 
 
 def parse(raw: dict[str, Any]) -> RunConfig:
-    """The configuration of plain data; raises InputError that names each wrong key and the nearest right one."""
+    """The configuration of plain data; raises InputError that names each wrong key and the nearest right one, or a secret's place."""
+    refuse_in(raw, "")
     try:
         return from_dict(RunConfig, raw)
     except ValidationError as error:

@@ -1,0 +1,81 @@
+"""cluster: several Ray nodes on this machine."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sml_dist.cli.app import Json, app, err, out, print_json
+from sml_dist.spec import InputError
+
+Name = Annotated[str, typer.Option(help="Of the cluster, where there are several.")]
+cluster = typer.Typer(no_args_is_help=True, help="A Ray cluster of several nodes on this machine, with a token.")
+app.add_typer(cluster, name="cluster")
+
+
+@cluster.command("up")
+def cluster_up(
+    name: Name = "local",
+    nodes: Annotated[int, typer.Option(help="Besides the head, which does no work.", min=1)] = 2,
+    cpus: Annotated[int, typer.Option(help="Ray's CPUs of each node; may be more than the machine has.", min=1)] = 3,
+    object_store_mb: Annotated[int, typer.Option(help="Shared memory for each node's objects.", min=80)] = 200,
+    dashboard_host: Annotated[str, typer.Option(help="Where the dashboard and the jobs API listen.")] = "127.0.0.1",
+    token: Annotated[bool, typer.Option(help="Ask for a token.")] = True,
+    insecure: Annotated[bool, typer.Option(help="Open a dashboard without a token to other machines.")] = False,
+    namespaces: Annotated[bool, typer.Option(help="Each node with an address of its own (needs root).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start the cluster and wait for its nodes."""
+    from sml_dist.operations.local_cluster import ClusterConfig, up
+
+    sizes = {"nodes": nodes, "cpus": cpus, "object_store_mb": object_store_mb}
+    config = ClusterConfig(name=name, **sizes, dashboard_host=dashboard_host, token=token, namespaces=namespaces)
+    with err.status("starting"):
+        made = up(config, insecure=insecure)
+    if as_json:
+        print_json({"name": name, "address": made.address, "environment": made.environment()})
+        return
+    out.print(f"cluster {name}: a head and {nodes} nodes of {cpus} CPUs; dashboard {made.address}", soft_wrap=True, highlight=False)
+    out.print("send it jobs with `sml-dist submit`, end it with `sml-dist cluster down`; for other commands:")
+    for key, value in made.environment().items():
+        out.print(f"  export {key}={value}", soft_wrap=True, highlight=False)
+
+
+@cluster.command("status")
+def cluster_status(name: Name = "local", as_json: Json = False) -> None:
+    """The nodes, and which are alive; exit status 1 if there is no cluster or no node answers."""
+    from sml_dist.operations.local_cluster import find, status
+
+    made = find(name)
+    found = status(made) if made else {"name": name, "address": None, "processes": 0, "nodes": []}
+    if as_json:
+        print_json(found)
+    elif not found["nodes"]:
+        out.print(f"cluster {name}: {'no node answers' if made else 'there is none'}")
+    else:
+        table = Table(title=f"{name}: {found['address']}", title_justify="left")
+        for column in ("node", "state", "address", "CPUs", "object store"):
+            table.add_column(column)
+        for node in found["nodes"]:
+            store = f"{node['object_store_mb']} MB"
+            table.add_row(node["name"], "alive" if node["alive"] else "dead", node["address"] or "", f"{node['cpus']:g}", store)
+        out.print(table)
+    sys.exit(0 if any(node["alive"] for node in found["nodes"]) else 1)
+
+
+@cluster.command("down")
+def cluster_down(
+    name: Name = "local", node: Annotated[str | None, typer.Option(help="Lose this node alone, as a machine is lost.")] = None
+) -> None:
+    """End the cluster, or lose one of its nodes."""
+    from sml_dist.operations.local_cluster import down, find, lose
+
+    made = find(name)
+    if made is None:
+        raise InputError(f"there is no cluster {name}; sml-dist cluster up --name {name} starts it")
+    if node:
+        lose(made, node)
+    else:
+        down(made)
+    err.print(f"{node or f'cluster {name}'} is down")

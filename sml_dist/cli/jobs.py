@@ -1,0 +1,125 @@
+"""submit, jobs: commands of this project on a cluster."""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from sml_dist.cli.app import Json, app, err, out, print_json
+from sml_dist.spec import InputError
+
+Address = Annotated[str | None, typer.Option(help="A dashboard's URL or a local cluster's name; else RAY_API_SERVER_ADDRESS, or local.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Take a cluster on another machine that asks for no token.")]
+Id = Annotated[str, typer.Argument(help="A job's id, as `sml-dist jobs` lists it.")]
+# Of a command's paths those that outlast it: a job's own folder is thrown away.
+KEPT = ("run", "input", "output", "data", "train", "valid", "test", "export")
+
+jobs = typer.Typer(invoke_without_command=True, help="List the jobs of a cluster; follow or stop one.")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, epilog="What submit does not know is the job's.")
+def submit(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="A command with a file in jobs/: train, prepare, study, ...")],
+    address: Address = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job's log to its end.")] = True,
+    working_dir: Annotated[Path, typer.Option(help="The checkout that is sent.")] = Path("."),
+    install: Annotated[str | None, typer.Option(help="cpu | gpu: install the lock on nodes that do not have it, but for torch.")] = None,
+    insecure: Insecure = False,
+    as_json: Json = False,
+) -> None:
+    """Run JOB with its arguments on a cluster; the same again goes on where a stopped or lost one was."""
+    from sml_dist.operations import jobs as ray_jobs
+    from sml_dist.operations.connect import connect
+
+    if not (working_dir / "jobs" / f"{job}.py").is_file():
+        has = ", ".join(sorted(path.stem for path in (working_dir / "jobs").glob("*.py"))) or "none; give --working-dir"
+        raise InputError(f"there is no job {job} in {working_dir / 'jobs'}; it has {has}")
+    run = run_of(job, context.args)
+    packages = ray_jobs.locked(working_dir, install) if install else None
+    client = connect(address, insecure=insecure)
+    identifier = ray_jobs.submit(client, job, context.args, run, working_dir, packages)
+    if not wait:
+        print_json({"id": identifier}) if as_json else out.print(identifier, highlight=False)
+        return
+    err.print(f"job {identifier}; Ctrl-C stops following", highlight=False)
+    followed(client, identifier, as_json)
+
+
+@jobs.callback()
+def listing(context: typer.Context, address: Address = None, insecure: Insecure = False, as_json: Json = False) -> None:
+    from sml_dist.operations.connect import connect
+    from sml_dist.operations.jobs import listed
+
+    context.obj = connect(address, insecure=insecure)
+    if context.invoked_subcommand:
+        return
+    found = listed(context.obj)
+    if as_json:
+        print_json(found)
+        return
+    table = Table(title=f"{len(found)} jobs", title_justify="left")
+    for column in ("id", "job", "run", "status", "exit", "started", "seconds"):
+        table.add_column(column, justify="right" if column in ("exit", "seconds") else "left")
+    for each in found:
+        started = datetime.fromtimestamp(each["started"]).strftime("%Y-%m-%d %H:%M:%S") if each["started"] else ""
+        values = (each["id"], each["job"], each["run"], each["status"].lower(), each["exit"], started, each["seconds"])
+        table.add_row(*("" if value is None else str(value) for value in values))
+    out.print(table)
+
+
+@jobs.command("follow")
+def jobs_follow(context: typer.Context, identifier: Id, as_json: Json = False) -> None:
+    """The job's log, from its beginning to the job's end; its exit status."""
+    followed(context.obj, identifier, as_json)
+
+
+@jobs.command("stop")
+def jobs_stop(context: typer.Context, identifier: Id, as_json: Json = False) -> None:
+    """Stop a job and wait until it has."""
+    from sml_dist.operations.jobs import stop
+
+    status = stop(context.obj, identifier)
+    print_json({"id": identifier, "status": status}) if as_json else out.print(f"job {identifier}: {status.lower()}", highlight=False)
+
+
+app.add_typer(jobs, name="jobs")
+
+
+def run_of(job: str, arguments: list[str]) -> str:
+    """The name of the run that a job works at. Raises InputError for arguments that the command refuses, or that cannot work in a job."""
+    from sml_dist.config.run import load
+
+    commands = typer.main.get_command(app).commands
+    given = commands[job].make_context(job, list(arguments)).params
+    paths = {f"--{key}" if key in ("input", "output", "data", "train", "valid", "test") else key: given.get(key) for key in KEPT}
+    name = Path(given.get("output") or given.get("run") or given.get("export") or given.get("config") or job).name
+    if job == "train":
+        config = load(given["config"], given["overrides"])
+        paths |= {"run.storage": config.run.storage, "data.path": config.data.path, "run.warm_start": config.run.warm_start}
+        name = config.run.name
+    for key, path in paths.items():
+        if isinstance(path, str) and "://" not in path and not Path(path).is_absolute():
+            raise InputError(f"{key} {path} is relative, and a job's folder is thrown away; name one that all nodes see, from the root on")
+    return name if job == "train" else f"{job}-{name}"
+
+
+def followed(client: Any, identifier: str, as_json: bool) -> None:
+    """Follows and exits as the job does; Ctrl-C asks whether to stop it."""
+    from sml_dist.operations.jobs import follow, known, stop
+
+    write = (sys.stderr if as_json else sys.stdout).write
+    try:
+        status = follow(client, identifier, write)
+    except KeyboardInterrupt:
+        if not sys.stdin.isatty() or not typer.confirm(f"\nStop job {identifier} too?", err=True):
+            err.print(f"job {identifier} goes on; sml-dist jobs follow {identifier}", highlight=False)
+            sys.exit(130)
+        status = 130
+        stop(client, identifier)
+    ended = known(client, identifier).status.value
+    print_json({"id": identifier, "status": ended, "exit": status}) if as_json else err.print(f"job {identifier}: {ended.lower()}")
+    sys.exit(status)

@@ -1,0 +1,49 @@
+"""Reaching a cluster's jobs API: with its token, and never an open one on another machine unless that was asked for."""
+
+import ipaddress
+import logging
+import os
+from urllib.parse import urlsplit
+
+from ray.job_submission import JobSubmissionClient
+
+from sml_dist.operations.local_cluster import find
+from sml_dist.operations.token import answers, bearer, token_environment
+from sml_dist.spec import InputError
+
+
+def connect(address: str | None, *, insecure: bool = False) -> JobSubmissionClient:
+    """A client for the dashboard at a URL, or of the local cluster of that name.
+
+    None: RAY_API_SERVER_ADDRESS, else the local cluster named local. Raises InputError that says what is missing.
+    """
+    address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or "local"
+    own = None
+    if "://" not in address:
+        cluster = find(address)
+        if cluster is None:
+            way_out = "give --address http://HOST:8265, or start one with sml-dist cluster up"
+            raise InputError(f"there is no local cluster {address}; {way_out}" + (f" --name {address}" if address != "local" else ""))
+        address, own = cluster.address, cluster.environment()
+    address = address.rstrip("/")
+    if answers(address) == 200:
+        if not loopback(address) and not insecure:
+            raise InputError(f"{address} asks nobody for a token: anyone can run code there; start it with one, or say --insecure")
+        return _quiet(JobSubmissionClient(address))
+    headers = bearer(own or token_environment())
+    if (found := answers(address, headers)) != 200:
+        raise InputError(f"{address} does not take this token (HTTP {found}); RAY_AUTH_TOKEN_PATH names the file of the right one")
+    return _quiet(JobSubmissionClient(address, headers=headers))
+
+
+def _quiet(client: JobSubmissionClient) -> JobSubmissionClient:
+    logging.getLogger("ray").setLevel(logging.ERROR)  # after the client was made, which sets it
+    return client
+
+
+def loopback(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

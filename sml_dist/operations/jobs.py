@@ -1,0 +1,122 @@
+"""Jobs on a cluster: a command of this project, run there from a copy of this checkout."""
+
+import asyncio
+import re
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+from sml_dist.credentials import refuse
+from sml_dist.spec import InputError, RunError
+
+ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
+POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 120.0  # with a cluster that does not answer
+LOST = (RuntimeError, aiohttp.ClientError, OSError)  # what the client raises then
+
+
+def submit(client: JobSubmissionClient, job: str, arguments: list[str], run: str, folder: Path, packages: list[str] | None = None) -> str:
+    """Sends `python jobs/JOB.py ARGUMENTS` with the files of `folder`; returns the submission id: the run's name, numbered from the second.
+
+    The environment is that of the nodes, with `packages` (see `locked`) where they are given; nothing of this machine's own goes along.
+    Raises InputError for a run that a job is at already, and for a secret in the arguments.
+    """
+    for number, argument in enumerate(arguments, 1):
+        refuse(argument, f"argument {number} of {job}")
+    earlier = [each for each in listed(client) if each["run"] == run]
+    for each in earlier:
+        if each["status"] not in {status.value for status in ENDED}:
+            raise InputError(f"job {each['id']} is at run {run} now; follow it with sml-dist jobs follow {each['id']}, or stop it first")
+    taken = {each["id"] for each in listed(client)}
+    name = re.sub(r"[^\w.-]+", "-", run)
+    identifier = next(each for each in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
+    environment: dict[str, Any] = {"working_dir": str(folder)}
+    if packages:
+        environment["pip"] = {"packages": packages, "pip_check": False, "pip_install_options": ["--no-deps", "--disable-pip-version-check"]}
+    entrypoint = shlex.join(["python", f"jobs/{job}.py", *arguments])
+    about = {"run": run, "job": job}
+    return client.submit_job(entrypoint=entrypoint, submission_id=identifier, runtime_env=environment, metadata=about)
+
+
+def locked(folder: Path, kind: str) -> list[str]:
+    """The lock's packages with their hashes, `kind` cpu or gpu. torch itself is the nodes': its build differs by machine."""
+    names = [folder / "cluster" / name for name in ("requirements.txt", f"torch-{kind}.txt")]
+    if missing := [path for path in names if not path.is_file()]:
+        raise InputError(f"{missing[0]}: no such lock; run this from the project's checkout")
+    lines = [line for path in names for line in re.findall(r"^\w.*(?:\\\n.*)*", path.read_text(), re.M)]
+    return [" ".join(line.replace("\\\n", " ").split()) for line in lines]
+
+
+def listed(client: JobSubmissionClient) -> list[dict[str, Any]]:
+    """All jobs, the newest first."""
+    jobs = [job for job in client.list_jobs() if job.submission_id]
+    return [described(job) for job in sorted(jobs, key=lambda job: -(job.start_time or 0))]
+
+
+def described(job: JobDetails) -> dict[str, Any]:
+    about, end = job.metadata or {}, job.end_time / 1000 if job.end_time else None
+    start = job.start_time / 1000 if job.start_time else None
+    return {
+        "id": job.submission_id,
+        "run": about.get("run"),
+        "job": about.get("job"),
+        "status": job.status.value,
+        "exit": job.driver_exit_code,
+        "started": start,
+        "seconds": round((end or time.time()) - start, 1) if start else None,
+        "entrypoint": job.entrypoint,
+    }
+
+
+def follow(client: JobSubmissionClient, identifier: str, write: Callable[[str], None]) -> int:
+    """Writes the job's log as it grows until the job has ended; returns its exit status, 1 where a signal or a stop ended it."""
+    known(client, identifier)
+    asyncio.run(_tail(client, identifier, write))
+    while (job := known(client, identifier)).status not in ENDED:
+        time.sleep(POLL_SECONDS)
+    if job.status == JobStatus.SUCCEEDED:
+        return 0
+    return job.driver_exit_code if 0 < (job.driver_exit_code or 0) < 256 else 1
+
+
+async def _tail(client: JobSubmissionClient, identifier: str, write: Callable[[str], None]) -> None:
+    """A log that breaks off is asked for again, and what was written of it is left out."""
+    written, heard = 0, time.monotonic()
+    while True:
+        at = 0
+        try:
+            async for text in client.tail_job_logs(identifier):
+                if new := text[max(0, written - at) :]:
+                    write(new)
+                at, heard = at + len(text), time.monotonic()
+                written = max(written, at)
+            if client.get_job_status(identifier) in ENDED:
+                return
+        except LOST as error:
+            if time.monotonic() - heard > PATIENCE_SECONDS:
+                raise RunError(f"the cluster has not answered for {PATIENCE_SECONDS:g} s ({error})") from None
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def stop(client: JobSubmissionClient, identifier: str) -> str:
+    """Stops a job and waits until it has; returns its status."""
+    known(client, identifier)
+    client.stop_job(identifier)
+    while (job := known(client, identifier)).status not in ENDED:
+        time.sleep(POLL_SECONDS)
+    return job.status.value
+
+
+def known(client: JobSubmissionClient, identifier: str) -> JobDetails:
+    """Raises InputError for a job that is not there."""
+    try:
+        return client.get_job_info(identifier)
+    except RuntimeError as error:
+        if "does not exist" not in str(error):
+            raise RunError(f"job {identifier}: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"there is no job {identifier}; sml-dist jobs lists them") from None
