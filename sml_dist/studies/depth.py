@@ -17,11 +17,11 @@ from sml_dist.models.dnn import DNNConfig
 from sml_dist.spec import spec
 from sml_dist.studies.depth_page import page
 from sml_dist.studies.depth_plots import plot_all
-from sml_dist.studies.in_process import Laboratory, one_process
 from sml_dist.studies.layers import measure_layers
 from sml_dist.studies.settings import load_settings
 from sml_dist.studies.statements import Rules, judge
 from sml_dist.studies.tables import Row, write_csv
+from sml_dist.train.in_process import Laboratory, one_process
 
 
 @spec

@@ -166,8 +166,8 @@ def finished(config: OnlineConfig, wanted: Sequence[Pass], folder: Path, stage: 
 
 def curve_of(config: RunConfig, windows: int) -> dict[str, Any]:
     """A pass in a Ray task; an error the user can mend travels as a value."""
-    from sml_dist.studies.in_process import one_process
     from sml_dist.studies.progressive import CannotLearn, progressive
+    from sml_dist.train.in_process import one_process
 
     try:
         with one_process(config.train.threads):

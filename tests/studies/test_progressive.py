@@ -11,8 +11,8 @@ import pytest
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.dataset import SplitWriter, arrow_schema, read_manifest, write_manifest
 from sml_dist.data.synthetic import synth
-from sml_dist.studies.in_process import Laboratory, one_process
 from sml_dist.studies.progressive import CannotLearn, Predictions, in_order, progressive
+from sml_dist.train.in_process import Laboratory, one_process
 from sml_dist.train.loop import Progress
 from sml_dist.train.metrics import ExactScores
 

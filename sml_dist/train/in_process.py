@@ -1,4 +1,4 @@
-"""A run in this process whose model stays at hand: no Ray, no run folder. For studies that look inside; see cell.py for whole runs."""
+"""A run in this process whose model stays at hand: no Ray, no run folder. For studies and measurements that look inside."""
 
 import contextlib
 import logging
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch.distributed as dist
 
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import Manifest, read_manifest, read_rows, row_groups
 from sml_dist.data.plan import Cursor
 from sml_dist.data.stream import DirectStream, Source
 from sml_dist.embeddings.batch import Batch, Collator
-from sml_dist.studies.cell import alone
 from sml_dist.train.build import make_task
 from sml_dist.train.evaluate import Evaluation
 from sml_dist.train.finite import Diverged
@@ -29,12 +29,22 @@ from sml_dist.train.task import CTRTask
 
 
 @contextlib.contextmanager
-def one_process(threads: int | None = None) -> Iterator[None]:
-    """A process group of this process alone. TorchRec's twenty lines of warnings for each model made are left out."""
+def alone(backend: str = "gloo") -> Iterator[None]:
+    """A process group of this process alone."""
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def one_process(threads: int | None = None, backend: str = "gloo") -> Iterator[None]:
+    """Alone, and quietly: TorchRec's twenty lines of warnings for each model made are left out."""
     Place().set_threads(threads)
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), alone():
+        with warnings.catch_warnings(), alone(backend):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -51,8 +61,12 @@ class Laboratory:
     trainer: Trainer
 
     @classmethod
-    def of(cls, config: RunConfig) -> "Laboratory":
-        place, manifest = Place(), read_manifest(config.data.path)
+    def of(cls, config: RunConfig, place: Place = Place()) -> "Laboratory":  # noqa: B008
+        return cls.over(read_manifest(config.data.path), config, place)
+
+    @classmethod
+    def over(cls, manifest: Manifest, config: RunConfig, place: Place = Place()) -> "Laboratory":  # noqa: B008
+        """Over a manifest that need not be what lies at `data.path`, such as one of larger tables."""
         plan, collate = training_plan(manifest, config), Collator(manifest)
         stream = DirectStream(Source.of(config.data.path, manifest, "train"), plan, epochs=config.train.epochs)
         valid = Evaluation(stream.of(Source.of(config.data.path, manifest, "valid")), config.train.eval_batch_size, times=1)
