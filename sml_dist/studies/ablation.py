@@ -4,18 +4,17 @@ A run that is done is not done again: its summary lies in cells/. Runs on severa
 """
 
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sml_dist.spec import InputError, RunError
+from sml_dist.statistics import Paired, paired
 from sml_dist.studies.ablation_page import flat, page, plot
 from sml_dist.studies.grid import Cell, GridConfig, cells, read_grid, value_of
-from sml_dist.studies.statistics import Paired, paired
-from sml_dist.studies.tables import write_csv
 from sml_dist.studies.tasks import as_they_end
+from sml_dist.tabular import write_csv
 
 Show = Callable[[str, int, int], None]
 
@@ -56,11 +55,10 @@ def finished(wanted: list[Cell], grid: GridConfig, show: Show) -> list[dict[str,
 
 def one(cell: Cell) -> dict[str, Any]:
     """A cell in a Ray task; an error the user can mend travels as a value."""
-    from sml_dist.studies.cell import run_cell
+    from sml_dist.train.alone import train_alone
 
-    logging.getLogger("torchrec").setLevel(logging.ERROR)
     try:
-        return run_cell(cell.config)
+        return train_alone(cell.config)
     except (InputError, RunError) as error:
         return {"error": str(error)}
 

@@ -8,9 +8,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
+from sml_dist.statistics import Paired  # noqa: E402
 from sml_dist.studies.grid import GridConfig  # noqa: E402
-from sml_dist.studies.statistics import Paired  # noqa: E402
-from sml_dist.studies.tables import Row, markdown_table  # noqa: E402
+from sml_dist.tabular import Row, markdown_table  # noqa: E402
 
 Pairs = list[tuple[dict[str, str], Paired]]
 

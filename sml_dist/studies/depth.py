@@ -12,15 +12,15 @@ from pydantic import PositiveInt
 from sml_dist.config.data import DataConfig
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.config.run import RunConfig, RunSection
+from sml_dist.config.settings import load_settings
 from sml_dist.config.train import TrainConfig
 from sml_dist.models.dnn import DNNConfig
 from sml_dist.spec import spec
 from sml_dist.studies.depth_page import page
 from sml_dist.studies.depth_plots import plot_all
 from sml_dist.studies.layers import measure_layers
-from sml_dist.studies.settings import load_settings
 from sml_dist.studies.statements import Rules, judge
-from sml_dist.studies.tables import Row, write_csv
+from sml_dist.tabular import Row, write_csv
 from sml_dist.train.in_process import Laboratory, one_process
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sml_dist.config.train import TrainConfig
 from sml_dist.studies.statements import Rules
-from sml_dist.studies.tables import Row, markdown_table
+from sml_dist.tabular import Row, markdown_table
 
 
 def page(rules: Rules, train: TrainConfig, layers: Sequence[Row], models: Sequence[Row], verdicts: Sequence[Row]) -> str:

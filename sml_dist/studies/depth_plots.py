@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sml_dist.studies.tables import Row
+from sml_dist.tabular import Row
 
 BY_LAYER = {  # column -> (file, axis)
     "fresh term variance": ("variance", "log"),

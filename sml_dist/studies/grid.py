@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sml_dist.config.run import RunConfig, load
+from sml_dist.config.settings import load_settings
 from sml_dist.spec import InputError, spec, to_dict
-from sml_dist.studies.settings import load_settings
 
 Settings = dict[str, list[str]]  # label -> overrides of the base, `key=value`
 

@@ -27,7 +27,7 @@ from sml_dist.studies.linear import (
     squared_norm,
     tightest,
 )
-from sml_dist.studies.tables import Row
+from sml_dist.tabular import Row
 
 ROUNDING = 1e-8  # of a ratio; the identity (1) holds to 1e-12 and better where the weights are not huge
 

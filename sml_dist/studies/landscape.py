@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import NonNegativeInt
 
+from sml_dist.config.settings import load_settings
 from sml_dist.spec import spec
 from sml_dist.studies.inequality import PointsConfig, measure_points, measure_sharpness, measure_shrinking, measure_zero
 from sml_dist.studies.landscape_page import Findings, page, verdicts
 from sml_dist.studies.landscape_plots import plot_all
 from sml_dist.studies.linear_training import DescentConfig, train_linear
 from sml_dist.studies.real_towers import TowersConfig, measure_towers
-from sml_dist.studies.settings import load_settings
-from sml_dist.studies.tables import write_csv
+from sml_dist.tabular import write_csv
 
 
 @spec

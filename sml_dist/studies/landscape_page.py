@@ -6,7 +6,7 @@ from typing import Any
 
 from sml_dist.studies.linear import HEADS
 from sml_dist.studies.linear_training import DescentConfig
-from sml_dist.studies.tables import Row, markdown_table
+from sml_dist.tabular import Row, markdown_table
 
 
 @dataclass(frozen=True)

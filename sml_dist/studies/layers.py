@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from sml_dist.models.dnn import DNN
 from sml_dist.models.fields import concat
 from sml_dist.nn.skip_logit import SkipLogit
-from sml_dist.studies.tables import Row
+from sml_dist.tabular import Row
 
 NAN = float("nan")
 

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from sml_dist.spec import spec
 from sml_dist.studies.descent import Descent, descend
 from sml_dist.studies.linear import HEADS, Problem, loss, make_problem, random_nets
-from sml_dist.studies.tables import Row
+from sml_dist.tabular import Row
 
 Curves = dict[tuple[str, int, float], np.ndarray]  # (head, depth, scale) -> (T + 1, starts), excess over that of the start
 

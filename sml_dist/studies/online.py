@@ -17,6 +17,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from sml_dist.config.data import DataConfig
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.config.run import RunConfig, RunSection
+from sml_dist.config.settings import load_settings
 from sml_dist.config.train import TrainConfig
 from sml_dist.data.dataset import fingerprint, read_manifest
 from sml_dist.models.zoo import ModelConfig
@@ -25,9 +26,8 @@ from sml_dist.spec import InputError, RunError, spec, to_dict
 from sml_dist.studies.online_page import page
 from sml_dist.studies.online_plots import plot_all
 from sml_dist.studies.online_verdicts import HEADS, Arm, Curves, Setting, Sides, compare
-from sml_dist.studies.settings import load_settings
-from sml_dist.studies.tables import Row, write_csv
 from sml_dist.studies.tasks import as_they_end
+from sml_dist.tabular import Row, write_csv
 from sml_dist.train.report import RunFolder
 
 Show = Callable[[str, int, int], None]

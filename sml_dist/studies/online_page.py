@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from sml_dist.studies.online_plots import LINEAR
 from sml_dist.studies.online_verdicts import HEADS, Arm, Curves, Pair, Setting, answer
-from sml_dist.studies.tables import Row, markdown_table
+from sml_dist.tabular import Row, markdown_table
 
 if TYPE_CHECKING:
     from sml_dist.studies.online import OnlineConfig

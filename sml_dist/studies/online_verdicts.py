@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from sml_dist.studies.statistics import Paired, paired
-from sml_dist.studies.tables import Row
+from sml_dist.statistics import Paired, paired
+from sml_dist.tabular import Row
 
 HEADS = ("last", "skip")
 METRICS = {"logloss": -1, "auc": 1}  # -> the sign that makes more of it better

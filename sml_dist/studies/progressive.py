@@ -13,7 +13,7 @@ from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import SPLITS, Manifest
 from sml_dist.data.plan import Plan
 from sml_dist.data.stream import DirectStream, Source
-from sml_dist.studies.tables import Row
+from sml_dist.tabular import Row
 from sml_dist.train.finite import Diverged
 from sml_dist.train.in_process import Laboratory
 from sml_dist.train.loop import Progress

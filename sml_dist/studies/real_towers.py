@@ -14,7 +14,7 @@ from sml_dist.models.zoo import ModelConfig, build
 from sml_dist.spec import spec
 from sml_dist.studies.curvature import Hessian, along, top_eigenpairs
 from sml_dist.studies.surface import filter_normalised, loss_surface
-from sml_dist.studies.tables import Row
+from sml_dist.tabular import Row
 
 Surfaces = dict[tuple[str, str], np.ndarray]  # (model, moment) -> (grid, grid)
 MOMENTS = ("start", "trained")

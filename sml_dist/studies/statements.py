@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 
 from sml_dist.spec import spec
-from sml_dist.studies.tables import Row
+from sml_dist.tabular import Row
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

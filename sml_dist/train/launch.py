@@ -23,9 +23,12 @@ from sml_dist.train.report import RunFolder
 POLL_SECONDS = 0.5
 
 
-def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+def launch(
+    config: RunConfig, show: Callable[[dict[str, Any]], None] | None = None, report: Callable[[dict[str, Any]], bool] | None = None
+) -> dict[str, Any]:
     """Trains and returns the summary. `show` gets the plan and then each new line of metrics.jsonl.
 
+    `report` is worker.py's Report, called on worker 0; a run that it stops gives {"stopped": True}.
     Ray must be running. Raises InputError for what the user can mend, RunError for the rest.
     """
     folder = RunFolder(os.path.abspath(config.run.folder))
@@ -39,7 +42,7 @@ def launch(config: RunConfig, show: Callable[[dict[str, Any]], None] | None = No
     cuda = config.train.device == "cuda" or (config.train.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
     trainer = TorchTrainer(
         worker_main,
-        train_loop_config=raw,
+        train_loop_config={"raw": raw, "report": report},
         scaling_config=ScalingConfig(
             num_workers=config.train.num_workers,
             use_gpu=cuda,
@@ -89,11 +92,11 @@ def absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
 
 
-def worker_main(raw: dict[str, Any]) -> dict[str, Any]:
+def worker_main(given: dict[str, Any]) -> dict[str, Any]:
     """Imported inside the worker: the driver's machine need not have torchrec."""
     from sml_dist.train.worker import run
 
-    return run(raw)
+    return run(**given)
 
 
 def check(config: RunConfig) -> None:

@@ -29,6 +29,10 @@ BAD_STEPS = 3  # in a row, that make the run go back to its last checkpoint
 ROLLBACK_FACTOR = 0.5  # on the learning rates, each time it does
 
 
+class Stopped(Exception):
+    """Whoever hears of the run's evaluations has heard enough: training ends where it stands, its checkpoint committed."""
+
+
 @dataclass
 class Progress:
     """All of a run's state that is not a tensor; committed with every checkpoint."""
@@ -65,9 +69,10 @@ class Progress:
 class Trainer:
     """What the loop needs, made by the worker.
 
-    `evaluate`, `commit`, `restore` (the newest sound checkpoint's progress; its weights are loaded) and `settle` (waits for
-    the commit under way) are collective; `log` does nothing but on rank 0; `beat` tells a watchdog that the worker is alive;
-    `traced` is told of each step's end.
+    `evaluate`, `commit`, `restore` (the newest sound checkpoint's progress; its weights are loaded), `settle` (waits for
+    the commit under way) and `report` (of each evaluation but the last, once it is committed; may raise Stopped) are
+    collective; `log` does nothing but on rank 0; `beat` tells a watchdog that the worker is alive; `traced` is told of each
+    step's end.
     """
 
     config: TrainConfig
@@ -85,6 +90,7 @@ class Trainer:
     ledger: Ledger | None = None
     beat: Callable[[str], None] = lambda doing: None
     traced: Callable[[], None] = lambda: None
+    report: Callable[[Progress, dict[str, Any]], None] = lambda progress, metrics: None
     meter: Meter = field(default_factory=Meter)
     clock: Clock = field(default_factory=Clock)
 
@@ -122,10 +128,12 @@ class Trainer:
             if self.due(self.config.eval_every_steps, progress):
                 self.log_steps(progress)
                 self.clock.enter("evaluation")
-                self.judge(self.evaluate(), progress)
+                metrics = self.evaluate()
+                self.judge(metrics, progress)
                 self.save(progress)
                 if progress.finished(self.config):
                     break
+                self.report(progress, metrics)
             elif self.config.checkpoint_every_steps and progress.step % self.config.checkpoint_every_steps == 0:
                 self.log_steps(progress)
                 self.save(progress)

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray.train
@@ -16,10 +17,11 @@ from sml_dist.embeddings.batch import Collator
 from sml_dist.embeddings.sharding import placements, plan_text
 from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.build import make_task
+from sml_dist.train.checkpoint import agree
 from sml_dist.train.clock import Clock, TracedClock, tracing
 from sml_dist.train.evaluate import Evaluation
 from sml_dist.train.keeper import Keeper
-from sml_dist.train.loop import Progress, Trainer
+from sml_dist.train.loop import Progress, Stopped, Trainer
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.place import Place
 from sml_dist.train.report import RunFolder
@@ -28,9 +30,13 @@ from sml_dist.train.schedule import Schedule
 from sml_dist.train.sharded import shard
 from sml_dist.train.watchdog import Watchdog
 
+# Hears of each evaluation but the last, its checkpoint complete: {"rows" trained on, "step", "epoch", metrics ...}; False stops the run.
+Report = Callable[[dict[str, Any]], bool]
 
-def run(raw: dict[str, Any]) -> dict[str, Any]:
-    """Trains, evaluates, commits. Returns the summary, or {"input_error" or "run_error": line}: what is not to be retried.
+
+def run(raw: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
+    """Trains, evaluates, commits. Returns the summary, or {"input_error" or "run_error": line}: what is not to be retried,
+    or {"stopped": True} where `report` said so.
 
     An error of one worker breaks the others' collectives, so Ray restarts the group; error.json ends that at once.
     """
@@ -39,7 +45,9 @@ def run(raw: dict[str, Any]) -> dict[str, Any]:
     if earlier := folder.read_json("error.json"):
         return earlier
     try:
-        return train(config, ray_place(config.train.device))
+        return train_watched(config, ray_place(config.train.device), report=report)
+    except Stopped:
+        return {"stopped": True}
     except (InputError, RunError) as error:
         found = {"input_error" if isinstance(error, InputError) else "run_error": str(error)}
         with contextlib.suppress(OSError):  # such as a full disk, which the error then tells of
@@ -55,12 +63,18 @@ def ray_place(device: str) -> Place:
     return Place(context.get_world_rank(), context.get_world_size(), context.get_local_world_size(), where)
 
 
-def train(config: RunConfig, place: Place, stream_type: type[Stream] = Stream) -> dict[str, Any]:
-    """The whole of a run on this worker; the summary is the same on every worker."""
+def train_watched(config: RunConfig, place: Place, stream_type: type[Stream] = Stream, report: Report | None = None) -> dict[str, Any]:
+    """`train` beside a watchdog, which ends with it."""
+    stacks = RunFolder(config.run.folder).path / "stacks"
+    with contextlib.closing(Watchdog(stacks, place.rank, config.train.step_timeout_s)) as watchdog:
+        return train(config, place, stream_type, report, watchdog.beat)
+
+
+def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Report | None, beat: Callable[[str], None]) -> dict[str, Any]:
+    """The whole of a run on this worker; the summary is the same on every worker. Raises Stopped where `report` said so."""
     started, folder = time.monotonic(), RunFolder(config.run.folder)
     clock = TracedClock() if config.train.profile_steps else Clock()
     place.set_threads(config.train.threads)
-    watchdog = Watchdog(folder.path / "stacks", place.rank, config.train.step_timeout_s)
 
     # data
     manifest = read_manifest(config.data.path)
@@ -81,6 +95,14 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream] = Stream) -
         if place.rank == 0:
             folder.log(**values, total_steps=steps, epochs=config.train.epochs)
 
+    def hear(progress: Progress, metrics: dict[str, Any]) -> None:
+        if report is None:
+            return
+        keeper.settle()
+        about = {"rows": rows_seen(progress, plan), "step": progress.step, "epoch": progress.epoch}
+        if not agree(report(metrics | about) if place.rank == 0 else None):
+            raise Stopped
+
     if place.rank == 0:
         folder.begin(dump(config), plan_text(placed))
     keeper = Keeper(config, manifest, place, model, optimizers, [vars(table) for table in placed], log)
@@ -93,14 +115,15 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream] = Stream) -
         collate=collate,
         device=place.device,
         steps_per_epoch=plan.steps,
-        evaluate=lambda: valid.run(model, collate, place.device, watchdog.beat),
+        evaluate=lambda: valid.run(model, collate, place.device, beat),
         commit=keeper.commit,
         restore=keeper.go_on,
         settle=keeper.settle,
         log=log,
         ledger=keeper.ledger,
-        beat=watchdog.beat,
+        beat=beat,
         clock=clock,
+        report=hear,
     )
     with tracing(folder.path / "profile", config.train.profile_steps if place.rank == 0 else 0) as trainer.traced:
         progress = trainer.run(stream.batches, progress)
@@ -111,14 +134,13 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream] = Stream) -
     clock.enter("evaluation")
     metrics = {"valid": progress.best_metrics}
     if "test" in manifest.splits and manifest.splits["test"].rows:
-        metrics["test"] = evaluation(config, manifest, stream, "test", times=1).run(model, collate, place.device, watchdog.beat)
+        metrics["test"] = evaluation(config, manifest, stream, "test", times=1).run(model, collate, place.device, beat)
     seconds = round(time.monotonic() - started, 2)
     found = summary(config, place, task.bf16, plan, progress, manifest) | trainer.meter.totals() | {"seconds": seconds}
     found |= {"seconds_by_phase": clock.seconds(), "checkpoint": checkpoint, "run": str(folder.path), **metrics}
     if place.rank == 0:
         folder.write_json("summary.json", found)
     dist.barrier()
-    watchdog.close()
     return found
 
 
@@ -136,9 +158,14 @@ def summary(config: RunConfig, place: Place, bf16: bool, plan: Plan, progress: P
         "precision": "bf16" if bf16 else "fp32",
         "epochs": progress.epoch + progress.batch / plan.steps,
         "steps": progress.step,
-        "rows_seen": progress.epoch * plan.rows + min(progress.batch * plan.batch_size, plan.rows),
+        "rows_seen": rows_seen(progress, plan),
         "restarts": progress.restarts,
         "skipped_steps": progress.skipped,
         "rollbacks": progress.rollbacks,
         "best": {split: to_dict(value) for split, value in manifest.best.items()},
     }
+
+
+def rows_seen(progress: Progress, plan: Plan) -> int:
+    """Padding aside."""
+    return progress.epoch * plan.rows + min(progress.batch * plan.batch_size, plan.rows)

@@ -56,7 +56,7 @@ def test_what_is_wrong_in_a_grid_is_named(grid):
         read_grid(grid, ["compare=[sml,of]"])
     with pytest.raises(InputError, match="model.twoer is not a key; did you mean model.tower?"):
         cells(read_grid(grid, ["set=[model.twoer=3]"]), "x")
-    with pytest.raises(InputError, match="no such file; configs/studies/"):
+    with pytest.raises(InputError, match="no such file; configs/"):
         read_grid("absent.yaml")
 
 

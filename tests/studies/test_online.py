@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from sml_dist.config.settings import load_settings
 from sml_dist.data.synthetic import synth
 from sml_dist.models.lr import LRConfig
 from sml_dist.spec import InputError, RunError
+from sml_dist.statistics import paired
 from sml_dist.studies.online import OnlineConfig, Pass, name_of, run, run_config
 from sml_dist.studies.online_verdicts import Arm, Setting, Sides, answer, compare, verdict
-from sml_dist.studies.settings import load_settings
-from sml_dist.studies.statistics import paired
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/studies/online.yaml")

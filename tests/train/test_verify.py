@@ -9,7 +9,7 @@ import pytest
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
-from sml_dist.studies.cell import run_cell
+from sml_dist.train.alone import train_alone
 from sml_dist.train.verify import verify_run
 
 
@@ -30,8 +30,8 @@ def run(tmp_path_factory) -> Path:
     """A run of two attempts: stopped after 20 steps, then gone on with to the end of the second epoch."""
     folder = tmp_path_factory.mktemp("verify")
     synth(1_500, str(folder / "data"), fields=3, dense=2, table_rows=90)
-    run_cell(config(str(folder / "data"), folder, max_steps=20))
-    summary = run_cell(config(str(folder / "data"), folder))
+    train_alone(config(str(folder / "data"), folder, max_steps=20))
+    summary = train_alone(config(str(folder / "data"), folder))
     assert summary["restarts"] == 1 and summary["steps"] == 38
     return folder / "r"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sml_dist.studies.statistics import paired, seeds_needed
+from sml_dist.statistics import paired, seeds_needed
 
 
 def test_the_interval_and_p_are_those_of_a_paired_t_test():

@@ -1,4 +1,4 @@
-"""A study's configuration: a `@spec` from YAML and dotted overrides, faults as one line."""
+"""Configuration of a study or a sweep: a `@spec` from YAML and dotted overrides, faults as one line."""
 
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ def load_settings(cls: type[T], path: str, overrides: list[str] | None = None) -
         raw = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides or []))
         return from_dict(cls, OmegaConf.to_container(raw, resolve=True))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; configs/studies/ holds ready ones") from None
+        raise InputError(f"{path}: no such file; configs/ holds ready ones") from None
     except (OmegaConfBaseException, YAMLError) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from None
     except ValidationError as error:

@@ -1,0 +1,133 @@
+"""The books of a sweep: trials.jsonl, from which it goes on after a kill and which reports read.
+
+The folder of a sweep, `storage`/`name`:
+
+    sweep.yaml         the sweep's configuration, resolved (config/tune.py: SweepConfig)
+    base.yaml          the configuration that its trials vary, resolved (config/run.py: RunConfig)
+    trials.jsonl       one line a trial, in the order of their ids: see Record
+    trials/00007/      the run folder of trial 7, as of any run (train/report.py): config.yaml, metrics.jsonl, summary.json
+                       where it came to its end, checkpoints/ while it runs and of the best trials
+    best.yaml          the best trial's configuration, ready for `sml-dist train`
+    pairs.csv          with `pair`: the paired differences
+    README.md          the table of trials, best first, and what was found
+
+trials.jsonl is written anew, whole, at every event; a reader sees it before the event or after it.
+"""
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sml_dist.train.report import RunFolder
+
+FILE = "trials.jsonl"
+METRICS = ("auc", "gauc", "logloss", "ne", "calibration")  # of an evaluation, that a history keeps
+
+
+@dataclass
+class Record:
+    """A trial.
+
+    id: from 0 on, in the order in which trials were drawn; its run is `run`, relative to the sweep's folder.
+    status: running (or cut off by a kill: it goes on when the sweep does), finished (to its end), stopped (by the
+        scheduler), cut (by a budget), failed (see `error`).
+    params: the searched keys, dotted, that are in force: base + params is the trial's configuration. Keys of other branches
+        are left out. Under population based training, of the last exploit.
+    point: its number among `points`, for those that were not drawn. pair: the number of its draw, with `pair`.
+    history: of each evaluation on the validation rows {"rows" trained on, "step", "epoch" (whole ones), "time" (Unix),
+        "auc", "logloss", "ne", "calibration" and "gauc" where there are groups}, in the order of rows.
+    value: the best of the metric in its history. summary: the run's summary.json, where it finished.
+    exploits: under population based training, [{"rows", "step", "from": the donor's id, "params": from then on}].
+    started, ended: Unix times; seconds: of work, over all attempts.
+    """
+
+    id: int
+    params: dict[str, Any]
+    run: str
+    status: Literal["running", "finished", "stopped", "cut", "failed"] = "running"
+    point: int | None = None
+    pair: int | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    value: float | None = None
+    summary: dict[str, Any] | None = None
+    exploits: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+    attempts: int = 0
+    started: float | None = None
+    ended: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def ended_for_good(self) -> bool:
+        return self.status in ("finished", "stopped", "failed")
+
+    @property
+    def rows(self) -> int:
+        """Trained on, as far as was reported."""
+        return self.history[-1]["rows"] if self.history else 0
+
+
+class Books:
+    """All trials of a sweep, by id."""
+
+    def __init__(self, folder: Path, sign: int, metric: str):
+        self.folder, self.sign, self.metric = folder, sign, metric
+        self.records = {record.id: record for record in read_trials(folder)}
+        self.since: dict[int, float] = {}  # when the running ones began, by the monotonic clock
+
+    def add(self, record: Record) -> None:
+        self.records[record.id] = record
+        self.write()
+
+    def begin(self, id: int) -> None:
+        record = self.records[id]
+        record.status, record.attempts, record.ended = "running", record.attempts + 1, None
+        record.started = record.started or round(time.time(), 3)
+        self.since[id] = time.monotonic()
+        self.write()
+
+    def evaluated(self, id: int, evaluation: dict[str, Any]) -> None:
+        """Adds to the history; what lies at as many rows or more was of an attempt that went back, or of another's tables."""
+        record = self.records[id]
+        kept = [earlier for earlier in record.history if earlier["rows"] < evaluation["rows"]]
+        named = {name: evaluation[name] for name in ("rows", "step", "epoch", *METRICS) if evaluation.get(name) is not None}
+        record.history = [*kept, named | {"time": round(time.time(), 3)}]
+        values = [each[self.metric] for each in record.history if self.metric in each]
+        record.value = self.sign * max(self.sign * value for value in values) if values else None
+        self._count(record)
+        self.write()
+
+    def exploited(self, id: int, exploit: dict[str, Any]) -> None:
+        self.records[id].exploits.append(exploit)
+        self.records[id].params = exploit["params"]
+        self.write()
+
+    def end(self, id: int, status: str, *, summary: dict[str, Any] | None = None, error: str | None = None) -> None:
+        record = self.records[id]
+        self._count(record)
+        self.since.pop(id, None)
+        record.status, record.summary, record.error, record.ended = status, summary, error, round(time.time(), 3)
+        self.write()
+
+    def ranked(self) -> list[Record]:
+        """Those with a value, best first."""
+        return sorted((each for each in self.records.values() if each.value is not None), key=lambda each: -self.sign * each.value)
+
+    def write(self) -> None:
+        lines = (json.dumps(asdict(self.records[id])) for id in sorted(self.records))
+        RunFolder(self.folder).write(FILE, "".join(f"{line}\n" for line in lines))
+
+    def _count(self, record: Record) -> None:
+        if record.id in self.since:
+            now = time.monotonic()
+            record.seconds = round(record.seconds + now - self.since[record.id], 3)
+            self.since[record.id] = now
+
+
+def read_trials(folder: Path) -> Iterable[Record]:
+    """The trials of a sweep's folder, by id; none where it has not begun."""
+    text = RunFolder(folder).read(FILE) or ""
+    return [Record(**json.loads(line)) for line in text.splitlines()]
