@@ -19,7 +19,10 @@ warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserW
 
 @dataclass
 class Batch(Pipelineable):
-    """B rows: dense (B, N) float32, ids of every field (single-valued first), label (B,), weight (B,), group (B,) or None."""
+    """B rows: dense (B, N) float32, ids of every field (single-valued first), label (B,), weight (B,), group (B,) or None.
+
+    Rows without a label, which are there to be scored alone, have NaN for one.
+    """
 
     dense: Tensor
     ids: KeyedJaggedTensor
@@ -56,7 +59,8 @@ class Collator:
         ids = KeyedJaggedTensor(self.keys, torch.from_numpy(values), lengths=torch.from_numpy(lengths), stride=rows)
         weight = _tensor(table, "weight") if "weight" in table.column_names else torch.ones(rows)
         group = _tensor(table, "group") if "group" in table.column_names else None
-        return Batch(torch.from_numpy(dense), ids, _tensor(table, "label"), weight, group)
+        label = _tensor(table, "label") if "label" in table.column_names else torch.full((rows,), torch.nan)
+        return Batch(torch.from_numpy(dense), ids, label, weight, group)
 
     def _ids(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Values and lengths (F * B,) of all fields, field by field; a single-valued field has one id a row."""

@@ -10,6 +10,7 @@ from sml_dist.data.dataset import Manifest, fingerprint
 from sml_dist.spec import to_dict
 from sml_dist.train.checkpoint import Checkpoints, agree
 from sml_dist.train.finite import Diverged
+from sml_dist.train.kept import keep_dataset
 from sml_dist.train.ledger import Ledger, new_attempt
 from sml_dist.train.loop import Progress
 from sml_dist.train.optimizers import Optimizers
@@ -46,6 +47,7 @@ class Keeper:
         progress = self.go_on()
         if self.place.rank == 0:
             self.folder.forget_after(progress.step if progress else 0)
+            keep_dataset(self.config.data.path, Storage(self.folder.path))
         if progress:
             progress.restarts += 1
             self.log(event="resumed", step=progress.step, epoch=progress.epoch, workers=self.place.workers)
@@ -80,7 +82,7 @@ class Keeper:
         """Loads the best weights; the path of their checkpoint."""
         found = self.store.at(progress.best_step)
         if progress.best_step != progress.step:
-            load_weights(found, self.model, self.optimizers)
+            load_weights(found, self.model)
         return found.path
 
     def _attempt(self, progress: Progress) -> Progress:

@@ -3,13 +3,15 @@
 import functools
 from typing import Any
 
+from torch import nn
+
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.checkpoint import Checkpoint, Checkpoints
 from sml_dist.train.loop import Progress
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.shards import Incomplete
-from sml_dist.train.state import COUNTER, pieces, set_steps
+from sml_dist.train.state import COUNTER, pieces, set_steps, weights
 
 # What cannot change between a run and its resumption: the meaning of the tensors, and which rows come next.
 FIXED = (
@@ -46,13 +48,9 @@ def load(found: Checkpoint, model: Any, optimizers: Optimizers) -> list[str]:
     return sorted(name.partition(".")[0] for name in inexact)
 
 
-def load_weights(found: Checkpoint, model: Any, optimizers: Optimizers) -> None:
-    """Fills the weights alone."""
-    found.reader.fill([piece for piece in pieces(model, optimizers) if is_weight(piece.name)])
-
-
-def is_weight(name: str) -> bool:
-    return name.startswith("model.") or name.endswith(".weight")
+def load_weights(found: Checkpoint, model: nn.Module) -> None:
+    """Fills the weights alone, of a sharded task or a plain one."""
+    found.reader.fill(list(weights(model)))
 
 
 def refuse_another(manifest: dict[str, Any], config: RunConfig, dataset: str) -> None:

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ShardedTensor
 
 from sml_dist.train.optimizers import Optimizers
 
 TABLES = "tables.embedding_bags."
+# The shape of a table, and (offset, shape) of each of its blocks.
+Places = tuple[tuple[int, ...], list[tuple[tuple[int, ...], tuple[int, ...]]]]
 COUNTER = "step"  # of torch's optimisers; FBGEMM has none for its Adagrads
 
 
@@ -44,15 +46,19 @@ class Piece:
         return len(self.shape) == 2 and self.tensor.numel() == self.shape[0]
 
 
+def weights(model: nn.Module) -> Iterator[Piece]:
+    """The weights and buffers of a task on this worker, sharded or plain."""
+    for name, value in model.state_dict().items():
+        if name.startswith(TABLES):
+            yield from _table(f"{_logical(name)}.weight", value, _places(value))
+        else:
+            yield _whole(name, value)
+
+
 def pieces(model: DistributedModelParallel, optimizers: Optimizers) -> list[Piece]:
     """Every tensor of this worker; writing into them is loading the run."""
-    found, places = [], {}
-    for name, value in model.state_dict().items():
-        if not name.startswith(TABLES):
-            found.append(_whole(name, value))
-            continue
-        places[name] = tuple(value.size()), [(offset, shape) for _, offset, shape in _blocks(value)]
-        found += _table(f"{_logical(name)}.weight", value, *places[name])
+    found = list(weights(model))
+    places = {name: _places(value) for name, value in model.state_dict().items() if name.startswith(TABLES)}
     for name, state in optimizers.state().items():
         for key, value in state.items():
             if name not in places:
@@ -60,13 +66,18 @@ def pieces(model: DistributedModelParallel, optimizers: Optimizers) -> list[Piec
             elif key == COUNTER:
                 found.append(_whole(f"{_logical(name)}.{key}", value))
             else:
-                found += _table(f"{_logical(name)}.{_state_name(key, optimizers.table_optimizer)}", value, *places[name])
+                found += _table(f"{_logical(name)}.{_state_name(key, optimizers.table_optimizer)}", value, places[name])
     return found
 
 
-def _table(name: str, value, whole: tuple[int, ...], places: list) -> Iterator[Piece]:
+def _places(value) -> Places:
+    return tuple(value.size()), [(offset, shape) for _, offset, shape in _blocks(value)]
+
+
+def _table(name: str, value, places: Places) -> Iterator[Piece]:
     """This worker's blocks of a table's weights or optimiser state; the state of a block lies where its weights do."""
-    for (tensor, _, _), (offset, shape) in zip(_blocks(value), places, strict=True):
+    whole, blocks = places
+    for (tensor, _, _), (offset, shape) in zip(_blocks(value), blocks, strict=True):
         if tensor is not None:
             yield Piece(name, tensor, whole, offset, shape, not _sharded(value))
 

@@ -1,0 +1,148 @@
+"""A trained model in this process: from a run's folder to scores, on one device, without sharding and without Ray.
+
+    find    the checkpoint of a run, every file's hash verified
+    load    its weights in plain tables and a plain model, whatever plan they were trained under; its dataset's manifest, from
+            which the encoder of raw rows is made
+    score   a batch's logits, probabilities, and what each layer adds
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from sml_dist.config.run import RunConfig, parse
+from sml_dist.data.dataset import Manifest, arrow_schema, read_manifest
+from sml_dist.data.encode import Encoder, load_encoder
+from sml_dist.embeddings.batch import Batch, Collator
+from sml_dist.scoring.explain import Explained
+from sml_dist.spec import InputError
+from sml_dist.train.build import make_task, use_bf16
+from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Damaged, read, step_name, verify
+from sml_dist.train.kept import kept_dataset
+from sml_dist.train.resume import load_weights
+from sml_dist.train.storage import Storage
+from sml_dist.train.task import CTRTask
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def find(run: str, step: int | None = None) -> Checkpoint:
+    """The checkpoint of a run's best evaluation, or of a step, or the one whose folder `run` is. Raises InputError.
+
+    Where the run has not been evaluated yet, its newest.
+    """
+    folder = Path(run).absolute()
+    if (folder / MANIFEST).is_file():
+        return sound(Storage(folder.parent), folder.name)
+    storage = Storage(folder / "checkpoints")
+    names = [name for name in storage.names() if name.startswith("step-")]
+    if not names:
+        raise InputError(f"{run} holds no checkpoint; name the folder of a run (run.storage/run.name) or of a checkpoint")
+    if step is None:
+        newest = _manifest(storage, names[-1])
+        step = newest.manifest["progress"]["best_step"] or newest.manifest["step"]
+    if step_name(step) not in names:
+        raise InputError(f"{run} has no checkpoint of step {step}; it has {', '.join(names)}")
+    return sound(storage, step_name(step))
+
+
+def sound(storage: Storage, name: str) -> Checkpoint:
+    """The checkpoint with every hash verified."""
+    try:
+        return verify(storage, name)
+    except Damaged as error:
+        raise _damaged(storage, error) from None
+
+
+def _manifest(storage: Storage, name: str) -> Checkpoint:
+    try:
+        return read(storage, name)
+    except Damaged as error:
+        raise _damaged(storage, error) from None
+
+
+def _damaged(storage: Storage, error: Damaged) -> InputError:
+    return InputError(f"checkpoint {error}; name the folder of another checkpoint in {storage.path('')}")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of B rows, float32 on the CPU: logit (B,), probability (B,), and where asked contributions (B, L)."""
+
+    logit: Tensor
+    probability: Tensor
+    contributions: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's model with the weights of a checkpoint. `dataset` is the folder that holds the manifest and the vocabularies."""
+
+    checkpoint: Checkpoint
+    config: RunConfig
+    dataset: str
+    manifest: Manifest
+    task: CTRTask
+    device: torch.device
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Of raw rows that were cleaned. Raises InputError for a dataset that was not made of raw logs."""
+        if "schema" not in self.manifest.source:
+            raise InputError(f"{self.checkpoint.path} was trained on a dataset without a schema of raw logs; score a prepared dataset")
+        encoder = load_encoder(self.dataset, self.manifest)
+        if encoder.fields != self.manifest.fields:
+            raise InputError(f"{self.dataset}/vocab is damaged (its fields have other rows than the manifest says); put it back")
+        return encoder
+
+    @cached_property
+    def collate(self) -> Collator:
+        return Collator(self.manifest)
+
+    @cached_property
+    def explained(self) -> Explained:
+        """The dense part with its layers' contributions, whose `names` they have."""
+        batch = self.collate(blank_row(self.manifest)).to(self.device)
+        with torch.no_grad():
+            return Explained(self.task, self.task.embed(batch.ids), batch.dense)
+
+    @torch.no_grad()
+    def score(self, batch: Batch, *, contributions: bool = False) -> Scores:
+        batch, terms = batch.to(self.device), None
+        x_BFD = self.task.embed(batch.ids)
+        if contributions:
+            logit, terms = self.explained(x_BFD, batch.dense)
+            terms = terms.cpu()
+        else:
+            logit = self.task(x_BFD, batch.dense)
+        return Scores(logit.cpu(), torch.sigmoid(logit).cpu(), terms)
+
+
+def load(found: Checkpoint, device: str | torch.device = "cpu", precision: Precision | None = None) -> Trained:
+    """The model of a checkpoint, whose hashes `find` has verified. `precision` of the dense part is the run's unless given."""
+    config, device = parse(found.manifest["config"]), torch.device(device)
+    dataset = kept_dataset(found)
+    manifest = read_manifest(dataset)
+    task = make_task(manifest, config, device)
+    task.bf16 = use_bf16(precision or config.train.precision, device)
+    task.tables.to_empty(device=device)
+    load_weights(found, task)
+    return Trained(found, config, dataset, manifest, task.eval().requires_grad_(False), device)
+
+
+def blank_row(manifest: Manifest) -> pa.Table:
+    """One row of the features of a dataset, all zero and all lists empty: fit to try a model on."""
+    schema = arrow_schema(manifest.fields, manifest.dense, weight=False, group=False, timestamp=False)
+    return pa.table([_blank(kind.type) for kind in schema], schema=schema)
+
+
+def _blank(kind: pa.DataType) -> pa.Array:
+    if pa.types.is_fixed_size_list(kind):
+        return pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(kind.list_size), kind.value_type), kind.list_size)
+    return pa.array([[] if pa.types.is_list(kind) else 0], kind)

@@ -1,0 +1,52 @@
+"""What a run keeps of its dataset, so that it can score rows wherever that has gone: the folder `dataset`.
+
+It holds dataset.json and vocab/ as they are, so its fingerprint is the dataset's own and `load_encoder` reads it. A vocabulary
+takes some bytes a table row, where each checkpoint takes 4 for every column.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import fsspec
+
+from sml_dist.data.dataset import MANIFEST, fingerprint, read_manifest
+from sml_dist.spec import InputError
+from sml_dist.train.checkpoint import PARTIAL, Checkpoint
+from sml_dist.train.storage import CHUNK, Storage
+
+KEPT = "dataset"
+
+
+def keep_dataset(root: str, folder: Storage) -> None:
+    """Copies it into the run's folder, whole or not at all; does nothing where that is done."""
+    if holds(folder.path(KEPT), fingerprint(root)):
+        return
+    target = f"{PARTIAL}{KEPT}" if folder.local else KEPT
+    folder.remove(KEPT)
+    folder.remove(target)
+    for name in (*read_manifest(root).source.get("vocabularies", {}).values(), MANIFEST):  # the manifest makes it whole
+        folder.write(f"{target}/{name}", partial(_chunks, f"{root}/{name}"))
+    if folder.local:
+        folder.rename(target, KEPT)
+        folder.tried(folder.sync_folder)
+
+
+def _chunks(url: str) -> Iterator[bytes]:
+    with fsspec.open(url, "rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def holds(root: str, dataset: str) -> bool:
+    """Whether a folder has the manifest of this fingerprint."""
+    fs, path = fsspec.url_to_fs(root)
+    return fs.exists(f"{path}/{MANIFEST}") and fingerprint(root) == dataset
+
+
+def kept_dataset(found: Checkpoint) -> str:
+    """Where the manifest and the vocabularies of a checkpoint's rows lie: with its run, else in the dataset. Raises InputError."""
+    run, path = found.storage.path("").rpartition("/")[0], found.manifest["config"]["data"]["path"]
+    for root in (f"{run}/{KEPT}", path):
+        if holds(root, found.manifest["dataset"]):
+            return root
+    raise InputError(f"{run}/{KEPT} is missing, and {path} is not (any more) the dataset that {found.path} was trained on; put either back")
