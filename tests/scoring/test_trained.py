@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from sml_dist.data.stream import DirectStream
 from sml_dist.models.zoo import ZOO
 from sml_dist.scoring.trained import find, load
 from sml_dist.spec import InputError, to_dict
-from sml_dist.train.in_process import alone
+from sml_dist.train.alone import train_alone
 from sml_dist.train.metrics import ExactScores
-from sml_dist.train.place import Place
-from sml_dist.train.worker import train as run_whole
 from tests.models.test_zoo import STRUCTURES, WITH_SML
 from tests.models.test_zoo import config as model_config
 from tests.scoring.runs import config, prepared, rows_of, train
@@ -76,8 +73,7 @@ def test_damage_is_refused_by_name(data, tmp_path):
 
 def test_the_best_evaluation_s_weights_are_taken_not_the_last_ones(data, tmp_path):
     run = config(data, tmp_path, train={"epochs": 3, "lr": 10.0})
-    with alone():
-        summary = run_whole(run, Place(), DirectStream)
+    summary = train_alone(run)
     found = find(run.run.folder)
     assert found.path == summary["checkpoint"]
     model = load(found)
