@@ -70,8 +70,9 @@ def show_dataset(manifest: Any, output: str, as_json: bool) -> None:
     for name, split in manifest.splits.items():
         best = manifest.best.get(name)
         known = (f"{best.auc:.4f}", f"{best.logloss:.4f}") if best else ()
-        table.add_row(name, f"{split.rows:,}", f"{split.positives / max(split.rows, 1):.2%}", *known)
+        positives = " / ".join(f"{count / max(split.rows, 1):.2%}" for count in split.positives_by_label)
+        table.add_row(name, f"{split.rows:,}", positives, *known)
     out.print(table)
-    ids = sum(field.rows for field in manifest.fields)
+    ids = sum(field.rows for field in manifest.tables)
     out.print(f"{len(manifest.fields)} fields ({ids:,} table rows), {len(manifest.dense)} numeric features")
     out.print(f"read {manifest.rows_read:,} = kept {manifest.rows_kept:,} + rejected {manifest.rows_rejected:,}")

@@ -57,8 +57,9 @@ def show_summary(summary: dict[str, Any], as_json: bool) -> None:
         table.add_column({"auc": "AUC", "gauc": "GAUC", "ne": "NE"}.get(name, name), justify="right" if name else "left")
     for split in ("valid", "test"):
         if split in summary:
-            values = summary[split]
-            table.add_row(split, *(f"{values[n]:,}" if n == "rows" else f"{values[n]:.5f}" for n in names))
+            for label, values in summary[split].get("labels", {"": summary[split]}).items():
+                title = f"{split}, {label}" if label else split
+                table.add_row(title, *(f"{values[n]:,}" if n == "rows" else f"{values[n]:.5f}" for n in names))
         if best := summary["best"].get(split):
             table.add_row(f"{split}, best reachable", *(f"{best[n]:.5f}" if n in best else "" for n in names), style="dim")
     out.print(table)

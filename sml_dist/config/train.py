@@ -3,9 +3,17 @@
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from sml_dist.spec import spec
+
+METRICS = ("auc", "logloss", "ne", "gauc")
+
+
+def known_metric(monitor: str) -> str:
+    if monitor.rpartition(".")[2] not in METRICS:
+        raise ValueError(f"{monitor!r} is no metric; give {', '.join(METRICS)}, or with a label as in click.auc")
+    return monitor
 
 
 @spec
@@ -34,7 +42,7 @@ class TrainConfig:
     plateau_factor: PositiveFloat = 0.1
     min_lr: NonNegativeFloat = 1e-6  # where cosine ends and plateau stops falling
 
-    monitor: Literal["auc", "logloss", "ne", "gauc"] = "auc"
+    monitor: Annotated[str, AfterValidator(known_metric)] = "auc"  # or logloss, ne, gauc; of several labels the first one's, or LABEL.auc
     patience: PositiveInt = 2  # plateau: evaluations without a better `monitor` before the rate falls; see `stop_after`
     stop_after: PositiveInt | None = None  # evaluations in a row without a better `monitor` before training stops; None never stops
     eval_every_steps: PositiveInt | None = None  # None: at the end of each epoch
@@ -48,6 +56,12 @@ class TrainConfig:
     resize_seconds: PositiveFloat = 60.0  # between looks at whether a range of workers can grow
     profile_steps: NonNegativeInt = 0  # traced by torch's profiler on worker 0, into the run's profile/
     record_rows: bool = False  # keep a ledger of the rows of each step, for `sml-dist verify`
+
+    @property
+    def monitored(self) -> tuple[str, str]:
+        """(label, metric) of `monitor`; no label is the first."""
+        label, _, metric = self.monitor.rpartition(".")
+        return label, metric
 
     @property
     def worker_range(self) -> tuple[int, int]:

@@ -2,10 +2,12 @@
 
 A clean table has, by role and not by name, since one column may play several parts:
 
-    label      float32, 0 or 1              number:<column>  float64, null = missing
+    label      float32, 0 or 1 (*)          number:<column>  float64, null = missing
     weight     float32, finite, >= 0        token:<column>   string, "" = missing
     group      int64                        list:<column>    list<string>
     timestamp  int64, seconds since 1970 (UTC)
+
+(*) of several labels fixed_size_list<float32>, one number each in the schema's order
 """
 
 import numpy as np
@@ -30,7 +32,7 @@ def clean(raw: pa.Table, rows: np.ndarray, schema: Schema, *, labelled: bool = T
     column = _Columns(raw, schema, faults)
     roles: dict[str, pa.Array] = {}
     if labelled:
-        roles["label"] = _label(column, schema.label)
+        roles["label"] = _labels([_label(column, label) for label in schema.targets.values()])
         if schema.weight:
             roles["weight"] = _weight(column, schema.weight)
     if schema.timestamp and schema.timestamp.column in raw.column_names:
@@ -177,8 +179,23 @@ def parse_numbers(text: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
 
 def drop_empty(lists: pa.ListArray) -> pa.ListArray:
     """The lists without their empty tokens."""
-    values, offsets = lists.flatten(), lists.offsets.to_numpy() - lists.offsets[0].as_py()
-    kept = _mask(pc.not_equal(values, ""))
+    values, offsets = flat(lists)
+    return kept_values(values, offsets, _mask(pc.not_equal(values, "")))
+
+
+def newest(lists: pa.ListArray, count: int) -> pa.ListArray:
+    """The last `count` values of each list."""
+    values, offsets = flat(lists)
+    to_the_end = np.repeat(offsets[1:], np.diff(offsets)) - np.arange(len(values))
+    return kept_values(values, offsets, to_the_end <= count)
+
+
+def flat(lists: pa.ListArray) -> tuple[pa.Array, np.ndarray]:
+    """All values, and where each list begins among them, the end included; also of a slice."""
+    return lists.flatten(), lists.offsets.to_numpy() - lists.offsets[0].as_py()
+
+
+def kept_values(values: pa.Array, offsets: np.ndarray, kept: np.ndarray) -> pa.ListArray:
     if kept.all():
         return pa.ListArray.from_arrays(pa.array(offsets), values)
     counts = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
@@ -195,6 +212,12 @@ def _label(column: _Columns, label: Label) -> pa.Array:
         return pa.array(values >= label.at_least).cast(pa.float32())
     column.faults.add((values != 0) & (values != 1), label.column, lambda i: f"label {values[i]:g} is not 0 or 1")
     return pa.array(values.astype(np.float32))
+
+
+def _labels(columns: list[pa.Array]) -> pa.Array:
+    if len(columns) == 1:
+        return columns[0]
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.stack(columns, axis=1).ravel()), len(columns))
 
 
 def _weight(column: _Columns, name: str) -> pa.Array:

@@ -5,8 +5,9 @@
     rejects/              part-*.parquet   file, row, column, reason
 
 Columns: `dense` fixed_size_list<float32>[N] (absent if N = 0), `ids` fixed_size_list<int32>[F] over the single-valued
-fields in manifest order (absent if there are none), one list<int32> column per multi-valued field under the field's own
-name prefixed with `ids:`, `label` float32, optional `weight` float32, `group` int64, `timestamp` int64 (seconds).
+fields in manifest order (absent if there are none), one list<int32> column per multi-valued field or sequence under its
+own name prefixed with `ids:`, `label` float32, or of T labels fixed_size_list<float32>[T], optional `weight` float32,
+`group` int64, `timestamp` int64 (seconds).
 """
 
 import hashlib
@@ -15,11 +16,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field as Option
 from pydantic import ValidationError
 
 from sml_dist.spec import InputError, from_dict, spec, to_dict
@@ -38,11 +40,17 @@ def one_line(error: Exception) -> str:
 
 @spec
 class Field:
-    """A categorical field: ids lie in [0, rows); `multivalued` fields hold any number of ids a row."""
+    """A categorical field: ids lie in [0, rows); `multivalued` fields hold any number of ids a row.
+
+    One with `of` is a sequence, in order and the newest last, of ids of that field, whose table it shares; `length` of
+    them at most.
+    """
 
     name: str
     rows: int
     multivalued: bool = False
+    of: Annotated[str | None, Option(exclude_if=lambda of: of is None)] = None
+    length: Annotated[int | None, Option(exclude_if=lambda length: length is None)] = None
 
 
 @spec
@@ -58,9 +66,15 @@ class DataFile:
 
 @spec
 class Split:
+    """`positives`: the sum of labels; of several labels, of each."""
+
     rows: int
-    positives: float
+    positives: float | list[float]
     files: list[DataFile]
+
+    @property
+    def positives_by_label(self) -> list[float]:
+        return self.positives if isinstance(self.positives, list) else [self.positives]
 
 
 @spec
@@ -79,6 +93,7 @@ class Manifest:
     name: str
     fields: list[Field]
     dense: list[str]
+    labels: Annotated[list[str], Option(exclude_if=lambda labels: labels == ["label"])] = field(default_factory=lambda: ["label"])
     weight: bool = False
     group: bool = False
     timestamp: bool = False
@@ -98,14 +113,34 @@ class Manifest:
 
     @property
     def multi(self) -> list[Field]:
-        return [f for f in self.fields if f.multivalued]
+        """The fields of which a row has one vector, pooled."""
+        return [f for f in self.fields if f.multivalued and not f.of]
+
+    @property
+    def sequences(self) -> list[Field]:
+        return [f for f in self.fields if f.of]
+
+    @property
+    def tables(self) -> list[Field]:
+        """The fields that have a table of their own."""
+        return [f for f in self.fields if not f.of]
+
+    @property
+    def features(self) -> list[str]:
+        """What a row has one vector of, in a model's order: single-valued fields, multi-valued ones, each position of each sequence."""
+        return [*(f.name for f in (*self.single, *self.multi)), *(name for f in self.sequences for name in positions(f.name, f.length))]
+
+
+def positions(name: str, length: int) -> list[str]:
+    """The positions of a sequence by name, the newest first."""
+    return [f"{name}:{place}" for place in range(1, length + 1)]
 
 
 def multi_column(name: str) -> str:
     return f"ids:{name}"
 
 
-def arrow_schema(fields: list[Field], dense: list[str], *, weight: bool, group: bool, timestamp: bool) -> pa.Schema:
+def arrow_schema(fields: list[Field], dense: list[str], *, weight: bool, group: bool, timestamp: bool, labels: int = 1) -> pa.Schema:
     """The Parquet schema that every split of a dataset with these features has."""
     single = [f for f in fields if not f.multivalued]
     columns: list[tuple[str, pa.DataType]] = []
@@ -114,7 +149,7 @@ def arrow_schema(fields: list[Field], dense: list[str], *, weight: bool, group: 
     if single:
         columns.append(("ids", pa.list_(pa.int32(), len(single))))
     columns += [(multi_column(f.name), pa.list_(pa.int32())) for f in fields if f.multivalued]
-    columns.append(("label", pa.float32()))
+    columns.append(("label", pa.float32() if labels == 1 else pa.list_(pa.float32(), labels)))
     columns += [("weight", pa.float32())] * weight + [("group", pa.int64())] * group + [("timestamp", pa.int64())] * timestamp
     return pa.schema(columns)
 

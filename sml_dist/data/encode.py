@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sml_dist.data.clean import flat, newest
 from sml_dist.data.dataset import Field, Manifest, arrow_schema, multi_column
 from sml_dist.data.hashing import hash64
 from sml_dist.data.numeric import Statistics, bucket_ids, dense_feature, log_square_tokens
@@ -16,12 +17,14 @@ from sml_dist.spec import from_dict
 
 
 def tokens_of(feature: Feature, rows: pa.Table) -> pa.Array:
-    """The field's tokens: string[n], or list<string>[n] of a multi-valued one."""
+    """The field's tokens: string[n], or list<string>[n] of a multi-valued one or a sequence."""
     if feature.origin == "column":
         return _one(rows, f"token:{feature.column}")
     if feature.origin == "list":
         lists = _one(rows, f"list:{feature.column}")
         return pc.list_slice(lists, 0, feature.max_length, return_fixed_size_list=False) if feature.max_length else lists
+    if feature.origin == "sequence":
+        return newest(_one(rows, f"list:{feature.column}"), feature.max_length)
     if feature.origin == "log_square":
         return log_square_tokens(_one(rows, f"number:{feature.column}"))
     return _time_tokens(feature.origin, rows["timestamp"].to_numpy())
@@ -54,13 +57,18 @@ class Encoder:
 
     @property
     def fields(self) -> list[Field]:
-        return [Field(name=f.name, rows=self._rows(f), multivalued=f.origin == "list") for f in self.schema.features]
+        return [self._field(feature) for feature in self.schema.features]
 
     @property
     def dense(self) -> list[str]:
         return [name for name, _, _ in self.schema.dense]
 
+    def _field(self, feature: Feature) -> Field:
+        length = feature.max_length if feature.of else None
+        return Field(name=feature.name, rows=self._rows(feature), multivalued=feature.listed, of=feature.of, length=length)
+
     def _rows(self, feature: Feature) -> int:
+        feature = self._owner(feature)
         if feature.hash:
             return feature.hash
         return len(self.statistics.edges[feature.column]) + 2 if feature.origin == "bucket" else self.vocabularies[feature.name].rows
@@ -68,7 +76,7 @@ class Encoder:
     def encode(self, rows: pa.Table) -> pa.Table:
         """The columns of a prepared dataset that these rows have: features always; label, weight, group, timestamp if present."""
         has = {name: name in rows.column_names for name in ("weight", "group", "timestamp")}
-        schema = arrow_schema(self.fields, self.dense, **has)
+        schema = arrow_schema(self.fields, self.dense, labels=len(self.schema.targets), **has)
         if "label" not in rows.column_names:
             schema = schema.remove(schema.get_field_index("label"))
         columns = {name: _one(rows, name) for name in ("label", "weight", "group", "timestamp") if name in rows.column_names}
@@ -84,7 +92,7 @@ class Encoder:
         return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
     def _ids(self, rows: pa.Table) -> dict[str, pa.Array]:
-        single = [f for f in self.schema.features if f.origin != "list"]
+        single = [f for f in self.schema.features if not f.listed]
         columns: dict[str, pa.Array] = {}
         if single:
             matrix = np.empty((len(rows), len(single)), np.int32)
@@ -92,7 +100,7 @@ class Encoder:
                 matrix[:, i] = self._feature_ids(feature, rows)
             columns["ids"] = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), len(single))
         for feature in self.schema.features:
-            if feature.origin == "list":
+            if feature.listed:
                 columns[multi_column(feature.name)] = self._list_ids(feature, rows)
         return columns
 
@@ -102,14 +110,18 @@ class Encoder:
         return ids_of(tokens_of(feature, rows), self._lookup(feature))
 
     def _list_ids(self, feature: Feature, rows: pa.Table) -> pa.Array:
-        lists = tokens_of(feature, rows)
-        offsets = lists.offsets.to_numpy() - lists.offsets[0].as_py()
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids_of(lists.flatten(), self._lookup(feature))))
+        tokens, offsets = flat(tokens_of(feature, rows))
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids_of(tokens, self._lookup(feature))))
 
     def _lookup(self, feature: Feature) -> Callable[[pa.Array], np.ndarray]:
+        feature = self._owner(feature)
         if feature.hash:
             return lambda tokens: (hash64(tokens, feature.name) % np.uint64(feature.hash)).astype(np.int32)
         return self.vocabularies[feature.name].lookup
+
+    def _owner(self, feature: Feature) -> Feature:
+        """Whose ids the field has: its own, but for a sequence."""
+        return next(f for f in self.schema.features if f.name == feature.of) if feature.of else feature
 
 
 def load_encoder(root: str, manifest: Manifest) -> Encoder:

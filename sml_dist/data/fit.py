@@ -86,7 +86,7 @@ def _fit_part(number: int, part: Part, job: Job, wanted: Wanted) -> Fitted:
         rows = batch.rows.filter(pa.array(batch.splits == 0))
         for feature in wanted.fields:
             tokens = tokens_of(feature, rows)
-            counter.add(feature.name, tokens.flatten() if feature.origin == "list" else tokens)
+            counter.add(feature.name, tokens.flatten() if feature.listed else tokens)
         for column, moments in fitted.moments.items():
             fitted.moments[column] = moments.merge(values_moments(rows[f"number:{column}"].combine_chunks()))
         for column, histogram in fitted.histograms.items():

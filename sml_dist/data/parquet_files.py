@@ -37,7 +37,7 @@ def _parquet(file: RawFile) -> Iterator[pq.ParquetFile]:
 
 def _check_types(types: pa.Schema, schema: Schema) -> None:
     """Every column can be read as what the schema takes it for: tried on an empty column of its type."""
-    numbers = {*schema.numbers, schema.label.column, schema.weight}
+    numbers = {*schema.numbers, *(label.column for label in schema.targets.values()), schema.weight}
     lists = {column for column, separator in schema.list_separators.items() if separator is None}
     for column in schema.used:
         kind = types.field(column).type

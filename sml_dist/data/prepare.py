@@ -116,6 +116,7 @@ def make_manifest(job: Job, parts: list[Written], tally: Tally) -> Manifest:
         name=job.schema.name,
         fields=encoder.fields,
         dense=encoder.dense,
+        labels=list(job.schema.targets),
         weight=job.schema.weight is not None,
         group=job.schema.group is not None,
         timestamp=job.schema.timestamp is not None,
@@ -139,4 +140,5 @@ def gather(name: str, parts: list[Written]) -> Split:
     files = [part.files[name] for part in parts if name in part.files]
     if not files:
         raise InputError(f"split {name!r} has no usable row; give it more rows with --split, or other input files")
-    return Split(rows=sum(file.rows for file in files), positives=sum(part.positives.get(name, 0.0) for part in parts), files=files)
+    positives = sum(part.positives[name] for part in parts if name in part.positives).tolist()
+    return Split(rows=sum(file.rows for file in files), positives=positives if len(positives) > 1 else positives[0], files=files)

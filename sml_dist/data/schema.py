@@ -11,10 +11,13 @@
       - {columns: device_ip, hash: 1000000}         # ids by hash
     multivalued:
       - {columns: genres, separator: "|"}           # or a list column of Parquet
+    sequences:
+      - {columns: seen, of: item, max_length: 20}   # earlier values of `item`, the newest last
     timestamp: {column: time, unit: s, fields: [hour, weekday]}
     group: user
     weight: w
 
+In place of `label`, several: `labels: {like: {column: rating, at_least: 4}, love: {column: rating, at_least: 5}}`.
 `A1..A9` stands for A1, A2 to A9. `columns:` at the top names the columns of a text file without a header row.
 """
 
@@ -28,11 +31,13 @@ import fsspec
 from omegaconf import OmegaConf
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
+from sml_dist.data.dataset import positions
 from sml_dist.data.sketch import MAX_BINS
 from sml_dist.spec import InputError, from_dict, spec
 
 BUILT_IN = Path(__file__).parent / "schemas"
 MAX_COLUMNS = 100_000
+MAX_SEQUENCE = 1_000
 
 
 def expand(columns: Any) -> Any:
@@ -74,6 +79,9 @@ class Label:
     at_least: float | None = None
 
 
+AsLabel = BeforeValidator(lambda value: {"column": value} if isinstance(value, str) else value)
+
+
 @spec
 class Numeric:
     """log1p: sign(x) log(1 + |x|); standard: (x - mean) / std of the training rows; bucket: quantiles of the training rows;
@@ -111,6 +119,17 @@ class Multivalued(Categorical):
 
 
 @spec
+class Sequence:
+    """List columns in order, the newest value last: values of the categorical column `of`, whose vocabulary and table they share.
+    The newest `max_length` values count. What `of` itself never held in the training rows shares row 0."""
+
+    columns: Columns
+    of: Text
+    max_length: Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]
+    separator: Annotated[Text, Field(min_length=1)] | None = None
+
+
+@spec
 class Timestamp:
     """A number in `unit` since 1970, a string in strptime's `format` (UTC), or a Parquet timestamp. `fields` become
     categorical fields <column>_hour (0-23), <column>_weekday (0-6, Monday first) and <column>_weekend (0, 1)."""
@@ -127,38 +146,56 @@ class Feature:
 
     name: str
     column: str
-    origin: Literal["column", "list", "log_square", "bucket", "hour", "weekday", "weekend"]
+    origin: Literal["column", "list", "sequence", "log_square", "bucket", "hour", "weekday", "weekend"]
     min_count: int = 1
     hash: int | None = None
     buckets: int | None = None
     max_length: int | None = None
+    of: str | None = None  # the field whose ids a sequence holds
 
     @property
     def vocabulary(self) -> bool:
-        return self.hash is None and self.origin != "bucket"
+        """Whether it has one of its own."""
+        return self.hash is None and self.of is None and self.origin != "bucket"
+
+    @property
+    def listed(self) -> bool:
+        return self.origin in ("list", "sequence")
+
+    @property
+    def positions(self) -> list[str]:
+        """A sequence's, by name; none of any other field."""
+        return positions(self.name, self.max_length) if self.of else []
 
 
 @spec
 class Schema:
     name: Text
     format: Literal["csv", "tsv", "parquet"]
-    label: Annotated[Label, BeforeValidator(lambda value: {"column": value} if isinstance(value, str) else value)]
+    label: Annotated[Label | None, AsLabel, Field(exclude_if=lambda label: label is None)] = None
+    labels: Annotated[dict[Text, Annotated[Label, AsLabel]], Field(exclude_if=lambda labels: not labels)] = field(default_factory=dict)
     columns: Columns | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     missing: list[Text] = field(default_factory=list)  # further spellings of a missing value, such as NULL
     numeric: list[Numeric] = field(default_factory=list)
     categorical: list[Categorical] = field(default_factory=list)
     multivalued: list[Multivalued] = field(default_factory=list)
+    sequences: Annotated[list[Sequence], Field(exclude_if=lambda sequences: not sequences)] = field(default_factory=list)
     timestamp: Timestamp | None = None
     group: Text | None = None
     weight: Text | None = None
 
     def __post_init__(self) -> None:
-        names = [feature.name for feature in self.features]
+        if (self.label is None) == (not self.labels) or len(self.labels) == 1:
+            raise ValueError("key 'label' is missing" if not self.labels else "give one `label`, or two or more under `labels`")
+        names = [name for feature in self.features for name in (feature.name, *feature.positions)]
         _refuse(_repeated(names), "makes a categorical field twice")
         _refuse(_repeated([name for name, _, _ in self.dense]), "is a dense feature twice")
         inputs = {name for group in (self.numeric, self.categorical, self.multivalued) for item in group for name in item.columns}
-        _refuse([self.label.column] if self.label.column in inputs else [], "is the label, so it cannot be a feature")
+        inputs |= {name for item in self.sequences for name in item.columns}
+        _refuse([label.column for label in self.targets.values() if label.column in inputs], "is the label, so it cannot be a feature")
+        single = {name for group in self.categorical for name in group.columns}
+        _refuse([item.of for item in self.sequences if item.of not in single], "is what a sequence is `of`, but no categorical column")
         _refuse([self.weight] if self.weight in inputs else [], "is the weight, so it cannot be a feature")
         if not inputs:
             raise ValueError("no feature: give numeric, categorical or multivalued columns")
@@ -171,6 +208,11 @@ class Schema:
             raise ValueError(f"`delimiter` {self.delimiter!r} must be one ASCII character, and no quote and no line end")
 
     @property
+    def targets(self) -> dict[str, Label]:
+        """What is to be predicted, by name: `label`, or all of `labels`."""
+        return {"label": self.label} if self.label else self.labels
+
+    @property
     def separator(self) -> str:
         return self.delimiter or {"csv": ",", "tsv": "\t"}[self.format]
 
@@ -181,7 +223,7 @@ class Schema:
 
     @property
     def features(self) -> list[Feature]:
-        """Every categorical field, single-valued ones first."""
+        """Every categorical field: single-valued ones first, sequences last."""
         found = [
             Feature(f"{c}_{n.transform}", c, n.transform, n.min_count, buckets=n.buckets)
             for n in self.numeric
@@ -193,11 +235,12 @@ class Schema:
             column = self.timestamp.column
             found += [Feature(f"{column}_{part}", column, part) for part in self.timestamp.fields]
         found += [Feature(c, c, "list", g.min_count or 1, g.hash, None, g.max_length) for g in self.multivalued for c in g.columns]
+        found += [Feature(c, c, "sequence", max_length=g.max_length, of=g.of) for g in self.sequences for c in g.columns]
         return found
 
     @property
     def list_separators(self) -> dict[str, str | None]:
-        return {column: group.separator for group in self.multivalued for column in group.columns}
+        return {column: group.separator for group in (*self.multivalued, *self.sequences) for column in group.columns}
 
     @property
     def numbers(self) -> list[str]:
@@ -213,7 +256,8 @@ class Schema:
     @property
     def used(self) -> list[str]:
         """Every column that prepare reads, each once."""
-        others = [self.label.column, self.timestamp and self.timestamp.column, self.group, self.weight]
+        labels = [label.column for label in self.targets.values()]
+        others = [*labels, self.timestamp and self.timestamp.column, self.group, self.weight]
         return list(dict.fromkeys([*filter(None, others), *self.inputs]))
 
 
@@ -259,7 +303,10 @@ def _location(name: str) -> str:
     raise InputError(f"no built-in schema {name!r}{hint} (built in: {', '.join(built_in_names())}; or give a YAML file)")
 
 
-SECTIONS = {"label": Label, "numeric": Numeric, "categorical": Categorical, "multivalued": Multivalued, "timestamp": Timestamp}
+SECTIONS = {
+    "label": Label, "labels": Label, "numeric": Numeric, "categorical": Categorical, "multivalued": Multivalued,
+    "sequences": Sequence, "timestamp": Timestamp,
+}  # fmt: skip
 
 
 def _explain(error: ValidationError) -> str:

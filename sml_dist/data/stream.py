@@ -29,7 +29,8 @@ class Source:
 
     @classmethod
     def of(cls, root: str, manifest: Manifest, split: str) -> "Source":
-        width = 4 * (len(manifest.single) + len(manifest.dense) + 4 * len(manifest.multi)) + 24
+        ids = len(manifest.single) + 4 * len(manifest.multi) + sum(field.length for field in manifest.sequences)
+        width = 4 * (ids + len(manifest.dense) + len(manifest.labels)) + 20
         return cls(root, tuple(row_groups(manifest.splits[split])), width)
 
     @property

@@ -4,8 +4,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sml_dist.data.dataset import DataFile, SplitWriter
 from sml_dist.data.encode import Encoder, make_encoder
@@ -19,11 +19,11 @@ REJECTS = "rejects"
 
 @dataclass
 class Written:
-    """The files that one part became, by split and for its rejects, and the sum of labels by split."""
+    """The files that one part became, by split and for its rejects, and the sums of each label by split."""
 
     tally: Tally
     files: dict[str, DataFile] = field(default_factory=dict)
-    positives: dict[str, float] = field(default_factory=dict)
+    positives: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def write(job: Job, parts: list[Part], progress: Progress) -> tuple[list[Written], Tally]:
@@ -52,9 +52,16 @@ def write_part(numbered: tuple[int, Part], job: Job) -> Written:
                 rows = features.filter(pa.array(batch.splits == index))
                 if len(rows):
                     writers.write(name, rows)
-                    written.positives[name] = written.positives.get(name, 0.0) + pc.sum(rows["label"]).as_py()
+                    written.positives[name] = written.positives.get(name, 0.0) + positives(rows["label"])
     written.files = {name: writer.file for name, writer in writers.open.items()}
     return written
+
+
+def positives(labels: pa.ChunkedArray) -> np.ndarray:
+    """The sum of labels, (1,), or of several labels each one's, (T,)."""
+    whole = labels.combine_chunks()
+    values = whole.flatten() if pa.types.is_fixed_size_list(whole.type) else whole
+    return values.to_numpy().reshape(len(whole), -1).sum(axis=0, dtype=np.float64)
 
 
 class Writers:

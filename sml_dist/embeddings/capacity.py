@@ -31,9 +31,9 @@ from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.config.run import RunConfig
 from sml_dist.embeddings.capacity_tables import Tables
 from sml_dist.embeddings.optim import DENSE, check_l2, fused_params
+from sml_dist.embeddings.shape import field_shape
 from sml_dist.embeddings.sharding import Sharder, allowed_kinds, make_planner
 from sml_dist.embeddings.tables import embedding_tables, table_name
-from sml_dist.models.fields import FieldShape
 from sml_dist.models.zoo import build
 from sml_dist.spec import InputError
 
@@ -178,7 +178,7 @@ def solve(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None:
             planner.plan(module, [Sharder(fused_params=fused_params(config))])
         except PlannerError:
             return None
-    names = {table_name(field.name): field.name for field in tables.manifest.fields}
+    names = {table_name(field.name): field.name for field in tables.manifest.tables}
     found.sort(key=lambda option: list(names).index(option.name))
     placed = [table_plan(option, names[option.name], config) for option in found]
     check_l2(config, [table.name for table in placed if table.kind != "data_parallel"])
@@ -189,11 +189,11 @@ def fixed_memory(run: RunConfig, tables: Tables, batch: int, device: str) -> Mem
     """What every rank has whatever the plan."""
     manifest, config = tables.manifest, run.embedding
     with torch.device("meta"):
-        model = build(run.model, FieldShape(fields=len(manifest.fields), dim=config.dim, dense=len(manifest.dense)))
+        model = build(run.model, field_shape(manifest, config.dim))
     numbers = sum(p.numel() for p in model.parameters())
     buffers = sum(b.numel() for b in model.buffers())
     kinds = allowed_kinds(manifest, config, device)
-    replicated = sum(field.rows * config.dim for field in manifest.fields if kinds[field.name] == ["data_parallel"])
+    replicated = sum(field.rows * config.dim for field in manifest.tables if kinds[field.name] == ["data_parallel"])
     dense = 4 * (numbers * (2 + STATES[run.train.optimizer]) + buffers + replicated)
     return Memory(ids=ID_COPIES * 8 * batch * sum(tables.ids_per_row.values()), dense=dense)
 
@@ -267,9 +267,9 @@ def least(run: RunConfig, tables: Tables, world_size: int, device: str) -> float
     def size(rows: int) -> int:
         return 4 * (rows * config.dim + states(rows, config.dim, config.optimizer))
 
-    whole = [size(field.rows) for field in manifest.fields if kinds[field.name] == ["data_parallel"]]
-    spread = [size(field.rows) for field in manifest.fields if kinds[field.name] != ["data_parallel"]]
-    one = [size(field.rows) for field in manifest.fields if kinds[field.name] == ["table_wise"]]
+    whole = [size(field.rows) for field in manifest.tables if kinds[field.name] == ["data_parallel"]]
+    spread = [size(field.rows) for field in manifest.tables if kinds[field.name] != ["data_parallel"]]
+    one = [size(field.rows) for field in manifest.tables if kinds[field.name] == ["table_wise"]]
     return fixed + sum(whole) + max(sum(spread) / world_size, max(one, default=0))
 
 

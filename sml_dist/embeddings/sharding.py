@@ -17,7 +17,7 @@ from torchrec.distributed.types import ShardingPlan, ShardingType
 
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.data.dataset import Manifest
-from sml_dist.embeddings.tables import table_name
+from sml_dist.embeddings.tables import table_name, users
 from sml_dist.spec import InputError
 
 SPREAD = [kind.value for kind in (ShardingType.TABLE_WISE, ShardingType.ROW_WISE, ShardingType.COLUMN_WISE)]
@@ -37,9 +37,9 @@ class Sharder(EmbeddingBagCollectionSharder):
 
 
 def allowed_kinds(manifest: Manifest, config: EmbeddingConfig, device: str) -> dict[str, list[str]]:
-    """Sharding kinds that the planner may choose from, by field."""
+    """Sharding kinds that the planner may choose from, by the field that a table is of."""
     kinds = {}
-    for field in manifest.fields:
+    for field in manifest.tables:
         asked = config.tables[field.name].sharding if field.name in config.tables else config.sharding
         if asked != "auto":
             kinds[field.name] = [asked]
@@ -56,13 +56,15 @@ def allowed_kinds(manifest: Manifest, config: EmbeddingConfig, device: str) -> d
 def make_planner(
     manifest: Manifest, config: EmbeddingConfig, topology: Topology, ids_per_row: dict[str, float] | None = None, **options: Any
 ) -> EmbeddingShardingPlanner:
-    """TorchRec's planner over the kinds that the configuration allows; `ids_per_row` by field, 1 for those it does not name."""
-    lengths = ids_per_row or {}
+    """TorchRec's planner over the kinds that the configuration allows; `ids_per_row` by feature, 1 for those it does not name."""
+    lengths, kinds = ids_per_row or {}, allowed_kinds(manifest, config, topology.compute_device)
     constraints = {
-        table_name(name): ParameterConstraints(
-            sharding_types=kinds, min_partition=min(config.dim, 16), pooling_factors=[lengths.get(name, POOLING_FACTOR)]
+        table_name(field.name): ParameterConstraints(
+            sharding_types=kinds[field.name],
+            min_partition=min(config.dim, 16),
+            pooling_factors=[lengths.get(name, POOLING_FACTOR) for name in users(field, manifest)],
         )
-        for name, kinds in allowed_kinds(manifest, config, topology.compute_device).items()
+        for field in manifest.tables
     }
     return EmbeddingShardingPlanner(topology=topology, constraints=constraints, **options)
 
@@ -98,7 +100,7 @@ class Placed:
 
 def placements(plan: ShardingPlan, manifest: Manifest, dim: int) -> list[Placed]:
     """The plan table by table, the largest first; memory in MB of float32 weights over all ranks."""
-    rows = {table_name(field.name): field.rows for field in manifest.fields}
+    rows = {table_name(field.name): field.rows for field in manifest.tables}
     placed = [
         Placed(table, rows[table], dim, p.sharding_type, p.compute_kernel, tuple(sorted(set(p.ranks))), rows[table] * dim * 4 / 1e6)
         for module in plan.plan.values()

@@ -7,12 +7,26 @@ from sml_dist.spec import InputError, spec
 
 
 @spec
+class SequenceShape:
+    """A behaviour sequence of `length` positions, whose ids are those of the field `target`, counted from 0."""
+
+    target: int
+    length: int
+
+
+@spec
 class FieldShape:
-    """`fields` embeddings of `dim` numbers each, and `dense` numeric values."""
+    """`fields` embeddings of `dim` numbers each, and `dense` numeric values; `labels` to be predicted from them.
+
+    Each position of each of the `sequences` is one of the fields: they are the last ones, the newest of a sequence first, and
+    zeros where a row has no such position (see `present`).
+    """
 
     fields: int
     dim: int
     dense: int
+    sequences: tuple[SequenceShape, ...] = ()
+    labels: int = 1
 
     @property
     def width(self) -> int:
@@ -29,6 +43,11 @@ def concat(x_BFD: Tensor, dense_BN: Tensor) -> Tensor:
     """(B, F, D) and (B, N) -> (B, F * D + N); no copy where N = 0."""
     flat = x_BFD.flatten(1)
     return torch.cat([flat, dense_BN], dim=1) if dense_BN.shape[1] else flat
+
+
+def present(x_BLD: Tensor) -> Tensor:
+    """Which positions of a sequence a row has, bool (B, L): what is not there was looked up as zeros, and no row of a table is."""
+    return (x_BLD != 0).any(dim=2)
 
 
 def split_weight(x_BFD: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from sml_dist.models.autoint import AutoInt, AutoIntConfig
 from sml_dist.models.dcn import DCN, DCNConfig
 from sml_dist.models.dcn_v2 import DCNv2, DCNv2Config
 from sml_dist.models.deepfm import DeepFM, DeepFMConfig
+from sml_dist.models.din import DIN, DINConfig
 from sml_dist.models.dlrm import DLRM, DLRMConfig
 from sml_dist.models.dnn import DNN, DNNConfig
 from sml_dist.models.fibinet import FiBiNET, FiBiNETConfig
@@ -20,15 +21,18 @@ from sml_dist.models.gdcn import GDCN, GDCNConfig
 from sml_dist.models.ipnn import IPNN, IPNNConfig
 from sml_dist.models.lr import LR, LRConfig
 from sml_dist.models.masknet import MaskNet, MaskNetConfig
+from sml_dist.models.mmoe import MMoE, MMoEConfig
 from sml_dist.models.rankmixer import RankMixer, RankMixerConfig
 from sml_dist.models.wide_deep import WideDeep, WideDeepConfig
 from sml_dist.models.wukong import Wukong, WukongConfig
 from sml_dist.models.xdeepfm import XDeepFM, XDeepFMConfig
+from sml_dist.spec import InputError
 
 
 class ZooEntry(NamedTuple):
     config: type
     model: type[nn.Module]
+    multitask: bool = False  # predicts several labels, not one
 
 
 ZOO: dict[str, ZooEntry] = {
@@ -50,6 +54,8 @@ ZOO: dict[str, ZooEntry] = {
     "gdcn": ZooEntry(GDCNConfig, GDCN),
     "wukong": ZooEntry(WukongConfig, Wukong),
     "rankmixer": ZooEntry(RankMixerConfig, RankMixer),
+    "din": ZooEntry(DINConfig, DIN),
+    "mmoe": ZooEntry(MMoEConfig, MMoE, multitask=True),
 }
 
 # The type of a run's `model` section: `name` says which config it is.
@@ -57,5 +63,10 @@ ModelConfig = Annotated[Union[tuple(entry.config for entry in ZOO.values())], Fi
 
 
 def build(config: Any, shape: FieldShape) -> nn.Module:
-    """The model of a config of the zoo, for input of this shape."""
-    return ZOO[config.name].model(config, shape)
+    """The model of a config of the zoo, for input of this shape. Raises InputError where they do not go together."""
+    entry = ZOO[config.name]
+    if entry.multitask != (shape.labels > 1):
+        predicts = "several labels" if entry.multitask else "one label"
+        others = ", ".join(name for name, other in ZOO.items() if other.multitask != entry.multitask)
+        raise InputError(f"model {config.name} predicts {predicts}, and the data has {shape.labels}; models that fit: {others}")
+    return entry.model(config, shape)

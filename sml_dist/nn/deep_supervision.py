@@ -33,11 +33,14 @@ class DeepSupervision(nn.Module):
 def every_logit(model: nn.Module, logit_B: Tensor) -> Tensor:
     """The model's own logit and under it those that deep supervision made on the way; (B,) -> (H, B), H = 1 without any.
 
+    A model of T labels has one head a label, in order, each with as many layers: (B, T) -> (H, B, T).
     Takes them from the model, which then holds no part of the graph: a model is copied and saved between steps.
     """
-    logits = [logit_B]
+    heads = []
     for module in model.modules():
         if isinstance(module, DeepSupervision):
-            logits += module.companions
+            heads.append(module.companions)
             module.companions = []
-    return torch.stack(logits)
+    if logit_B.dim() == 1:
+        return torch.stack([logit_B, *(companion for companions in heads for companion in companions)])
+    return torch.stack([logit_B, *(torch.stack(layer, dim=1) for layer in zip(*heads, strict=True))])

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sml_dist.nn.dropout import Dropout
-from sml_dist.nn.norms import ACTIVATIONS, NORMS, ActivationName, NormName
+from sml_dist.nn.norms import NORMS, ActivationName, NormName, activation
 from sml_dist.nn.sml import SMLConfig, hidden_norms
 from sml_dist.spec import spec
 
@@ -83,9 +83,9 @@ class Residual(nn.Module):
 
 def layer(inputs: int, outputs: int, config: TowerConfig, sml: SMLConfig, product: Product) -> nn.Sequential:
     """One layer of the tower, (B, inputs) -> (B, outputs)."""
-    first, norm, activation = product(inputs, outputs), NORMS[config.norm](outputs), ACTIVATIONS[config.activation]()
+    first, norm, bend = product(inputs, outputs), NORMS[config.norm](outputs), activation(config.activation, outputs)
     before, after = hidden_norms(outputs, sml)
-    parts = [first, norm, before, activation, after, Dropout(config.dropout)]
+    parts = [first, norm, before, bend, after, Dropout(config.dropout)]
     return nn.Sequential(*(part for part in parts if not isinstance(part, nn.Identity)))
 
 

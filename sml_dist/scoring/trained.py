@@ -73,7 +73,7 @@ def _damaged(storage: Storage, error: Damaged) -> InputError:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of B rows, float32 on the CPU: logit (B,), probability (B,), and where asked contributions (B, L)."""
+    """Of B rows, float32 on the CPU: logit (B,), of T labels (B, T), probability likewise, and where asked contributions (B, L)."""
 
     logit: Tensor
     probability: Tensor
@@ -107,7 +107,9 @@ class Trained:
 
     @cached_property
     def explained(self) -> Explained:
-        """The dense part with its layers' contributions, whose `names` they have."""
+        """The dense part with its layers' contributions, whose `names` they have. Raises InputError for a model of several labels."""
+        if len(self.manifest.labels) > 1:
+            raise InputError(f"{self.checkpoint.path} predicts several labels; contributions are told of models of one")
         batch = self.collate(blank_row(self.manifest)).to(self.device)
         with torch.no_grad():
             return Explained(self.task, self.task.embed(batch.ids), batch.dense)
@@ -138,7 +140,7 @@ def load(found: Checkpoint, device: str | torch.device = "cpu", precision: Preci
 
 def blank_row(manifest: Manifest) -> pa.Table:
     """One row of the features of a dataset, all zero and all lists empty: fit to try a model on."""
-    schema = arrow_schema(manifest.fields, manifest.dense, weight=False, group=False, timestamp=False)
+    schema = arrow_schema(manifest.fields, manifest.dense, labels=len(manifest.labels), weight=False, group=False, timestamp=False)
     return pa.table([_blank(kind.type) for kind in schema], schema=schema)
 
 

@@ -13,6 +13,7 @@ from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import SPLITS, Manifest
 from sml_dist.data.plan import Plan
 from sml_dist.data.stream import DirectStream, Source
+from sml_dist.spec import InputError
 from sml_dist.tabular import Row
 from sml_dist.train.finite import Diverged
 from sml_dist.train.in_process import Laboratory
@@ -56,6 +57,8 @@ def progressive(config: RunConfig) -> Predictions:
     mode, so that batch norm takes its running statistics. Raises CannotLearn, InputError.
     """
     laboratory = Laboratory.of(config)
+    if len(laboratory.manifest.labels) > 1:
+        raise InputError(f"{config.data.path} has several labels; this study is for one")
     trainer, task = laboratory.trainer, laboratory.task
     if config.train.global_batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in task.modules()):
         raise CannotLearn("batch norm has no variance to divide by in a batch of one row")  # torch refuses it too

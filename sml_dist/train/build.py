@@ -4,8 +4,8 @@ import torch
 
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import Manifest
+from sml_dist.embeddings.shape import field_shape
 from sml_dist.embeddings.tables import embedding_tables
-from sml_dist.models.fields import FieldShape
 from sml_dist.models.zoo import build
 from sml_dist.train.task import CTRTask
 
@@ -13,11 +13,9 @@ from sml_dist.train.task import CTRTask
 def make_task(manifest: Manifest, config: RunConfig, device: torch.device) -> CTRTask:
     """Tables (without memory until they are sharded) and model for a dataset; the model's start is `train.seed`'s."""
     torch.manual_seed(config.train.seed)
-    fields = [field.name for field in (*manifest.single, *manifest.multi)]
-    shape = FieldShape(fields=len(fields), dim=config.embedding.dim, dense=len(manifest.dense))
-    model = build(config.model, shape).to(device)
+    model = build(config.model, field_shape(manifest, config.embedding.dim)).to(device)
     bf16 = use_bf16(config.train.precision, device)
-    return CTRTask(embedding_tables(manifest, config.embedding), model, fields, config.embedding.dim, bf16=bf16)
+    return CTRTask(embedding_tables(manifest, config.embedding), model, manifest.features, config.embedding.dim, bf16=bf16)
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from sml_dist.data.plan import Plan
 from sml_dist.data.stream import Stream
@@ -40,22 +40,33 @@ class Evaluation:
 def evaluate(
     model: nn.Module, batches: Iterable[pa.Table], collate: Collator, device: torch.device, rows: int, beat: Beat = lambda doing: None
 ) -> dict[str, Any]:
-    """AUC, logloss, NE, calibration (and GAUC where rows have groups) over every worker's batches; equal on all workers."""
+    """AUC, logloss, NE, calibration (and GAUC where rows have groups) over every worker's batches; equal on all workers.
+
+    Of several labels the first one's, and under `labels` each one's by name.
+    """
     started = time.monotonic()
     average_batch_statistics(model)
     model.eval()
-    scores = scores_for(rows)
+    scores = {label: scores_for(rows) for label in collate.labels}
     with torch.no_grad():  # FBGEMM's fused CPU kernels have no way through inference_mode
         for table in batches:
             batch = collate(table)
             logit = model.module.logit(batch.to(device))
             beat("evaluation")
             group = None if batch.group is None else batch.group.numpy()
-            scores.add(logit.cpu().numpy(), batch.label.numpy(), batch.weight.numpy(), group)
+            columns = zip(scores.values(), by_label(logit.cpu()), by_label(batch.label), strict=True)
+            for collector, logits, labels in columns:
+                collector.add(logits.numpy(), labels.numpy(), batch.weight.numpy(), group)
     model.train()
-    result = [_merged(scores)]
-    dist.broadcast_object_list(result, src=0)
-    return result[0] | {"seconds": round(time.monotonic() - started, 3)}
+    results = [_merged(collector) for collector in scores.values()]
+    dist.broadcast_object_list(results, src=0)
+    several = {"labels": dict(zip(scores, results, strict=True))} if len(scores) > 1 else {}
+    return results[0] | several | {"seconds": round(time.monotonic() - started, 3)}
+
+
+def by_label(values: Tensor) -> tuple[Tensor, ...]:
+    """(B,) or (B, T) -> one (B,) a label."""
+    return values.view(len(values), -1).unbind(1)
 
 
 def _merged(scores: ExactScores | HistogramScores) -> dict[str, Any] | None:

@@ -192,6 +192,8 @@ class Trainer:
         sum over the global batch / B. So a row counts the same in a full batch and a padded one, on any worker."""
         logits_HB = every_logit(self.model.module.model, logit)  # the mean over deep supervision's, else the one
         losses = F.binary_cross_entropy_with_logits(logits_HB, batch.label.expand_as(logits_HB), reduction="none").mean(dim=0)
+        if losses.dim() == 2:  # several labels
+            losses = losses.mean(dim=1)
         return (losses * batch.weight).sum() * (dist.get_world_size() / self.config.global_batch_size)
 
     def skip(self, progress: Progress, reason: str) -> None:
@@ -228,7 +230,8 @@ class Trainer:
 
     def judge(self, metrics: dict[str, Any], progress: Progress) -> None:
         """Books an evaluation: the best so far, the plateau schedule, early stopping."""
-        value = metrics[self.config.monitor] * (1 if self.config.monitor in ("auc", "gauc") else -1)
+        label, metric = self.config.monitored
+        value = (metrics["labels"][label] if label else metrics)[metric] * (1 if metric in ("auc", "gauc") else -1)
         if not np.isfinite(value):
             raise Diverged(f"{self.config.monitor} on the validation rows is {value} at step {progress.step}")
         if progress.best is None or value > progress.best:

@@ -46,6 +46,8 @@ class TrainProgress:
         step = f"epoch {values['epoch'] + 1}/{values['epochs']} step {values['step']:,}/{values['total_steps']:,}"
         if "split" in values:
             gauc = f" GAUC {values['gauc']:.5f}" if "gauc" in values else ""
+            for label, metrics in list(values.get("labels", {}).items())[1:]:
+                gauc += f" AUC of {label} {metrics['auc']:.5f}"
             self.console.print(
                 f"step {values['step']:,} {values['split']}: AUC {values['auc']:.5f}{gauc} logloss {values['logloss']:.5f} "
                 f"calibration {values['calibration']:.3f}", highlight=False,

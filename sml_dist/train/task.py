@@ -10,7 +10,8 @@ from sml_dist.embeddings.batch import Batch
 class CTRTask(nn.Module):
     """Embedding tables and a zoo model in one module, so that DMP shards the first and wraps the second in DDP.
 
-    `tables` maps a KeyedJaggedTensor to a KeyedTensor of `fields` x (B, dim). `bf16` runs the model's matrix products in
+    `tables` maps a KeyedJaggedTensor to a KeyedTensor of `fields` x (B, dim). A model of T labels hands out (B, T) where one
+    of one label hands out (B,). `bf16` runs the model's matrix products in
     bfloat16 under autocast; weights, tables and the loss stay float32.
     """
 

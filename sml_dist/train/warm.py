@@ -59,7 +59,7 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
     taken |= {piece.name for piece in dense}
     for table, match in sorted(matches.items()):
         count = 0 if match.rows is None else int((match.rows >= 0).sum())
-        rows = next(field.rows for field in manifest.fields if table_name(field.name) == table)
+        rows = next(field.rows for field in manifest.tables if table_name(field.name) == table)
         lines.append((table[2:], f"{count:,} rows", f"{rows - count:,} rows", match.how))
     wanted = [piece.name for piece in mine if piece.name.startswith("model.")]
     fresh = [name.removeprefix("model.") for name in wanted if name not in taken]
@@ -85,11 +85,11 @@ def open_checkpoint(where: str) -> Checkpoint:
 
 
 def match_tables(found: Checkpoint, config: RunConfig, manifest: Manifest) -> Iterator[tuple[str, Match]]:
-    """(table, match) of every field of the new dataset."""
+    """(table, match) of every table of the new dataset."""
     old_root, new_root = found.manifest["config"]["data"]["path"], config.data.path
     same = found.manifest["dataset"] == fingerprint(new_root)
     old = None if same else read_old(old_root, found)
-    for field in manifest.fields:
+    for field in manifest.tables:
         name = table_name(field.name)
         shape = shape_of(found.reader, f"{name}.weight")
         if shape is None:

@@ -7,6 +7,8 @@ import pytest
 from sml_dist.data.schema import Schema, built_in_names, load_schema
 from sml_dist.spec import InputError, from_dict, to_dict
 
+PROTOCOLS = [f"{log}{protocol}" for log in ("avazu", "criteo") for protocol in ("", "_x1", "_x4")]
+BUILT_IN = [*PROTOCOLS, "frappe", "ml1m", "ml1m_labels", "ml1m_seen"]
 BASE = "name: x\nformat: csv\nlabel: y\n"
 
 
@@ -16,7 +18,7 @@ def load(tmp_path: Path, text: str) -> Schema:
 
 
 def test_the_built_in_schemas_load_by_name_and_survive_a_round_trip():
-    assert built_in_names() == ["avazu", "avazu_x1", "avazu_x4", "criteo", "criteo_x1", "criteo_x4", "frappe", "ml1m"]
+    assert built_in_names() == BUILT_IN
     for name in built_in_names():
         schema = load_schema(name)
         assert schema.name == name
@@ -63,6 +65,11 @@ def test_multivalued_fields_come_last(tmp_path):
         ("categorical: [{columns: [a, y]}]", "column 'y' is the label, so it cannot be a feature"),
         ("columns: [y, a]\ncategorical: [{columns: b}]", "column 'b' is used but not in `columns`"),
         ("group: a", "no feature: give numeric, categorical or multivalued columns"),
+        ("labels: {z: z, w: w}\ncategorical: [{columns: a}]", "give one `label`, or two or more under `labels`"),
+        ("categorical: [{columns: a}]\nsequences: [{columns: s, of: b, max_length: 3}]", "column 'b' is what a sequence is `of`, but no"),
+        ("categorical: [{columns: [a, 's:2']}]\nsequences: [{columns: s, of: a, max_length: 3}]", "column 's:2' makes a categorical field"),
+        ("categorical: [{columns: a}]\nsequences: [{columns: y, of: a, max_length: 3}]", "column 'y' is the label"),
+        ("categorical: [{columns: a}]\nsequences: [{columns: s, of: a}]", "key 'sequences.0.max_length' is missing"),
     ],
 )
 def test_a_wrong_schema_is_refused_with_one_line_that_names_the_key(tmp_path, text, message):
@@ -70,6 +77,28 @@ def test_a_wrong_schema_is_refused_with_one_line_that_names_the_key(tmp_path, te
         load(tmp_path, BASE + text)
     assert message in str(error.value) and str(error.value).startswith(f"schema {tmp_path}/s.yaml: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("", "key 'label' is missing"),
+        ("labels: {z: z}", "give one `label`, or two or more under `labels`"),
+        ("labels: {z: z, w: {column: a, at_lest: 4}}", "did you mean 'at_least'?"),
+        ("labels: {z: z, w: c}", "column 'c' is the label, so it cannot be a feature"),
+    ],
+)
+def test_wrong_labels_are_refused_with_one_line(tmp_path, labels, message):
+    with pytest.raises(InputError) as error:
+        load(tmp_path, f"name: x\nformat: csv\n{labels}\ncategorical: [{{columns: c}}]")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_several_labels_may_be_of_one_column(tmp_path):
+    text = "labels: {like: {column: r, at_least: 4}, love: {column: r, at_least: 5}}\ncategorical: [{columns: c}]"
+    schema = load(tmp_path, f"name: x\nformat: csv\n{text}")
+    assert list(schema.targets) == ["like", "love"] and schema.used == ["r", "c"]
+    assert from_dict(Schema, to_dict(schema)) == schema
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a\n- b", "", "\xff\xfe"])
@@ -81,7 +110,7 @@ def test_what_is_no_mapping_is_refused_with_one_line(tmp_path, text):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all_built_in_ones():
-    with pytest.raises(InputError, match="did you mean criteo.*avazu, avazu_x1, avazu_x4, criteo, criteo_x1, criteo_x4, frappe, ml1m"):
+    with pytest.raises(InputError, match=f"did you mean criteo.*{', '.join(BUILT_IN)}"):
         load_schema("cirteo")
     with pytest.raises(InputError, match="does not exist"):
         load_schema("nowhere/s.yaml")

@@ -20,6 +20,7 @@ from sml_dist.embeddings.capacity_tables import dataset_tables, read_tables
 from sml_dist.embeddings.capacity_text import ranges, report_text
 from sml_dist.nn.sml import SMLConfig
 from sml_dist.spec import InputError
+from tests.data.histories import LENGTH, prepared
 
 PLANS = Path(__file__).parents[2] / "configs/plans"
 CRITEO = [str(PLANS / "criteo1tb_dcnv2.yaml"), "--tables", str(PLANS / "criteo1tb.tables.yml")]
@@ -202,6 +203,27 @@ def test_ids_a_row_of_a_dataset_are_the_mean_of_its_lists(tmp_path):
     counts = {"rows_read": 3, "rows_kept": 3, "rows_rejected": 0, "split_rule": ""}
     write_manifest(str(tmp_path), Manifest(name="lists", fields=fields, dense=[], splits={"train": split}, **counts))
     assert dataset_tables(str(tmp_path)).ids_per_row == {"tags": 2.0}
+
+
+def test_a_sequence_costs_lookups_and_no_table(tmp_path):
+    manifest = prepared(tmp_path, films=80, labels="label: {column: rating, at_least: 4}")
+    tables = dataset_tables(str(tmp_path / "data"))
+    held = [tables.ids_per_row[f"seen:{place}"] for place in range(1, LENGTH + 1)]
+    assert held == sorted(held, reverse=True) and held[0] == pytest.approx(0.8, abs=0.05) and 0.3 < held[-1] < 0.7
+    model = {"name": "din", "attention": {"hidden": [8]}, "tower": {"hidden": [16]}}
+    config = parse({"run": {"name": "t"}, "data": {"path": "none"}, "model": model, "embedding": {"sharding": "table_wise"}})
+    made = solve(config, tables, cluster("1GB"))
+    assert {table.name: table.rows for table in made.tables} == {field.name: field.rows for field in manifest.tables}
+    assert made.ranks[0].main.ids == 20 * 8 * 4096 / 4 * sum(tables.ids_per_row.values())
+
+
+def test_sequences_of_a_tables_file_share_the_table_of_their_field(tmp_path):
+    (tmp_path / "t.yml").write_text("fields: [{name: item, rows: 1000, sequences: [3, 2]}, {name: user, rows: 10}]")
+    tables = read_tables(str(tmp_path / "t.yml"))
+    assert [field.name for field in tables.manifest.tables] == ["item", "user"]
+    places = [f"item_sequence_{number}:{place}" for number, length in ((1, 3), (2, 2)) for place in range(1, length + 1)]
+    assert tables.manifest.features == ["item", "user", *places]
+    assert set(tables.ids_per_row) >= set(tables.manifest.features)
 
 
 @pytest.mark.parametrize(

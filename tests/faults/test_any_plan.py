@@ -17,6 +17,7 @@ from sml_dist.train.loop import Progress
 from sml_dist.train.resume import load
 from sml_dist.train.state import pieces
 from sml_dist.train.storage import Storage
+from tests.data.histories import prepared
 from tests.train.ranks import make_trainer, on_ranks, weights
 from tests.train.test_ranks import config
 
@@ -101,6 +102,11 @@ def check(dataset: str, folder: Path, optimizers: list[str], sizes: list[int], c
 
 def test_three_plans_on_one_and_two_workers(dataset, tmp_path):
     assert check(dataset, tmp_path, ["rowwise_adagrad"], [1, 2], ("row_wise", "column_wise", "data_parallel")) == 36
+
+
+def test_a_table_that_a_sequence_shares_moves_between_plans_like_any_other(tmp_path):
+    prepared(tmp_path, films=80, labels="label: {column: rating, at_least: 4}")
+    assert check(str(tmp_path / "data"), tmp_path, ["rowwise_adagrad"], [2], ("table_wise", "row_wise", "column_wise")) == 9
 
 
 @pytest.mark.long

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sml_dist.models.fields import FieldShape
+from sml_dist.models.fields import FieldShape, SequenceShape
 from sml_dist.models.zoo import ModelConfig, build
 from sml_dist.spec import from_dict
 from tests.models.fuxi import Features, copy, copy_head, layers, randomize
@@ -176,3 +176,21 @@ def test_fibinet(dense, kind):
     copy_head(fc, model.head)
     products = torch.cat([first(v), second(senet(v))], 1).flatten(1)
     agree(model(*features.inputs(weights=True)), features.linear() + fc(tower(products)))
+
+
+@pytest.mark.parametrize("activation", ["relu", "dice"])
+def test_din(dense, activation):
+    """In training mode, so that Dice takes the batch's own statistics on both sides."""
+    x_BFD, dense_BN, length = torch.randn(9, FIELDS, DIM), torch.randn(9, dense), 3
+    x_BFD[0, -1] = x_BFD[1, -length:] = 0.0
+    shape = FieldShape(fields=FIELDS, dim=DIM, dense=dense, sequences=(SequenceShape(target=1, length=length),))
+    config = {"name": "din", "attention": {"hidden": [7], "activation": activation}, "tower": {"hidden": HIDDEN}, "sml": {"enabled": False}}
+    model = build(from_dict(ModelConfig, config), shape)
+    unit = randomize(layers.DIN_Attention(DIM, attention_units=[7], hidden_activations=activation))
+    plain, history = x_BFD.split([FIELDS - length, length], dim=1)
+    tower, fc = mlp((FIELDS - length + 1) * DIM + dense), linear(HIDDEN[-1])
+    copy(unit, model.attention[0])
+    copy(tower, model.tower)
+    copy_head(fc, model.head)
+    interest = unit(plain[:, 1], history, (history != 0).any(2))
+    agree(model(x_BFD, dense_BN), fc(tower(torch.cat([plain.flatten(1), interest, dense_BN], 1))))

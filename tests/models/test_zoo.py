@@ -7,14 +7,15 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch.nn import functional as F
 
-from sml_dist.models.fields import FieldShape
+from sml_dist.models.fields import FieldShape, SequenceShape
 from sml_dist.models.zoo import ZOO, ModelConfig, build
 from sml_dist.nn.norms import NORMS
 from sml_dist.nn.tower import TowerConfig
 from sml_dist.spec import InputError, from_dict, to_dict
 
-SHAPE = FieldShape(fields=4, dim=3, dense=2)
-NO_DENSE = FieldShape(fields=4, dim=3, dense=0)
+# To a model that reads no sequences the last two are fields like the others.
+SHAPE = FieldShape(fields=4, dim=3, dense=2, sequences=(SequenceShape(target=1, length=2),))
+NO_DENSE = dataclasses.replace(SHAPE, dense=0)
 TOWER = {"hidden": [16, 8]}
 # What keeps a model small here, where that is not a tower alone.
 SIZES = {
@@ -28,6 +29,8 @@ SIZES = {
     "finalnet": {"first": TOWER, "second": {"hidden": [8]}},
     "wukong": {"tower": TOWER, "layers": 2, "fmb": 4, "lcb": 4, "rank": 4, "fmb_tower": {"hidden": [16]}, "bottom": {"hidden": [8]}},
     "rankmixer": {"tokens": 4, "width": 8, "expansion": 2},
+    "din": {"tower": TOWER, "attention": {"hidden": [8], "activation": "relu"}},
+    "mmoe": {"tower": {"hidden": [8]}, "expert": TOWER, "experts": 3},
 }
 # A model's structures beside its default one.
 STRUCTURES = {
@@ -38,6 +41,7 @@ STRUCTURES = {
     "finalmlp": {"contexts": {"first_context": [0], "second_context": [1, 2]}, "heads": {"heads": 4}},
     "finalnet": {"one-block": {"second": None}, "sum": {"residual": "sum"}, "no-gate": {"field_gate": False}},
     "gdcn": {"stacked": {"structure": "stacked"}},
+    "din": {"dice": {"attention": {"hidden": [8], "activation": "dice"}}},
 }
 # One entry for every value that an option can take, beside the default; each must change what the model computes.
 SML_OPTIONS = {
@@ -86,9 +90,21 @@ def towers(model_config):
     return [f.name for f in dataclasses.fields(model_config) if isinstance(getattr(model_config, f.name), TowerConfig)]
 
 
+def labels(model_config):
+    return 2 if ZOO[model_config.name].multitask else 1
+
+
 def make(model_config, shape=SHAPE, seed=0):
     torch.manual_seed(seed)
-    return build(model_config, shape)
+    return build(model_config, dataclasses.replace(shape, labels=labels(model_config)))
+
+
+def loss_of(logit, label):
+    """Of several labels the second is the first, turned round in every other row: no one logit is right for both."""
+    if logit.dim() == 2:
+        turned = torch.where(torch.arange(len(label)) % 2 == 1, 1 - label, label)
+        label = torch.stack([label, turned], dim=1)
+    return F.binary_cross_entropy_with_logits(logit, label)
 
 
 def rows(n, shape=SHAPE):
@@ -107,7 +123,7 @@ def test_a_row_scores_the_same_alone_and_in_a_batch(model_config, norm):
     model.eval()
     batch = model(x, dense)
     alone = torch.cat([model(x[i : i + 1], dense[i : i + 1]) for i in range(33)])
-    assert batch.shape == (33,)
+    assert batch.shape == ((33,) if labels(model_config) == 1 else (33, labels(model_config)))
     torch.testing.assert_close(alone, batch, atol=1e-5, rtol=1e-5)
 
 
@@ -117,7 +133,7 @@ def test_gradient_reaches_every_parameter_and_both_inputs(model_config, shape):
     model = make(model_config, shape)
     x, dense, label = rows(64, shape)
     x.requires_grad_(), dense.requires_grad_()
-    F.binary_cross_entropy_with_logits(model(x, dense), label).backward()
+    loss_of(model(x, dense), label).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
     assert x.grad.any(0).all()
     assert shape.dense == 0 or dense.grad.any(0).all()
@@ -130,7 +146,7 @@ def test_a_model_overfits_256_rows(model_config):
     tables = [] if towers(model_config) else [x.requires_grad_()]  # they are most of such a model
     optimiser = torch.optim.Adam([*model.parameters(), *tables], lr=0.01)
     for _ in range(300):
-        loss = F.binary_cross_entropy_with_logits(model(x, dense), label)
+        loss = loss_of(model(x, dense), label)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -176,7 +192,7 @@ def test_every_sml_option_changes_the_model(name):
     for title in SML_OPTIONS:
         model = make(config(name, title))
         with torch.no_grad():
-            out = tuple(model(x, dense).tolist())
+            out = tuple(model(x, dense).flatten().tolist())
         seen[title] = (out, tuple(n for n, p in model.named_parameters() if p.requires_grad))
     assert len(set(seen.values())) == len(seen)
 
@@ -209,7 +225,20 @@ def test_a_config_comes_back_from_plain_data_the_same(model_config):
 @pytest.mark.parametrize("name", ZOO)
 def test_a_config_carries_its_name_in_the_registry(name):
     assert ZOO[name].config().name == name
-    assert type(build(ZOO[name].config(), SHAPE)) is ZOO[name].model
+    assert type(make(ZOO[name].config())) is ZOO[name].model
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_model_of_one_label_refuses_several_and_one_of_several_refuses_one(name):
+    wrong = dataclasses.replace(SHAPE, labels=1 if ZOO[name].multitask else 2)
+    fits = "dnn" if ZOO[name].multitask else "mmoe"
+    with pytest.raises(InputError, match=rf"^model {name} predicts .*, and the data has {wrong.labels}; models that fit: .*\b{fits}\b"):
+        build(config(name), wrong)
+
+
+def test_din_refuses_data_without_sequences():
+    with pytest.raises(InputError, match="model din reads behaviour sequences, and the dataset has none"):
+        build(config("din"), FieldShape(fields=4, dim=3, dense=2))
 
 
 @pytest.mark.parametrize(

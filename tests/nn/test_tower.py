@@ -113,6 +113,13 @@ def test_every_activation_is_reachable(activation):
     torch.testing.assert_close(tower(x)[0], ACTIVATIONS[activation]()(tower.layers[0][0](x)))
 
 
+def test_dice_is_made_of_a_layers_own_width():
+    tower = Tower(6, TowerConfig(hidden=(5, 3), activation="dice"), OFF)
+    x = torch.randn(4, 6)
+    torch.testing.assert_close(tower(x)[0], tower.layers[0][1](tower.layers[0][0](x)))
+    assert [layer[1].alpha.shape for layer in tower.layers] == [(5,), (3,)]
+
+
 @pytest.mark.parametrize("p", [0.1, 0.4, 0.75])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dropout_drops_a_share_p_and_keeps_the_mean(p, dtype):

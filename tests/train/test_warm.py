@@ -16,6 +16,7 @@ from sml_dist.train.loop import Progress
 from sml_dist.train.state import pieces
 from sml_dist.train.storage import Storage
 from sml_dist.train.warm import warm_start
+from tests.data.histories import prepared
 from tests.faults.serial import without_ray
 from tests.train.ranks import make_trainer, on_ranks, weights
 
@@ -111,6 +112,21 @@ def test_rows_are_matched_by_value_and_the_rest_starts_as_ever(datasets, tmp_pat
     dense = [name for name in cold if name.startswith("model.")]
     assert dense and all(np.array_equal(warm[name], before[name]) for name in dense)  # as many fields as before: all shapes fit
     assert "user" in text and "by value" in text and "new field" in text and "by row number" in text
+
+
+def test_a_sequence_takes_the_rows_of_the_field_that_it_is_of_and_has_none_itself(tmp_path):
+    for name, films in (("old", 20), ("new", 30)):
+        prepared(tmp_path / name, films=films, seed=films, labels="label: {column: rating, at_least: 4}")
+    old, new = (str(tmp_path / name / "data") for name in ("old", "new"))
+    model = {"name": "din", "attention": {"hidden": [4]}, "tower": {"hidden": [8]}}
+    before = on_ranks(1, trained, config(old, model=model), tmp_path / "run")[0]
+    _, warm, text = on_ranks(1, started, config(new, model=model, run={"warm_start": str(tmp_path / "run")}))[0]
+    ids = {token: row for row, token in enumerate(read_tokens(old, "film").to_pylist(), 1)}
+    for row, token in enumerate(read_tokens(new, "film").to_pylist(), 1):
+        assert token not in ids or np.array_equal(warm["t_film.weight"][row], before["t_film.weight"][ids[token]])
+    dense = [name for name in warm if name.startswith("model.")]
+    assert dense and all(np.array_equal(warm[name], before[name]) for name in dense)
+    assert "seen" not in text and "10 rows" in text
 
 
 def test_a_hash_of_another_size_and_another_width_are_not_taken(datasets, tmp_path):
