@@ -53,3 +53,11 @@ def prepared(folder: Path, rows: int = 2_000, *, labels: str = LABELS, sequences
     with pytest.MonkeyPatch.context() as patch:
         without_ray(patch)
         return prepare(str(folder / "schema.yaml"), str(folder / "data"), inputs=str(folder / "log.parquet"), split="order:0.8,0.2")
+
+
+def choosy(folder: Path) -> dict[str, str]:
+    """By model, a dataset for those of the zoo that do not take any."""
+    one = "label: {column: rating, at_least: 4}"
+    for name, labels in (("din", one), ("mmoe", LABELS)):
+        prepared(folder / name, films=80, labels=labels)
+    return {name: str(folder / name / "data") for name in ("din", "mmoe")}

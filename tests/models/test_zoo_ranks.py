@@ -7,7 +7,7 @@ from test_zoo import variants
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import to_dict
-from tests.data.histories import prepared
+from tests.data.histories import choosy
 from tests.train.ranks import on_ranks, trained
 
 pytestmark = pytest.mark.slow
@@ -40,10 +40,8 @@ def weights(tmp_path_factory) -> dict[str, dict[str, dict]]:
     """By model: the weights at the start, after some steps on one rank, and on two. One start of the ranks serves all models."""
     folder = tmp_path_factory.mktemp("data")
     synth(2_000, str(folder / "data"), fields=4, dense=2, table_rows=400)
-    prepared(folder / "din", films=80, labels="label: {column: rating, at_least: 4}")
-    prepared(folder / "mmoe", films=80)
-    roots = {name: str(folder / name / "data") for name in ("din", "mmoe")}
-    configs = [run_config(model, roots.get(model.name, str(folder / "data"))) for model in MODELS.values()]
+    others = choosy(folder)
+    configs = [run_config(model, others.get(model.name, str(folder / "data"))) for model in MODELS.values()]
     one = on_ranks(1, trained_all, configs, 0, STEPS)[0]
     two = on_ranks(2, trained_all, configs, STEPS)[0]
     return {model: {"start": start, "one": alone, "two": shared} for model, (start, alone), (shared,) in zip(MODELS, one, two, strict=True)}
