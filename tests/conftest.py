@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sml_dist.session import LOCAL_ENVIRONMENT
+
 REAL_DATA = Path(os.environ.get("SML_DIST_DATA", Path(__file__).parents[1] / "../shared/data"))
 
 
@@ -13,6 +15,7 @@ def ray_local():
     """A Ray instance of our own, with more logical CPUs than cores so that readers run beside workers."""
     import ray
 
+    os.environ.update(LOCAL_ENVIRONMENT)
     ray.init("local", num_cpus=8, object_store_memory=500_000_000, include_dashboard=False, logging_level="warning")
     yield ray
     ray.shutdown()
