@@ -44,6 +44,11 @@ def fail(line: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
+def warn(line: str) -> None:
+    """Something that the command goes on without."""
+    err.print(line, style="yellow", highlight=False, soft_wrap=True, markup=False)
+
+
 def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value) + "\n")
 

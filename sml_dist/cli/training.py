@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json
+from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json, warn
 
 
 @app.command()
@@ -18,14 +18,18 @@ def train(
 ) -> None:
     """Train, evaluate, checkpoint; the same command again goes on from the last checkpoint."""
     from sml_dist.config.run import load
+    from sml_dist.review.follow import tracked
+    from sml_dist.review.report import report_quietly
     from sml_dist.session import ray_session
     from sml_dist.train.launch import check, launch
     from sml_dist.train.progress import TrainProgress
 
     run = load(config, overrides)
     check(run)
-    with ray_session(run.train.worker_range[1], reader_cpus=run.data.reader_cpus, verbose=verbose), TrainProgress(err) as progress:
+    ray = ray_session(run.train.worker_range[1], reader_cpus=run.data.reader_cpus, verbose=verbose)
+    with ray, TrainProgress(err) as progress, tracked(run, warn):
         summary = launch(run, progress.update)
+    report_quietly(run.run.folder, warn)
     show_summary(summary, as_json)
 
 

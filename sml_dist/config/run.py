@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from sml_dist.config.data import DataConfig
 from sml_dist.config.embedding import EmbeddingConfig
+from sml_dist.config.tracking import TrackingConfig
 from sml_dist.config.train import TrainConfig
 from sml_dist.credentials import refuse_in
 from sml_dist.models.zoo import ZOO, ModelConfig
@@ -42,6 +43,7 @@ class RunConfig:
     model: ModelConfig
     embedding: EmbeddingConfig = dataclasses.field(default_factory=EmbeddingConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
 
 
 def load(path: str, overrides: list[str] | None = None) -> RunConfig:

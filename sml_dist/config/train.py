@@ -54,6 +54,7 @@ class TrainConfig:
     max_rollbacks: NonNegativeInt = 2  # to the last checkpoint with half the learning rates, after 3 bad steps in a row
     step_timeout_s: PositiveFloat = 600.0  # a worker without progress for so long is stopped, its stack written to stacks/
     resize_seconds: PositiveFloat = 60.0  # between looks at whether a range of workers can grow
+    health_every_steps: PositiveInt | None = 100  # steps between lines of layer, gradient and table-row signals (train/health.py)
     profile_steps: NonNegativeInt = 0  # traced by torch's profiler on worker 0, into the run's profile/
     record_rows: bool = False  # keep a ledger of the rows of each step, for `sml-dist verify`
 

@@ -10,8 +10,7 @@ from sml_dist.models.dnn import DNN
 from sml_dist.models.fields import concat
 from sml_dist.nn.skip_logit import SkipLogit
 from sml_dist.tabular import Row
-
-NAN = float("nan")
+from sml_dist.train.health import NAN, mean_cosine, term_variances
 
 
 def measure_layers(model: DNN, x_BFD: Tensor, dense_BN: Tensor, label_B: Tensor) -> tuple[list[Row], Row]:
@@ -31,7 +30,7 @@ def measure_layers(model: DNN, x_BFD: Tensor, dense_BN: Tensor, label_B: Tensor)
         buffer.copy_(value)
     gradients = [torch.nn.utils.get_total_norm([p.grad for p in layer.parameters() if p.grad is not None]) for layer in model.tower.layers]
     with torch.no_grad():
-        spreads = zip([NAN, *term_variances(model, outputs, logit)], [NAN, *(g.item() for g in gradients)], strict=True)
+        spreads = zip([NAN, *term_variances(model.head, outputs)], [NAN, *(g.item() for g in gradients)], strict=True)
         layers = [
             {"layer": i, "term variance": term, "gradient norm": gradient} | of_output(h.double())
             for i, (h, (term, gradient)) in enumerate(zip([x_BK, *outputs], spreads, strict=True))
@@ -39,12 +38,6 @@ def measure_layers(model: DNN, x_BFD: Tensor, dense_BN: Tensor, label_B: Tensor)
         whole = {"logit variance": logit.double().var().item(), "cosine of the head's input": mean_cosine(head_input(model, outputs))}
     model.zero_grad()
     return layers, whole
-
-
-def term_variances(model: DNN, outputs: Sequence[Tensor], logit_B: Tensor) -> list[float]:
-    if isinstance(model.head, SkipLogit):
-        return model.head.terms(outputs).double().var(dim=0).tolist()
-    return [NAN] * (len(outputs) - 1) + [logit_B.double().var().item()]
 
 
 def head_input(model: DNN, outputs: Sequence[Tensor]) -> Tensor:
@@ -66,14 +59,6 @@ def of_output(h_BK: Tensor) -> Row:
 def fresh_term_variance(h_BK: Tensor) -> float:
     """Expected variance over rows of w . h with w as a head starts it, normal(0, 2 / (K + 1)): 2 / (K + 1) sum_k Var(h_k)."""
     return (2 / (h_BK.shape[1] + 1) * h_BK.var(dim=0).sum()).item()
-
-
-def mean_cosine(h_BK: Tensor) -> float:
-    """Mean of cos(h_i, h_j) over pairs of rows i != j that are not 0; nan where fewer than two are left."""
-    length = h_BK.norm(dim=1, keepdim=True)
-    unit = (h_BK / length)[length[:, 0] > 0]
-    n = len(unit)
-    return ((unit.sum(0).square().sum() - n) / (n * (n - 1))).item() if n > 1 else NAN
 
 
 def effective_rank(h_BK: Tensor) -> float:

@@ -19,30 +19,40 @@ from sml_dist.train.sharded import average_batch_statistics
 
 LARGEST_GROUPS = 10  # groups whose AUC a result lists
 Beat = Callable[[str], None]
+Scores = ExactScores | HistogramScores
+Keep = Callable[[Scores], None]
 
 
 class Evaluation:
     """One split, evaluated up to `times` times through one pipeline that stays open in between."""
 
-    def __init__(self, stream: Stream, batch_size: int, times: int):
+    def __init__(self, stream: Stream, batch_size: int, times: int, keep: Keep = lambda scores: None):
         streams = stream.plan.streams
         size = max(1, min(batch_size, stream.plan.rows) // streams) * streams
         self.plan: Plan = replace(stream.plan, batch_size=size, seed=0, shuffle=False)
+        self.keep = keep
         self.stream, self.left = replace(stream, plan=self.plan, epochs=times, prefetch=1, numbered=False), 0
 
     def run(self, model: nn.Module, collate: Collator, device: torch.device, beat: Beat = lambda doing: None) -> dict[str, Any]:
         if not self.left:  # at first, and after more evaluations than planned: a run that was rolled back
             self.batches, self.left = self.stream.batches(), self.stream.epochs
         self.left -= 1
-        return evaluate(model, itertools.islice(self.batches, self.plan.steps), collate, device, self.plan.rows, beat)
+        return evaluate(model, itertools.islice(self.batches, self.plan.steps), collate, device, self.plan.rows, beat, self.keep)
 
 
 def evaluate(
-    model: nn.Module, batches: Iterable[pa.Table], collate: Collator, device: torch.device, rows: int, beat: Beat = lambda doing: None
+    model: nn.Module,
+    batches: Iterable[pa.Table],
+    collate: Collator,
+    device: torch.device,
+    rows: int,
+    beat: Beat = lambda doing: None,
+    keep: Keep = lambda scores: None,
 ) -> dict[str, Any]:
     """AUC, logloss, NE, calibration (and GAUC where rows have groups) over every worker's batches; equal on all workers.
 
-    Of several labels the first one's, and under `labels` each one's by name.
+    Of several labels the first one's, and under `labels` each one's by name. `keep` is given all rows' scores of the first
+    label, on rank 0.
     """
     started = time.monotonic()
     average_batch_statistics(model)
@@ -59,6 +69,8 @@ def evaluate(
                 collector.add(logits.numpy(), labels.numpy(), batch.weight.numpy(), group)
     model.train()
     results = [_merged(collector) for collector in scores.values()]
+    if dist.get_rank() == 0:
+        keep(next(iter(scores.values())))
     dist.broadcast_object_list(results, src=0)
     several = {"labels": dict(zip(scores, results, strict=True))} if len(scores) > 1 else {}
     return results[0] | several | {"seconds": round(time.monotonic() - started, 3)}
@@ -69,7 +81,7 @@ def by_label(values: Tensor) -> tuple[Tensor, ...]:
     return values.view(len(values), -1).unbind(1)
 
 
-def _merged(scores: ExactScores | HistogramScores) -> dict[str, Any] | None:
+def _merged(scores: Scores) -> dict[str, Any] | None:
     """The metrics of all workers' scores, on rank 0."""
     if dist.get_world_size() == 1:
         return _result(scores)
@@ -82,6 +94,6 @@ def _merged(scores: ExactScores | HistogramScores) -> dict[str, Any] | None:
     return _result(scores)
 
 
-def _result(scores: ExactScores | HistogramScores) -> dict[str, Any]:
+def _result(scores: Scores) -> dict[str, Any]:
     result = scores.result()
     return result | ({"largest_groups": scores.groups().largest(LARGEST_GROUPS)} if "gauc" in result else {})

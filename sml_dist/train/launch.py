@@ -21,6 +21,7 @@ from sml_dist.data.plan import Plan
 from sml_dist.embeddings.shape import field_shape
 from sml_dist.models.zoo import build
 from sml_dist.spec import InputError, RunError, to_dict
+from sml_dist.train.code import commit
 from sml_dist.train.report import RunFolder
 
 POLL_SECONDS = 0.5
@@ -65,6 +66,7 @@ def launch(
         folder.write("error.json", "")
         for stale in ("error.json", "plan.txt"):
             folder.remove(stale)
+        folder.write_json("code.json", commit())
     except OSError as error:
         way_out = "mend it, or name another with --set run.storage=FOLDER"
         raise InputError(f"run.storage: {folder.path} cannot be written ({error.strerror}); {way_out}") from None

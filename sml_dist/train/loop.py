@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from sml_dist.nn.deep_supervision import every_logit
 from sml_dist.spec import InputError
 from sml_dist.train.clock import Clock
 from sml_dist.train.finite import Diverged, any_worker, why
+from sml_dist.train.health import Usage, heads_heard, signals
 from sml_dist.train.ledger import Ledger
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.report import Meter
@@ -93,6 +95,7 @@ class Trainer:
     report: Callable[[Progress, dict[str, Any]], None] = lambda progress, metrics: None
     meter: Meter = field(default_factory=Meter)
     clock: Clock = field(default_factory=Clock)
+    usage: Usage = field(default_factory=Usage)
 
     def run(self, batches_from: Callable[[Cursor], Iterator[pa.Table]], progress: Progress) -> Progress:
         """Trains from `progress` to the end of the last epoch, `max_steps`, or an early stop."""
@@ -162,7 +165,8 @@ class Trainer:
         embedded = task.embed(batch.ids)
         x_BFD = embedded.detach().requires_grad_()
         enter("dense_forward")
-        logit = self.model(x_BFD, batch.dense)
+        with heads_heard(task.model) if self.watched(progress) else nullcontext() as heard:
+            logit = self.model(x_BFD, batch.dense)
         loss = self.loss(logit, batch)
         enter("dense_backward")
         self.optimizers.zero_grad()
@@ -181,6 +185,9 @@ class Trainer:
             return 0.0
         enter("embedding_backward")
         embedded.backward(x_BFD.grad)
+        if heard is not None:
+            enter("health")
+            self.log_health(progress, signals(task.model, heard, task.fields, x_BFD, logit, norm))
         enter("optimizer")
         self.optimizers.step(norm)
         enter("other")
@@ -241,6 +248,14 @@ class Trainer:
             if self.config.schedule == "plateau" and progress.since_best % self.config.patience == 0:
                 progress.plateau *= self.config.plateau_factor
         self.log(step=progress.step, epoch=progress.epoch, split="valid", **metrics)
+
+    def watched(self, progress: Progress) -> bool:
+        """Whether the coming step's health is logged: the first one's, and that of one in so many."""
+        every = self.config.health_every_steps
+        return every is not None and (progress.step == 0 or (progress.step + 1) % every == 0)
+
+    def log_health(self, progress: Progress, found: dict[str, float]) -> None:
+        self.log(event="health", step=progress.step + 1, epoch=progress.epoch, **found, **self.usage.read())
 
     def log_steps(self, progress: Progress) -> None:
         if self.meter.steps:

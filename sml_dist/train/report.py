@@ -1,6 +1,7 @@
 """The run folder: what a run writes for people and tools to read.
 
 config.yaml  plan.txt  metrics.jsonl  dataset/ (see kept.py)  checkpoints/step-*/  summary.json
+code.json (the commit)  about.json (dataset, fields, plan, machine)  curves_SPLIT.json (of its last evaluation)
 error.json (why a run must not be tried again as it is)  ledger/ (with train.record_rows)  stacks/ (of workers that hung)
 """
 
@@ -62,10 +63,10 @@ class RunFolder:
             append(self.path / "metrics.jsonl", self.unwritten)
             self.unwritten = ""
 
-    def new_lines(self, name: str) -> Iterator[list[str]]:
-        """Each time the lines that were added to a file since the last."""
+    def new_lines(self, name: str, *, whole: bool = False) -> Iterator[list[str]]:
+        """Each time the lines that were added to a file since the last, or at first, with `whole`, all that it has."""
         path = self.path / name
-        offset = path.stat().st_size if path.is_file() else 0
+        offset = path.stat().st_size if path.is_file() and not whole else 0
         while True:
             whole = b""
             with contextlib.suppress(OSError):

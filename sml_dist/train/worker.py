@@ -16,10 +16,12 @@ from sml_dist.data.stream import Source, Stream
 from sml_dist.embeddings.batch import Collator
 from sml_dist.embeddings.sharding import placements, plan_text
 from sml_dist.spec import InputError, RunError, to_dict
+from sml_dist.train.about import about
 from sml_dist.train.build import make_task
 from sml_dist.train.checkpoint import agree
 from sml_dist.train.clock import Clock, TracedClock, tracing
-from sml_dist.train.evaluate import Evaluation
+from sml_dist.train.curves import curves
+from sml_dist.train.evaluate import Evaluation, Scores
 from sml_dist.train.keeper import Keeper
 from sml_dist.train.loop import Progress, Stopped, Trainer
 from sml_dist.train.optimizers import Optimizers
@@ -81,7 +83,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     plan, collate = training_plan(manifest, config), Collator(manifest)
     reading = (config.train.epochs, config.data.reader_cpus, config.data.prefetch_windows, config.train.record_rows)
     stream = stream_type(Source.of(config.data.path, manifest, "train"), plan, place.rank, place.workers, *reading)
-    valid = evaluation(config, manifest, stream, "valid", times=config.train.most_evaluations(plan.steps))
+    valid = evaluation(config, manifest, stream, "valid", folder, times=config.train.most_evaluations(plan.steps))
 
     # model
     task = make_task(manifest, config, place.device)
@@ -106,6 +108,8 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     if place.rank == 0:
         folder.begin(dump(config), plan_text(placed))
     keeper = Keeper(config, manifest, place, model, optimizers, [vars(table) for table in placed], log)
+    if place.rank == 0:
+        folder.write_json("about.json", about(config.data.path, manifest, keeper.dataset, placed, place.device))
     progress = keeper.start()
     trainer = Trainer(
         config=config.train,
@@ -134,7 +138,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     clock.enter("evaluation")
     metrics = {"valid": progress.best_metrics}
     if "test" in manifest.splits and manifest.splits["test"].rows:
-        metrics["test"] = evaluation(config, manifest, stream, "test", times=1).run(model, collate, place.device, beat)
+        metrics["test"] = evaluation(config, manifest, stream, "test", folder, times=1).run(model, collate, place.device, beat)
     seconds = round(time.monotonic() - started, 2)
     found = summary(config, place, task.bf16, plan, progress, manifest) | trainer.meter.totals() | {"seconds": seconds}
     found |= {"seconds_by_phase": clock.seconds(), "checkpoint": checkpoint, "run": str(folder.path), **metrics}
@@ -144,8 +148,14 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     return found
 
 
-def evaluation(config: RunConfig, manifest: Manifest, stream: Stream, split: str, times: int) -> Evaluation:
-    return Evaluation(stream.of(Source.of(config.data.path, manifest, split)), config.train.eval_batch_size, times)
+def evaluation(config: RunConfig, manifest: Manifest, stream: Stream, split: str, folder: RunFolder, times: int) -> Evaluation:
+    """Its curves are kept in the run's folder, unless the disk is full: that is the checkpoints' place to fail."""
+
+    def keep(scores: Scores) -> None:
+        with contextlib.suppress(OSError):
+            folder.write_json(f"curves_{split}.json", curves(scores))
+
+    return Evaluation(stream.of(Source.of(config.data.path, manifest, split)), config.train.eval_batch_size, times, keep)
 
 
 def summary(config: RunConfig, place: Place, bf16: bool, plan: Plan, progress: Progress, manifest: Manifest) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from sml_dist.models.dnn import DNN, DNNConfig
 from sml_dist.models.fields import FieldShape
 from sml_dist.nn.sml import SMLConfig
 from sml_dist.nn.tower import TowerConfig
-from sml_dist.studies.layers import dead_share, effective_rank, fresh_term_variance, mean_cosine, measure_layers
+from sml_dist.studies.layers import dead_share, effective_rank, fresh_term_variance, measure_layers
 from sml_dist.studies.statements import Rules, judge
+from sml_dist.train.health import mean_cosine
 
 torch.set_num_threads(1)
 

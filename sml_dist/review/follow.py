@@ -1,0 +1,150 @@
+"""Sinks follow a run's metrics.jsonl from the driver, each in a thread of its own: none can touch training.
+
+A sink that fails is told of once and left alone; the lines stay in metrics.jsonl. How far a sink came is booked in the run's
+folder (sent_NAME.json), so that a command that is started again goes on after the steps sent before: a resumed run writes
+the lines after its checkpoint anew, and a sink wants steps that never fall.
+"""
+
+import contextlib
+import dataclasses
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from omegaconf import OmegaConf
+
+from sml_dist.config.run import RunConfig, parse
+from sml_dist.review.tensorboard import TensorBoard
+from sml_dist.review.wandb import Wandb
+from sml_dist.train.report import RunFolder
+
+POLL_SECONDS = 1.0
+FINISH_SECONDS = 120.0  # for a sink to send what it still has, once training is done
+ENDED = ("finished", "stopped", "failed")  # for good, of a trial
+Say = Callable[[str], None]
+
+
+class Sink(Protocol):
+    """Made with (folder, config, say); methods are called from one thread, steps never fall."""
+
+    def add(self, line: dict[str, Any]) -> None: ...
+
+    def finish(self, *, failed: bool) -> None: ...
+
+
+@contextlib.contextmanager
+def tracked(config: RunConfig, say: Say) -> Iterator[None]:
+    """What `config.tracking` asks for, while the run goes on within. `say` takes one line for the user."""
+    followers, failed = follow(config, say), True
+    try:
+        yield
+        failed = False
+    finally:
+        for follower in followers:
+            follower.finish(failed=failed)
+        for follower in followers:
+            follower.wait()
+
+
+@contextlib.contextmanager
+def tracked_sweep(folder: str, say: Say) -> Iterator[None]:
+    """The same for each trial of a sweep, as its folder comes up; on W&B they are a group of the sweep's name."""
+    sweep = SweepFollower(Path(folder), say)
+    sweep.start()
+    try:
+        yield
+    finally:
+        sweep.done.set()
+        sweep.join()
+
+
+def follow(config: RunConfig, say: Say) -> list["Follower"]:
+    """Started, one for each sink that the configuration names."""
+    asked = {"wandb": (config.tracking.wandb, Wandb), "tensorboard": (config.tracking.tensorboard, TensorBoard)}
+    followers = [Follower(name, sink, config, say) for name, (wanted, sink) in asked.items() if wanted]
+    for follower in followers:
+        follower.start()
+    return followers
+
+
+class Follower(threading.Thread):
+    def __init__(self, name: str, sink: type[Sink], config: RunConfig, say: Say):
+        super().__init__(daemon=True, name=f"follower-{name}")
+        self.sink, self.config, self.say = sink, config, say
+        self.folder, self.book = RunFolder(config.run.folder), f"sent_{name}.json"
+        self.done, self.failed = threading.Event(), False
+
+    def run(self) -> None:
+        try:
+            self.before = self.sent = (self.folder.read_json(self.book) or {"step": 0})["step"]
+            sink = self.sink(self.folder, self.config, self.say)
+            lines, last = self.folder.new_lines("metrics.jsonl", whole=True), False
+            while not last:
+                last = self.done.wait(POLL_SECONDS)
+                self.pass_on([json.loads(line) for line in next(lines)], sink)
+            sink.finish(failed=self.failed)
+        except Exception as error:  # whatever a sink's library raises: training is not to hear of it
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            self.say(f"{self.name.removeprefix('follower-')} stopped, training does not: {reason}")
+
+    def pass_on(self, lines: list[dict[str, Any]], sink: Sink) -> None:
+        new = []
+        for line in lines:
+            if line["step"] > self.before and line["step"] >= self.sent:
+                self.sent = line["step"]
+                new.append(line)
+        if new:
+            self.folder.write_json(self.book, {"step": self.sent})  # first: after a kill a line may be missing, never doubled
+        for line in new:
+            sink.add(line)
+
+    def finish(self, *, failed: bool) -> None:
+        """There will be no more lines."""
+        self.failed = failed
+        self.done.set()
+
+    def wait(self) -> None:
+        self.join(FINISH_SECONDS)
+        if self.is_alive():
+            self.say(f"{self.name.removeprefix('follower-')} has not sent everything after {FINISH_SECONDS:g} s; training is done")
+
+
+class SweepFollower(threading.Thread):
+    """Starts a trial's followers when its run folder is there, and ends them when trials.jsonl says that it has ended."""
+
+    def __init__(self, folder: Path, say: Say):
+        super().__init__(daemon=True, name="sweep-follower")
+        self.folder, self.say, self.done = folder, say, threading.Event()
+        self.trials: dict[int, list[Follower]] = {}
+
+    def run(self) -> None:
+        last = False
+        while not last:
+            last = self.done.wait(POLL_SECONDS)
+            with contextlib.suppress(OSError):  # a folder that is away for a moment
+                self.look()
+        for followers in self.trials.values():
+            for follower in followers:
+                follower.finish(failed=False)
+                follower.wait()
+
+    def look(self) -> None:
+        for line in (RunFolder(self.folder).read("trials.jsonl") or "").splitlines():
+            trial = json.loads(line)
+            if trial["id"] not in self.trials and (text := RunFolder(self.folder / trial["run"]).read("config.yaml")):
+                self.trials[trial["id"]] = follow(
+                    in_group(parse(OmegaConf.to_container(OmegaConf.create(text))), self.folder.name), self.say
+                )
+            if trial["status"] in ENDED:
+                for follower in self.trials.get(trial["id"], []):
+                    follower.finish(failed=trial["status"] == "failed")
+
+
+def in_group(config: RunConfig, group: str) -> RunConfig:
+    """The configuration with its W&B runs in this group, unless it names one."""
+    wandb = config.tracking.wandb
+    if wandb is None or wandb.group:
+        return config
+    return dataclasses.replace(config, tracking=dataclasses.replace(config.tracking, wandb=dataclasses.replace(wandb, group=group)))

@@ -1,0 +1,129 @@
+"""Runs and sweeps as their folders tell of them, for pages."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sml_dist.config.settings import load_settings
+from sml_dist.config.tune import SweepConfig
+from sml_dist.spec import InputError
+from sml_dist.train.report import RunFolder
+
+Line = dict[str, Any]
+SPLITS = ("valid", "test")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, finished or not; what it has not written yet is {} or None."""
+
+    path: Path
+    config: dict[str, Any]
+    lines: list[Line]
+    summary: dict[str, Any] | None
+    about: dict[str, Any]
+    code: dict[str, Any]
+    curves: dict[str, dict[str, Any]]  # by split
+
+    @property
+    def name(self) -> str:
+        return self.config["run"]["name"]
+
+    @cached_property
+    def steps(self) -> list[Line]:
+        return [line for line in self.lines if "event" not in line and "split" not in line]
+
+    @cached_property
+    def evaluations(self) -> list[Line]:
+        return [line for line in self.lines if "split" in line]
+
+    @cached_property
+    def health(self) -> list[Line]:
+        return [line for line in self.lines if line.get("event") == "health"]
+
+    @cached_property
+    def events(self) -> list[Line]:
+        return [line for line in self.lines if line.get("event") not in (None, "health")]
+
+    def flat_config(self) -> dict[str, Any]:
+        return dict(flatten(self.config))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep, finished or not. `trials` are the lines of trials.jsonl, as tune/books.py describes them."""
+
+    path: Path
+    config: SweepConfig
+    base: dict[str, Any]
+    trials: list[dict[str, Any]]
+
+    @cached_property
+    def ranked(self) -> list[dict[str, Any]]:
+        """Those with a value, best first."""
+        return sorted((t for t in self.trials if t["value"] is not None), key=lambda t: -self.config.sign * t["value"])
+
+    @cached_property
+    def default(self) -> dict[str, Any] | None:
+        """The trial of the base configuration as it is, if there was one."""
+        points = self.config.points
+        return next((t for t in self.ranked if t["point"] is not None and not points[t["point"]]), None)
+
+    def base_value(self, key: str) -> Any:
+        """A dotted key's value in the base configuration; None where it has none."""
+        value: Any = self.base
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+    def setting(self, trial: dict[str, Any], key: str) -> Any:
+        """A searched key's value in a trial; the base's where a point does not name it, None where the key is not in force."""
+        if key in trial["params"] or trial["point"] is None:
+            return trial["params"].get(key)
+        conditions = self.config.space[key].when.items()
+        met = all(self.setting(trial, other) in (v if isinstance(v, list) else [v]) for other, v in conditions)
+        return self.base_value(key) if met else None
+
+
+def is_sweep(path: str) -> bool:
+    return (Path(path) / "sweep.yaml").is_file()
+
+
+def read_run(path: str) -> Run:
+    """Raises InputError where the folder holds no run."""
+    folder = RunFolder(path)
+    text = folder.read("config.yaml")
+    if text is None:
+        raise InputError(f"{path} is no run (no config.yaml) and no sweep (no sweep.yaml); name the folder run.storage/run.name")
+    config = OmegaConf.to_container(OmegaConf.create(text))
+    curves = {split: folder.read_json(f"curves_{split}.json") or {} for split in SPLITS}
+    about, code = (folder.read_json(f"{name}.json") or {} for name in ("about", "code"))
+    return Run(folder.path, config, list(_lines(folder)), folder.read_json("summary.json"), about, code, curves)
+
+
+def _lines(folder: RunFolder) -> Iterator[Line]:
+    for line in (folder.read("metrics.jsonl") or "").splitlines():
+        with suppress(ValueError):  # the last one, half written
+            yield json.loads(line)
+
+
+def read_sweep(path: str) -> Sweep:
+    folder = RunFolder(path)
+    base = OmegaConf.to_container(OmegaConf.create(folder.read("base.yaml") or "{}"))
+    trials = [json.loads(line) for line in (folder.read("trials.jsonl") or "").splitlines()]
+    return Sweep(folder.path, load_settings(SweepConfig, str(folder.path / "sweep.yaml"), None), base, trials)
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything in nested dicts."""
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from flatten(part, f"{prefix}{key}.")
+    else:
+        yield prefix[:-1], value

@@ -1,0 +1,225 @@
+"""The page of a sweep: what was found, how sure one can be, which keys it hangs on, what it cost."""
+
+import math
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from sml_dist.review.figures import COLOURS, GREY, Series, lines, styled
+from sml_dist.review.importance import LEAST_TRIALS, importance
+from sml_dist.review.lines import is_number
+from sml_dist.review.page import Fact, Section, Table, render, shown
+from sml_dist.review.read import Sweep
+from sml_dist.review.run_page import METRICS, duration
+from sml_dist.review.sweep_verdict import Trial, best, label, pairs
+
+MOST_TRIALS = 200
+STATES = {"finished": COLOURS[2], "stopped": COLOURS[0], "cut": COLOURS[7], "running": GREY, "failed": COLOURS[4]}
+ABSENT = "–"
+
+
+def sweep_page(sweep: Sweep) -> str:
+    sections = [
+        best(sweep),
+        pairs(sweep),
+        coordinates(sweep),
+        importances(sweep),
+        curves(sweep),
+        budget(sweep),
+        trials(sweep),
+        failures(sweep),
+        space(sweep),
+    ]
+    return render(sweep.config.name, subtitle(sweep), headline(sweep), sections)
+
+
+def unit(sweep: Sweep) -> str:
+    return label(sweep) if "(" in label(sweep) else f"{label(sweep)} (0 to 1)"
+
+
+def subtitle(sweep: Sweep) -> str:
+    c = sweep.config
+    return f"sweep of {len(c.space)} keys over {c.base} · {c.search.name} search · {c.scheduler.name} scheduler · validation {label(sweep)}"
+
+
+def headline(sweep: Sweep) -> list[Fact]:
+    ended = {state: sum(t["status"] == state for t in sweep.trials) for state in STATES}
+    facts = [Fact("trials", str(len(sweep.trials)), ", ".join(f"{n} {state}" for state, n in ended.items() if n))]
+    if sweep.ranked:
+        top = sweep.ranked[0]
+        facts.insert(0, Fact(f"best {label(sweep)}", f"{top['value']:.5f}", f"trial {top['id']}"))
+    if sweep.ranked and (default := sweep.default):
+        facts.insert(1, Fact(f"default's {label(sweep)}", f"{default['value']:.5f}", f"trial {default['id']}"))
+        facts.insert(2, Fact("difference", f"{sweep.ranked[0]['value'] - default['value']:+.5f}", "best minus default"))
+    facts.append(Fact("work", duration(sum(t["seconds"] for t in sweep.trials)), "over all trials and attempts"))
+    facts.append(Fact("rows trained on", f"{sum(rows(t) for t in sweep.trials):,}", "over all trials"))
+    return facts
+
+
+def rows(trial: Trial) -> int:
+    return trial["history"][-1]["rows"] if trial["history"] else 0
+
+
+def coordinates(sweep: Sweep) -> Section:
+    found = sweep.ranked[:MOST_TRIALS][::-1]  # the best drawn last, on top
+    if len(found) < 2:
+        return Section("Parallel coordinates")
+    axes = [axis(short(key), [sweep.setting(t, key) for t in found]) for key in sweep.config.space]
+    values = [t["value"] for t in found]
+    axes.append({"label": unit(sweep), "values": values})
+    worst, top = np.percentile(values, [10, 100]) if sweep.config.sign > 0 else np.percentile(values, [90, 0])
+    figure = styled(
+        "Trials by their settings", "key (its own scale)", unit(sweep), height=430, meta="wide", margin={"l": 90, "r": 90, "t": 96, "b": 28}
+    )
+    figure.add_trace(
+        go.Parcoords(
+            dimensions=[a for a in axes if len(set(a["values"])) > 1],
+            line={"color": values, "colorscale": "Viridis", "cmin": min(worst, top), "cmax": max(worst, top),
+                  "reversescale": sweep.config.sign < 0},
+            labelangle=-12, labelfont={"size": 11}, tickfont={"size": 10},
+        )
+    )  # fmt: skip
+    text = "A line is a trial, a bright one a good one. Drag along an axis to keep the trials that pass there."
+    return Section("Parallel coordinates", text, figures=[figure.update_xaxes(visible=False).update_yaxes(visible=False)])
+
+
+def axis(name: str, values: list[Any]) -> dict[str, Any]:
+    """One axis of parallel coordinates: numbers by size (by their logarithm where they span a hundredfold), the rest by name.
+
+    A key that is not in force in a trial stands at the foot of its axis, as a dash.
+    """
+    known = [v for v in values if v is not None]
+    if not known or not all(is_number(v) for v in known):
+        names = [ABSENT] * (len(known) < len(values)) + sorted({str(v) for v in known})
+        places = [names.index(ABSENT if v is None else str(v)) for v in values]
+        return {"label": name, "values": places, "tickvals": list(range(len(names))), "ticktext": [n[:18] for n in names]}
+    log = min(known) > 0 and max(known) / min(known) >= 30
+    places = [v if v is None or not log else math.log10(v) for v in values]
+    low, high = min(p for p in places if p is not None), max(p for p in places if p is not None)
+    ticks = np.linspace(low, high, 5).tolist() if high > low else [low]
+    texts = [f"{10**t if log else t:.2g}" for t in ticks]
+    if len(known) < len(values):
+        foot = low - (high - low or 1) / 5
+        places, ticks, texts = [foot if p is None else p for p in places], [foot, *ticks], [ABSENT, *texts]
+    return {"label": f"{name} (log)" if log else name, "values": places, "tickvals": ticks, "ticktext": texts}
+
+
+def importances(sweep: Sweep) -> Section:
+    found = importance(sweep)
+    if found is None:
+        few = f"Fewer than {LEAST_TRIALS} trials with a value say nothing of it."
+        return Section("Which keys matter", facts=[Fact("importance", "not known", few)] if sweep.ranked else [])
+    figure = styled(
+        "Permutation importance", "loss of R² when shuffled (share)", "key (name)", height=110 + 26 * len(found.names), meta="wide"
+    )
+    spread = {"type": "data", "array": found.deviation, "color": GREY}
+    figure.add_bar(
+        x=found.mean, y=[short(name) for name in found.names], orientation="h", error_x=spread, marker={"color": COLOURS[0]}, width=0.7
+    )
+    figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
+    text = (
+        f"A random forest over {found.trials} trials predicts the {label(sweep)} from the settings, R² {found.explained:.2f} out of bag; "
+        "a bar is what that loses when one key's values are shuffled, its whisker the spread over shuffles. "
+        f"{'With R² so low the order of the bars is mostly noise.' if found.explained < 0.3 else ''}"
+    )
+    return Section("Which keys matter", text, figures=[figure])
+
+
+def curves(sweep: Sweep) -> Section:
+    metric, series = sweep.config.metric, []
+    top, default = (sweep.ranked[0] if sweep.ranked else None), sweep.default
+    for trial in [t for t in sweep.ranked[::-1][-MOST_TRIALS:] if t not in (top, default)]:
+        series.append(over_rows(trial, metric, "others", GREY, 1.2, legend=not series))
+    if default:
+        series.append(over_rows(default, metric, f"default (trial {default['id']})", COLOURS[1], 2.6))
+    if top and top != default:
+        series.append(over_rows(top, metric, f"best (trial {top['id']})", COLOURS[0], 2.6))
+    if not series:
+        return Section("Learning curves")
+    figure = lines(
+        f"Validation {label(sweep).split(' (')[0]} of each trial", "rows trained on (rows)", unit(sweep), series, height=430, meta="wide"
+    )
+    return Section("Learning curves", figures=[figure])
+
+
+def over_rows(trial: Trial, metric: str, name: str, colour: str, width: float, *, legend: bool = True) -> Series:
+    found = [at for at in trial["history"] if metric in at]
+    return Series(name, [at["rows"] for at in found], [at[metric] for at in found], colour, width, legend=legend)
+
+
+def budget(sweep: Sweep) -> Section:
+    started = [t["started"] for t in sweep.trials if t["started"]]
+    if not started:
+        return Section("Budget")
+    first, sign, metric = min(started), sweep.config.sign, sweep.config.metric
+    seen = sorted((at["time"], at[metric], t["id"]) for t in sweep.trials for at in t["history"] if metric in at)
+    minutes, so_far = [], []
+    for when, value, _ in seen:
+        if not so_far or sign * value > sign * so_far[-1]:
+            minutes.append((when - first) / 60)
+            so_far.append(value)
+    figures = []
+    if seen:
+        minutes, so_far = [*minutes, (seen[-1][0] - first) / 60], [*so_far, so_far[-1]]
+        figure = lines(
+            "Best so far", "time since the first trial began (min)", unit(sweep), [Series("best", minutes, so_far, legend=False)]
+        )
+        figures.append(figure.update_traces(line_shape="hv"))
+    work = styled("Work by trial", "trial (number)", "time over all attempts (s)", barmode="stack")
+    for state, colour in STATES.items():
+        found = [t for t in sweep.trials if t["status"] == state]
+        if found:
+            work.add_bar(x=[t["id"] for t in found], y=[t["seconds"] for t in found], name=state, marker={"color": colour})
+    return Section("Budget", figures=[*figures, work])
+
+
+def trials(sweep: Sweep) -> Section:
+    keys = list(sweep.config.space)
+    order = [*sweep.ranked, *(t for t in sweep.trials if t["value"] is None)]
+    metrics = [m for m in METRICS if any(m in at for t in sweep.trials for at in t["history"])]
+    found = []
+    for trial in order[:MOST_TRIALS]:
+        at = best_evaluation(trial, sweep)
+        shown = [at.get(metric) for metric in metrics]
+        found.append(
+            [
+                trial["id"],
+                trial["status"],
+                *shown,
+                rows(trial),
+                round(trial["seconds"], 1),
+                *(text(sweep.setting(trial, key)) for key in keys),
+            ]
+        )
+    names = [METRICS[m] for m in metrics]
+    note = f"the best {MOST_TRIALS} of {len(order)}" if len(order) > MOST_TRIALS else ""
+    columns = ["trial", "state", *names, "rows", "time (s)", *map(short, keys)]
+    return Section("Trials", "Best first; metrics of the evaluation at which the trial was best.", tables=[Table(columns, found, note)])
+
+
+def best_evaluation(trial: Trial, sweep: Sweep) -> dict[str, Any]:
+    known = [at for at in trial["history"] if sweep.config.metric in at]
+    return max(known, key=lambda at: sweep.config.sign * at[sweep.config.metric]) if known else {}
+
+
+def text(value: Any) -> Any:
+    return value if value is None or is_number(value) else str(value)
+
+
+def short(key: str) -> str:
+    return ".".join(key.split(".")[-2:])
+
+
+def failures(sweep: Sweep) -> Section:
+    found = [[t["id"], t["attempts"], t["error"]] for t in sweep.trials if t["error"]]
+    return Section("Failures", tables=[Table(["trial", "attempts", "error"], found)] if found else [])
+
+
+def space(sweep: Sweep) -> Section:
+    found = []
+    for key, dimension in sweep.config.space.items():
+        kind, values = next((name, value) for name, value in vars(dimension).items() if name != "when" and value is not None)
+        when = ", ".join(f"{k} = {v}" for k, v in dimension.when.items())
+        found.append([key, kind, str(list(values)), when, shown(sweep.base_value(key))])
+    return Section("Space", tables=[Table(["key", "drawn by", "from", "only when", "default"], found)] if found else [])

@@ -1,0 +1,87 @@
+"""What a sweep found, and how sure one can be of it: the best against the default, and paired differences."""
+
+import math
+from typing import Any
+
+from scipy import stats
+
+from sml_dist.review.page import Section, Table, shown
+from sml_dist.review.read import Sweep
+from sml_dist.review.run_page import METRICS
+from sml_dist.statistics import CONFIDENCE, paired
+from sml_dist.train.report import RunFolder
+
+Trial = dict[str, Any]
+
+
+def label(sweep: Sweep) -> str:
+    return METRICS[sweep.config.metric]
+
+
+def best(sweep: Sweep) -> Section:
+    if not sweep.ranked:
+        return Section("Best against default")
+    top, default = sweep.ranked[0], sweep.default
+    keys = [key for key in sweep.config.space if sweep.setting(top, key) is not None]
+    found = [[key, shown(sweep.setting(top, key)), shown(sweep.base_value(key))] for key in keys]
+    return Section(
+        "Best against default", verdict(sweep, top, default), tables=[Table(["key", f"best (trial {top['id']})", "default"], found)]
+    )
+
+
+def verdict(sweep: Sweep, top: Trial, default: Trial | None) -> str:
+    if default is None:
+        return "The base configuration itself was not among the trials (points: [{}] adds it), so nothing can be held against the best."
+    if top["id"] == default["id"]:
+        return "No trial was better than the default."
+    gain = sweep.config.sign * (top["value"] - default["value"])
+    luck = f"The best of {len(sweep.ranked)} is chosen for its luck too: confirm it on other seeds or the test rows."
+    half = auc_interval(sweep, top, default)
+    if half is None:
+        return f"The best trial's {label(sweep)} is better than the default's by {gain:.5f}. {luck}"
+    sure = "The interval does not hold 0" if gain > half else "The interval holds 0: these rows do not tell the two apart"
+    how = "by Hanley and McNeil, as if the two AUCs were of different rows, so wider than it need be"
+    return (
+        f"The best trial's {label(sweep)} is better than the default's by {gain:.5f} ± {half:.5f} ({CONFIDENCE:.0%}, {how}). {sure}. {luck}"
+    )
+
+
+def auc_interval(sweep: Sweep, top: Trial, default: Trial) -> float | None:
+    """Half the interval of the difference of two AUCs; None for other metrics, or where the rows' labels were not counted."""
+    if sweep.config.metric != "auc":
+        return None
+    found = (RunFolder(sweep.path / trial["run"]).read_json("about.json") for trial in sweep.trials)
+    dataset = next((about["dataset"] for about in found if about), None)
+    if dataset is None:
+        return None
+    positives = dataset["positives"]["valid"]
+    errors = [auc_error(t["value"], positives, dataset["rows"]["valid"] - positives) for t in (top, default)]
+    return float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) * math.hypot(*errors)
+
+
+def auc_error(auc: float, positives: float, negatives: float) -> float:
+    """Standard error of an AUC over so many rows (Hanley and McNeil, Radiology 1982)."""
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    return math.sqrt((auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)) / (positives * negatives))
+
+
+def pairs(sweep: Sweep) -> Section:
+    """Differences between the values of the paired key, draw by draw, at the same settings of everything else."""
+    key = sweep.config.pair
+    values = list(dict.fromkeys(str(t["params"].get(key)) for t in sweep.ranked)) if key else []
+    if len(values) < 2:
+        return Section("Pairs")
+    found = []
+    by_draw = {(t["pair"], str(t["params"].get(key))): t["value"] for t in sweep.ranked if t["pair"] is not None}
+    first = base if (base := str(sweep.base_value(key))) in values else values[0]
+    for value in (v for v in values if v != first):
+        draws = sorted({draw for draw, _ in by_draw if (draw, value) in by_draw and (draw, first) in by_draw})
+        if draws:
+            differences = [by_draw[draw, value] - by_draw[draw, first] for draw in draws]
+            p = paired(differences, target=1e-4)
+            found.append([f"{value} - {first}", p.seeds, p.mean, p.t_low, p.t_high, p.wins, p.p])
+    columns = ["difference", "pairs", "mean", f"low ({CONFIDENCE:.0%})", f"high ({CONFIDENCE:.0%})", "first is larger in", "p"]
+    text = (
+        f"{key}: the same draw of everything else, trained with each value; differences of validation {label(sweep)}, Student's intervals."
+    )
+    return Section("Pairs", text, tables=[Table(columns, found)] if found else [])

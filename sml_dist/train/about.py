@@ -1,0 +1,45 @@
+"""What a run says of itself once: dataset, fields, plan, software, machine. about.json of its folder."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from sml_dist.data.coverage import coverage
+from sml_dist.data.dataset import Manifest
+from sml_dist.embeddings.sharding import Placed
+
+PACKAGES = ("sml-dist", "torch", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu", "ray", "pyarrow")
+
+
+def about(path: str, manifest: Manifest, fingerprint: str, placed: list[Placed], device: torch.device) -> dict[str, Any]:
+    """`fields` is of a sample of the validation rows; see coverage."""
+    dataset = {
+        "path": path, "name": manifest.name, "sha256": fingerprint, "numeric": len(manifest.dense), "split_rule": manifest.split_rule,
+        "rows": {name: split.rows for name, split in manifest.splits.items()},
+        "positives": {name: split.positives for name, split in manifest.splits.items()},
+        "rejected": manifest.rows_rejected,
+    }  # fmt: skip
+    return {
+        "dataset": dataset,
+        "fields": coverage(path, manifest, "valid"),
+        "plan": [vars(table) for table in placed],
+        "versions": {"python": platform.python_version()} | dict(_versions()),
+        "machine": machine(device),
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found = {"host": platform.node(), "cores": os.cpu_count(), "memory_gb": round(memory / 1e9, 1)}
+    return found | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})
+
+
+def _versions():
+    for package in PACKAGES:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:
+            continue

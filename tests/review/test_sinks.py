@@ -1,0 +1,211 @@
+"""Sinks follow metrics.jsonl: what W&B and TensorBoard hold is what was trained, and nothing that they do reaches training."""
+
+import contextlib
+import http.server
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from sml_dist.config.run import RunConfig, parse
+from sml_dist.data.synthetic import synth
+from sml_dist.review import follow
+from sml_dist.review.follow import tracked, tracked_sweep
+from sml_dist.train.alone import train_alone
+from tests.review import wandb_file
+from tests.review.folders import SPACE, run_config, write_run, write_sweep
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> str:
+    path = str(tmp_path_factory.mktemp("data") / "synth")
+    synth(20_000, path, fields=4, dense=2, table_rows=100)
+    return path
+
+
+def config(dataset: str, storage: Path, **train) -> RunConfig:
+    return parse(
+        {
+            "run": {"name": "a", "storage": str(storage)},
+            "data": {"path": dataset, "streams": 2},
+            "model": {"name": "dnn", "tower": {"hidden": [16, 8]}},
+            "embedding": {"dim": 4},
+            "train": {
+                "global_batch_size": 256,
+                "epochs": 2,
+                "precision": "fp32",
+                "health_every_steps": 10,
+                "eval_every_steps": 40,
+                **train,
+            },
+            "tracking": {"wandb": {"project": "ctr", "group": "g", "artifacts": True}, "tensorboard": True},
+        }
+    )
+
+
+def files(run: Path) -> list[Path]:
+    """What W&B wrote, the oldest first."""
+    return sorted(run.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
+
+
+@pytest.mark.slow
+def test_a_run_killed_and_started_again_is_one_wandb_run_that_holds_every_step_once(dataset, tmp_path):
+    said: list[str] = []
+    with contextlib.suppress(KeyboardInterrupt), tracked(config(dataset, tmp_path), said.append):
+        train_alone(config(dataset, tmp_path, max_steps=70, checkpoint_every_steps=30))
+        raise KeyboardInterrupt
+    lines = (tmp_path / "a/metrics.jsonl").read_text().splitlines()
+    for checkpoint in sorted((tmp_path / "a/checkpoints").glob("step-*"))[-1:]:  # the newest is lost: its steps are done again
+        subprocess.run(["rm", "-r", str(checkpoint)], check=True)
+    with tracked(config(dataset, tmp_path), said.append):
+        summary = train_alone(config(dataset, tmp_path))
+    first, second = files(tmp_path / "a")
+    assert wandb_file.run_of(first).run_id == wandb_file.run_of(second).run_id
+    assert wandb_file.run_of(first).run_group == "g" and wandb_file.run_of(first).project == "ctr"
+    steps = [row["_step"] for path in (first, second) for row in wandb_file.history(path)]
+    assert steps == sorted(set(steps))
+    assert max(row["_step"] for row in wandb_file.history(first)) == 70 < min(row["_step"] for row in wandb_file.history(second))
+
+    rows = {row["_step"]: row for path in (first, second) for row in wandb_file.history(path)}
+    written = [json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
+    evaluations = [line for line in written if line.get("split") == "valid" and line["step"] > 70]
+    assert evaluations and all(rows[line["step"]]["valid/auc"] == pytest.approx(line["auc"]) for line in evaluations)
+    health = [line for line in written if line.get("event") == "health" and line["step"] > 70]
+    assert health and all(rows[line["step"]]["health/cosine/head.1"] == pytest.approx(line["cosine/head.1"]) for line in health)
+    assert any("train/loss" in row for row in rows.values()) and len(lines) > 5
+
+    held = wandb_file.config(second)
+    assert held["model"]["name"] == "dnn" and len(held["dataset"]["sha256"]) == 64 and held["plan"][0]["table"].startswith("t_C")
+    last = rows[summary["steps"]]
+    for name in ("sharding plan", "fields", "events"):
+        assert last[f"{name}/_type"] == "table-file", sorted(last)
+    assert {key.split("_table")[0] for key in last if "_table/" in key} == {
+        "valid roc",
+        "valid pr",
+        "valid calibration",
+        "test roc",
+        "test pr",
+        "test calibration",
+    }
+    kinds = [record.WhichOneof("record_type") for record in wandb_file.records(second)]
+    assert "artifact" in kinds or "request" in kinds
+    assert len(said) == 2 and all("offline" in line for line in said)
+
+
+def test_tensorboard_holds_the_scalars_of_every_line(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import RecordWriter  # noqa: F401
+
+    folder = write_run(tmp_path, "a", steps=100)
+    with tracked(with_tracking(tmp_path, tensorboard=True), print):
+        pass
+    (path,) = (folder / "tensorboard").glob("events.*")
+    data, at, seen = path.read_bytes(), 0, {}
+    while at < len(data):  # TFRecord: length, its checksum, an event, its checksum
+        length = int.from_bytes(data[at : at + 8], "little")
+        event = Event.FromString(data[at + 12 : at + 12 + length])
+        at += 16 + length
+        for value in event.summary.value:
+            seen[value.tag, event.step] = value.simple_value
+    assert seen["valid/auc", 100] == pytest.approx(0.8 - 0.1 * 2.718281828 ** (-100 / 99), abs=1e-5)
+    assert ("health/row_norm/C26", 20) in seen and ("train/loss", 4) in seen
+
+
+def with_tracking(storage: Path, **tracking) -> RunConfig:
+    from sml_dist.spec import to_dict
+
+    return parse(to_dict(run_config(storage, "a")) | {"tracking": tracking})
+
+
+def followed(storage: Path) -> list[str]:
+    """What the user hears while W&B follows a run."""
+    said: list[str] = []
+    with tracked(with_tracking(storage, wandb={"project": "ctr"}), said.append):
+        pass
+    return said
+
+
+def test_the_trials_of_a_sweep_are_a_group_that_names_its_space(tmp_path):
+    sweep = write_sweep(tmp_path, trials=2)
+    base = sweep / "trials/00000/config.yaml"
+    base.write_text(base.read_text().replace("wandb: null", "wandb: {project: ctr}"))
+    with tracked_sweep(str(sweep), print):
+        pass
+    (path,) = files(sweep / "trials/00000")
+    assert wandb_file.run_of(path).run_group == "sweep"
+    assert set(wandb_file.config(path)["sweep"]["space"]) == set(SPACE)
+    assert len(wandb_file.history(path)) == 25
+
+
+@contextlib.contextmanager
+def server_that_refuses():
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(401)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        do_GET = do_POST
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_key_that_the_server_refuses_is_told_once_and_the_run_is_kept_offline(tmp_path, monkeypatch):
+    folder = write_run(tmp_path, "a", steps=100)
+    with server_that_refuses() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        refused, offline = followed(tmp_path)
+    assert "Failed to authenticate" in refused and "401" in refused and "wandb sync" in offline
+    assert len(wandb_file.history(files(folder)[0])) == 25
+
+
+def test_without_a_network_the_run_is_kept_offline(tmp_path, monkeypatch):
+    folder = write_run(tmp_path, "a", steps=100)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    away, offline = followed(tmp_path)
+    assert "Failed to authenticate with http://127.0.0.1:1" in away and "wandb sync" in offline
+    assert len(wandb_file.history(files(folder)[0])) == 25
+
+
+def test_a_full_disk_under_wandb_does_not_stop_training(dataset, tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("mounting a small file system needs root and a kernel that lets it")
+    try:
+        (disk / "filler").write_bytes(b"0" * 60_000)
+        monkeypatch.setenv("WANDB_DIR", str(disk))
+        said: list[str] = []
+        with tracked(config(dataset, tmp_path), said.append):
+            summary = train_alone(config(dataset, tmp_path, max_steps=40))
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+    assert summary["steps"] == 40 and len(said) <= 2
+
+
+def test_a_sink_that_fails_is_told_once_and_left_alone(tmp_path, monkeypatch):
+    write_run(tmp_path, "a", steps=100)
+
+    class Fails:
+        def __init__(self, *_):
+            pass
+
+        def add(self, line):
+            raise ValueError("no more\nroom")
+
+    monkeypatch.setattr(follow, "TensorBoard", Fails)
+    said: list[str] = []
+    with tracked(with_tracking(tmp_path, tensorboard=True), said.append):
+        pass
+    assert said == ["tensorboard stopped, training does not: no more room"]
