@@ -6,7 +6,7 @@ KIND ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 READY := $(VENV)/.ready-$(KIND)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test test-faults lint format lock clean
+.PHONY: setup demo test test-faults lint audit format lock clean
 
 setup: $(READY)
 
@@ -36,6 +36,12 @@ test-faults: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+# Known holes in what the locks hold (needs the network). torch has no hash there: its build differs by machine.
+AUDIT := $(BIN)/pip-audit --vulnerability-service osv --disable-pip
+audit: setup
+	$(AUDIT) --require-hashes -r cluster/dev.txt -r cluster/torch-cpu.txt -r cluster/torch-gpu.txt
+	echo torch==2.13.0 | $(AUDIT) --no-deps -r /dev/stdin
 
 # Resolves the locks anew (needs uv).
 UV := uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --generate-hashes

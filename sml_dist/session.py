@@ -1,7 +1,8 @@
-"""Joining or starting Ray, quietly and never by accident."""
+"""Joining or starting Ray, quietly, never by accident, and never open to others."""
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 
 OBJECT_STORE_BYTES = 2 << 30  # of a local Ray; streams bound what they keep in it
@@ -35,12 +36,23 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
     else:
         for name, value in LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        _ask_for_token()
         cpus = max(os.cpu_count() or 1, workers + int(4 * workers * reader_cpus) + 1)
         ray.init("local", num_cpus=cpus, object_store_memory=_object_store(), include_dashboard=False, **quiet)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _ask_for_token() -> None:
+    """The instance that this process starts takes a token that only its own processes have: Ray's ports are open to the network."""
+    from ray._raylet import Config
+
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] == "token" and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    Config.initialize("")  # Ray has read these when it was imported, and does the same where it switches tokens on
 
 
 def _object_store() -> int:

@@ -1,11 +1,21 @@
 """`@spec`, the one kind of record that configuration, schemas and manifests are made of, and the error that becomes one line."""
 
-from typing import Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 T = TypeVar("T")
+
+
+def confined(path: str) -> str:
+    """The path, which a manifest gives relative to its own folder. Raises ValueError for one that leads out of it."""
+    if not path or path.startswith("/") or "\\" in path or "://" in path or ".." in path.split("/"):
+        raise ValueError(f"{path!r} leads out of the folder")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(confined)]  # a file's path below the folder of the manifest that names it
 
 
 class InputError(Exception):

@@ -1,5 +1,7 @@
 """`data`: which prepared dataset a run reads, and how."""
 
+from typing import Literal
+
 from pydantic import PositiveFloat, PositiveInt
 
 from sml_dist.spec import spec
@@ -13,4 +15,6 @@ class DataConfig:
     streams: PositiveInt = 16
     shuffle: bool = True
     reader_cpus: PositiveFloat = 0.5  # logical CPUs that Ray sets aside for each reader task
+    # Nodes that read: any, that of the worker they read for where it has room, or those labelled sml-dist/role=data alone
+    readers: Literal["anywhere", "near", "data_nodes"] = "anywhere"
     prefetch_windows: PositiveInt = 2  # windows (16,384 rows of each of a worker's streams) read ahead

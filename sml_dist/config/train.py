@@ -24,7 +24,8 @@ class TrainConfig:
     """
 
     num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
-    worker_resources: dict[str, PositiveFloat] = field(default_factory=dict)  # Ray's, of each worker; {}: one CPU, or one GPU
+    worker_resources: dict[str, PositiveFloat] = field(default_factory=dict)  # Ray's, of each worker; {}: one CPU, and one GPU
+    placement: Literal["pack", "spread"] = "pack"  # workers on as few nodes as hold them, or on as many as there are
     global_batch_size: PositiveInt = 4096
     epochs: PositiveInt = 1
     max_steps: PositiveInt | None = None

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from pydantic import Field as Option
 from pydantic import ValidationError
 
-from sml_dist.spec import InputError, from_dict, spec, to_dict
+from sml_dist.spec import InputError, Inside, confined, from_dict, spec, to_dict
 
 MANIFEST = "dataset.json"
 PARTIAL = ".partial"  # how the names of files end that are still written, or whose writer was killed
@@ -57,7 +57,7 @@ class Field:
 class DataFile:
     """A Parquet file of the dataset, `path` relative to its folder."""
 
-    path: str
+    path: Inside
     rows: int
     bytes: int
     sha256: str
@@ -249,6 +249,8 @@ def read_manifest(root: str) -> Manifest:
     try:
         manifest = from_dict(Manifest, json.loads(fs.cat_file(path)))
         _check_counts(manifest)
+        for vocabulary in dict(manifest.source.get("vocabularies", {})).values():
+            confined(str(vocabulary))
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sml_dist.data.dataset import Manifest, read_rows, row_groups
 from sml_dist.data.plan import Cursor, Plan
@@ -16,6 +17,7 @@ from sml_dist.spec import InputError
 
 ERROR = "input error"
 STEP_SECONDS = 0.05
+DATA_NODES = {"sml-dist/role": "data"}
 MAX_TASKS = 2_000  # windows of one pipeline; Ray Data puts every task's input into the object store before the first starts
 
 
@@ -43,7 +45,7 @@ class Stream:
     """The batches of worker `rank` of `workers` over all epochs: equally long on all workers, padding of weight 0 included.
 
     `reader_cpus` are Ray's logical CPUs for each reader task, `prefetch` how many windows may wait in the object store.
-    `numbered` adds the column `row`: each row's number in the dataset, -1 for padding.
+    `numbered` adds the column `row`: each row's number in the dataset, -1 for padding. `readers`: which nodes read (config/data.py).
     """
 
     source: Source
@@ -54,6 +56,7 @@ class Stream:
     reader_cpus: float = 0.5
     prefetch: int = 2
     numbered: bool = False
+    readers: str = "anywhere"
 
     def of(self, source: Source) -> "Stream":
         """The same share of another split."""
@@ -86,7 +89,14 @@ class Stream:
         options.preserve_order = True
         window_bytes = read.lanes * self.plan.window * self.source.row_bytes
         options.resource_limits = options.resource_limits.copy(object_store_memory=self.prefetch * max(window_bytes, 1 << 20))
-        return dataset.map_batches(read, batch_size=None, batch_format="numpy", num_cpus=self.reader_cpus)
+        return dataset.map_batches(read, batch_size=None, batch_format="numpy", num_cpus=self.reader_cpus, **placing(self.readers))
+
+
+def placing(readers: str) -> dict[str, Any]:
+    """Ray's options for tasks that read near this process, on data nodes alone, or anywhere."""
+    if readers == "near":
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)}
+    return {"label_selector": DATA_NODES} if readers == "data_nodes" else {}
 
 
 class DirectStream(Stream):

@@ -48,7 +48,7 @@ def locked(folder: Path, kind: str) -> list[str]:
     names = [folder / "cluster" / name for name in ("requirements.txt", f"torch-{kind}.txt")]
     if missing := [path for path in names if not path.is_file()]:
         raise InputError(f"{missing[0]}: no such lock; run this from the project's checkout")
-    lines = [line for path in names for line in re.findall(r"^\w.*(?:\\\n.*)*", path.read_text(), re.M)]
+    lines = [line for path in names for line in re.findall(r"^\w(?:[^\\\n]|\\\n)*", path.read_text(), re.M)]
     return [" ".join(line.replace("\\\n", " ").split()) for line in lines]
 
 

@@ -246,6 +246,9 @@ def read(storage: Storage, name: str) -> Checkpoint:
         raise Damaged(f"{where} is damaged (its SHA-256 is not its own)")
     if manifest.get("format") != FORMAT:
         raise Damaged(f"{where} is of format {manifest.get('format')}, this version reads {FORMAT}")
+    for file in {*manifest["files"], *(piece["file"] for tensor in manifest["tensors"].values() for piece in tensor["pieces"])}:
+        if "/" in file or file not in manifest["files"]:
+            raise Damaged(f"{where} names {file!r}, which is no file of it with a hash")
     return Checkpoint(storage, name, manifest)
 
 

@@ -50,7 +50,8 @@ class Keeper:
             keep_dataset(self.config.data.path, Storage(self.folder.path))
         if progress:
             progress.restarts += 1
-            self.log(event="resumed", step=progress.step, epoch=progress.epoch, workers=self.place.workers)
+            where = {"step": progress.step, "epoch": progress.epoch, "workers": self.place.workers}
+            self.log(event="resumed", **where, restarts=progress.restarts)
             return progress
         if self.config.run.warm_start:
             self.log(event="warm start", step=0, text=warm_start(self.config, self.model, self.optimizers, self.manifest))

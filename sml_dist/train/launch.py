@@ -50,7 +50,9 @@ def launch(
         scaling_config=ScalingConfig(
             num_workers=config.train.num_workers,
             use_gpu=cuda,
-            resources_per_worker=config.train.worker_resources or None,
+            # A worker on a GPU keeps a CPU for itself: readers would take a node's last one, by Ray's default of none.
+            resources_per_worker=config.train.worker_resources or ({"CPU": 1, "GPU": 1} if cuda else {"CPU": 1}),
+            placement_strategy=config.train.placement.upper(),
             elastic_resize_monitor_interval_s=config.train.resize_seconds,
         ),
         # a collective that outlasts the watchdog's patience will not come back

@@ -2,6 +2,7 @@
 
 config.yaml  plan.txt  metrics.jsonl  dataset/ (see kept.py)  checkpoints/step-*/  summary.json
 code.json (the commit)  about.json (dataset, fields, plan, machine)  curves_SPLIT.json (of its last evaluation)
+heartbeat.json (worker 0 is alive; see watchdog.py)  logs/rank-*.jsonl (see logs.py)
 error.json (why a run must not be tried again as it is)  ledger/ (with train.record_rows)  stacks/ (of workers that hung)
 """
 

@@ -1,6 +1,7 @@
 """A task sharded over the process group: planned, placed, and started at weights that no plan and no number of workers changes."""
 
 import hashlib
+import os
 
 import numpy as np
 import torch
@@ -24,12 +25,24 @@ def shard(
 ) -> tuple[DistributedModelParallel, ShardingPlan]:
     """The task under DMP: tables as the planner placed them, the model in DDP."""
     sharder = Sharder(fused_params=fused_params(config))
-    topology = Topology(world_size=dist.get_world_size(), local_world_size=local_world_size, compute_device=device.type)
+    topology = Topology(world_size=dist.get_world_size(), local_world_size=node_size(local_world_size), compute_device=device.type)
     plan = make_plan(task, manifest, config, sharder, topology, dist.group.WORLD)
     check_l2(config, [p.table for p in placements(plan, manifest, config.dim) if p.kind != "data_parallel"])
     model = DistributedModelParallel(task, device=device, plan=plan, sharders=[sharder])
     start_tables(model, config.init_std, seed)
     return model, plan
+
+
+def node_size(local_workers: int) -> int:
+    """Workers of every node, where all have as many; else 1, so that no rows are split within a node. TorchRec is told the same.
+
+    Left to itself each rank would make the groups within nodes by its own node's count, and hang where the counts differ.
+    """
+    counts = [0] * dist.get_world_size()
+    dist.all_gather_object(counts, local_workers)
+    size = local_workers if set(counts) == {local_workers} and len(counts) % local_workers == 0 else 1
+    os.environ["LOCAL_WORLD_SIZE"] = str(size)
+    return size
 
 
 @torch.no_grad()

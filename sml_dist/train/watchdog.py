@@ -1,11 +1,13 @@
 """A small process beside each worker that stops it when it makes no progress, and writes down where it stood.
 
-The worker sends a line down a pipe at each step. After `timeout` seconds without one the watchdog writes the worker's
-state and stack to a file and kills it, so that Ray Train restarts the group. It works where a thread of the worker could
-not: a process that is stopped, stuck in a system call, or holds the interpreter's lock. It ends with its worker.
+The worker sends a line down a pipe at each step, and worker 0 notes now and then in the run's heartbeat.json that it is
+alive, for `sml-dist status`. After `timeout` seconds without a line the watchdog writes the worker's state and stack to a
+file and kills it, so that Ray Train restarts the group. It works where a thread of the worker could not: a process that is
+stopped, stuck in a system call, or holds the interpreter's lock. It ends with its worker.
 """
 
 import contextlib
+import json
 import os
 import select
 import shutil
@@ -17,6 +19,8 @@ from pathlib import Path
 
 START_SECONDS = 600.0  # from the worker's first line of code to its first step: planning, loading, the first window
 BEAT_SECONDS = 0.2
+NOTE_SECONDS = 5.0
+NOTE, DONE = "heartbeat.json", "done"
 STACK_SECONDS = 15.0
 
 
@@ -28,17 +32,30 @@ class Watchdog:
         self.process = subprocess.Popen([sys.executable, *own], stdin=subprocess.PIPE, start_new_session=True)
         self.pipe, self.last = self.process.stdin.fileno(), 0.0
         os.set_blocking(self.pipe, False)
+        self.note, self.noted = folder.parent / NOTE if rank == 0 else None, 0.0
+        self._note("starting", 0.0)
 
     def beat(self, doing: str = "training") -> None:
         now = time.monotonic()
-        if now - self.last > BEAT_SECONDS:
+        if now - self.last > BEAT_SECONDS or doing == DONE:
             self.last = now
             with contextlib.suppress(BlockingIOError, BrokenPipeError):
                 os.write(self.pipe, f"{doing}\n".encode())
+            self._note(doing, 0.0 if doing == DONE else NOTE_SECONDS)
 
     def close(self) -> None:
         self.process.stdin.close()
         self.process.wait()
+
+    def _note(self, doing: str, every: float) -> None:
+        """A whole file or none; a disk that is full is the checkpoints' place to fail, and one that hangs is noticed as any other hang."""
+        if self.note and time.monotonic() - self.noted >= every:
+            self.noted = time.monotonic()
+            with contextlib.suppress(OSError):
+                self.note.parent.mkdir(parents=True, exist_ok=True)
+                partial = self.note.with_suffix(".partial")
+                partial.write_text(json.dumps({"time": round(time.time(), 3), "doing": doing}) + "\n")
+                partial.replace(self.note)
 
 
 def watch(pid: int, rank: int, timeout: float, folder: Path) -> None:

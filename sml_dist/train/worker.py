@@ -22,7 +22,9 @@ from sml_dist.train.checkpoint import agree
 from sml_dist.train.clock import Clock, TracedClock, tracing
 from sml_dist.train.curves import curves
 from sml_dist.train.evaluate import Evaluation, Scores
+from sml_dist.train.gauges import Gauges
 from sml_dist.train.keeper import Keeper
+from sml_dist.train.logs import log_event, worker_logs
 from sml_dist.train.loop import Progress, Stopped, Trainer
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.place import Place
@@ -30,7 +32,7 @@ from sml_dist.train.report import RunFolder
 from sml_dist.train.rows import training_plan
 from sml_dist.train.schedule import Schedule
 from sml_dist.train.sharded import shard
-from sml_dist.train.watchdog import Watchdog
+from sml_dist.train.watchdog import DONE, Watchdog
 
 # Hears of each evaluation but the last, its checkpoint complete: {"rows" trained on, "step", "epoch", metrics ...}; False stops the run.
 Report = Callable[[dict[str, Any]], bool]
@@ -47,7 +49,9 @@ def run(raw: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     if earlier := folder.read_json("error.json"):
         return earlier
     try:
-        return train_watched(config, ray_place(config.train.device), report=report)
+        place = ray_place(config.train.device)
+        with worker_logs(folder.path, config.run.name, place):
+            return train_watched(config, place, report=report)
     except Stopped:
         return {"stopped": True}
     except (InputError, RunError) as error:
@@ -81,7 +85,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     # data
     manifest = read_manifest(config.data.path)
     plan, collate = training_plan(manifest, config), Collator(manifest)
-    reading = (config.train.epochs, config.data.reader_cpus, config.data.prefetch_windows, config.train.record_rows)
+    reading = (config.train.epochs, config.data.reader_cpus, config.data.prefetch_windows, config.train.record_rows, config.data.readers)
     stream = stream_type(Source.of(config.data.path, manifest, "train"), plan, place.rank, place.workers, *reading)
     valid = evaluation(config, manifest, stream, "valid", folder, times=config.train.most_evaluations(plan.steps))
 
@@ -93,9 +97,13 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     steps = config.train.most_steps(plan.steps)
 
     # training
+    gauges = Gauges(config.run.name, manifest.rows_rejected) if place.rank == 0 else None
+
     def log(**values: Any) -> None:
-        if place.rank == 0:
-            folder.log(**values, total_steps=steps, epochs=config.train.epochs)
+        if gauges:
+            values |= {"total_steps": steps, "epochs": config.train.epochs}
+            for listener in (folder.log, gauges.log, log_event):
+                listener(**values)
 
     def hear(progress: Progress, metrics: dict[str, Any]) -> None:
         if report is None:
@@ -145,6 +153,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     if place.rank == 0:
         folder.write_json("summary.json", found)
     dist.barrier()
+    beat(DONE)
     return found
 
 

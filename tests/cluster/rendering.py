@@ -51,7 +51,9 @@ def patched(found: list[dict[str, Any]], patch: dict[str, Any]) -> list[dict[str
     for change in what:
         *way, last = change["path"].strip("/").split("/")
         place = walk(target, way)
-        if isinstance(place, list):
+        if change["op"] == "remove":
+            del place[int(last)]
+        elif isinstance(place, list):
             assert (change["op"], last) == ("add", "-")
             place.append(change["value"])
         else:

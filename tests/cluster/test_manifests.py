@@ -19,12 +19,16 @@ import yaml
 
 from sml_dist import __version__
 from sml_dist.config.run import load
+from sml_dist.data.stream import DATA_NODES
 from sml_dist.session import LOCAL_ENVIRONMENT
+from sml_dist.train import gauges
+from tests.cluster.checkout import checkout
 from tests.cluster.rendering import render
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 OVERLAYS = sorted(path.parent for path in CLUSTER.glob("kuberay/overlays/*/kustomization.yaml"))
+SERVICE = CLUSTER / "kuberay/service"
 SCHEMAS = Path(os.environ.get("SML_DIST_SHARED", ROOT / "../shared")) / "kuberay"
 OURS = sorted(path for folder in ("cluster", "jobs") for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix != ".pyc")
 WRITTEN = [path for path in OURS if path.suffix not in (".txt", ".in")]
@@ -79,7 +83,22 @@ def test_ray_objects_are_valid_and_hold_no_unknown_field(overlay: Path):
         jsonschema.validate(misspelt, schema)
 
 
-@overlays
+def test_a_service_runs_the_application_with_its_token_on_nodes_without_gpus():
+    objects = render(SERVICE)
+    service = one(objects, "RayService")
+    assert not [item for item in objects if item["kind"] == "RayCluster"]
+    (group,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert group["minReplicas"] >= 2 and "nvidia.com/gpu" not in json.dumps(group) and service["spec"]["excludeHeadPodFromServeSvc"]
+    environment = {each["name"]: each for each in group["template"]["spec"]["containers"][0]["env"]}
+    assert environment["SML_DIST_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "sml-dist-service", "key": "token"}
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    module, _, name = application["import_path"].partition(":")
+    if SCHEMAS.exists():
+        jsonschema.validate(service, json.loads(gzip.decompress((SCHEMAS / "rayservices.v1.schema.json.gz").read_bytes())))
+    assert callable(getattr(pytest.importorskip(module), name))
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, SERVICE], ids=lambda path: path.name)
 def test_the_rendering_here_is_that_of_kustomize(overlay: Path):
     if not shutil.which("kubectl"):
         pytest.skip("needs kubectl, for `kubectl kustomize` alone")
@@ -177,6 +196,12 @@ def test_shared_memory_holds_rays_object_store_within_the_memory_limit(overlay: 
 
 
 @overlays
+def test_data_nodes_are_labelled_for_the_readers(overlay: Path):
+    labels = {group["groupName"]: group.get("labels") for group in ray_spec(overlay)["workerGroupSpecs"]}
+    assert labels == {"gpu": None, "data": DATA_NODES}
+
+
+@overlays
 def test_every_node_sees_run_folders_and_datasets(overlay: Path):
     claims = {item["metadata"]["name"]: item["spec"] for item in render(overlay) if item["kind"] == "PersistentVolumeClaim"}
     assert claims["shared"]["accessModes"] == ["ReadWriteMany"]
@@ -250,6 +275,16 @@ def test_tokens_are_only_ever_made_under_umask_077():
     assert len(made) >= 2 and all("umask 077" in line.split("> ~/.ray")[0] for line in made)
 
 
+# --- Prometheus and Grafana
+
+
+def test_the_dashboard_shows_every_gauge_of_a_run_and_no_other():
+    panels = json.loads((CLUSTER / "grafana/sml_dist.json").read_text())["panels"]
+    asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
+    assert set(re.findall(r"ray_sml_dist_(\w+){run", asked)) == set(gauges.NAMES)
+    assert len({panel["id"] for panel in panels}) == len(panels) and all(panel["title"] for panel in panels)
+
+
 # --- all files
 
 
@@ -304,6 +339,14 @@ def dockerfile(target: str) -> list[tuple[str, str]]:
     return stages[target]
 
 
+def test_an_audit_asks_about_every_lock():
+    lines = (ROOT / "Makefile").read_text().split("\naudit: setup\n")[1].splitlines()
+    asked = {lock for line in lines[:2] for lock in re.findall(r"cluster/(\S+\.txt)", line)}
+    assert asked | {"requirements.txt"} == {path.name for path in CLUSTER.glob("*.txt")}  # which dev.txt holds to the hash
+    (torch,) = re.findall(r"torch==\S+", lines[1])
+    assert f"$(PIP) {torch}" in (ROOT / "Makefile").read_text()
+
+
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
 def test_the_dockerfile_installs_what_the_makefile_does_in_its_order(kind: str):
     recipe = re.findall(r"^\t\$\(PIP\) (.*)$", (ROOT / "Makefile").read_text(), re.M)
@@ -313,7 +356,7 @@ def test_the_dockerfile_installs_what_the_makefile_does_in_its_order(kind: str):
 
 
 def test_requirements_are_dev_requirements_to_the_hash():
-    blocks = {name: re.findall(r"^\w.*(?:\\\n.*)*", (CLUSTER / name).read_text(), re.M) for name in ("requirements.txt", "dev.txt")}
+    blocks = {name: re.findall(r"^\w(?:[^\\\n]|\\\n)*", (CLUSTER / name).read_text(), re.M) for name in ("requirements.txt", "dev.txt")}
     assert set(blocks["requirements.txt"]) <= set(blocks["dev.txt"])
 
 
@@ -351,17 +394,11 @@ def test_a_job_keeps_the_commands_exit_status():
 def test_what_a_job_uploads_is_under_a_megabyte_and_all_it_needs(tmp_path: Path):
     from ray._private.runtime_env.packaging import create_package
 
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    checkout = tmp_path / "checkout"
-    for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.splitlines()):
-        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, checkout / name)
+    folder = checkout(tmp_path / "checkout")
     for leftover in (".git/objects/pack", ".venv/lib/torch.so", "demo/data/train/0.parquet", "runs/a/metrics.jsonl", "wandb/run"):
-        (checkout / leftover).parent.mkdir(parents=True, exist_ok=True)
-        (checkout / leftover).write_bytes(os.urandom(2_000_000))
-    create_package(str(checkout), tmp_path / "package.zip", include_gitignore=True)
+        (folder / leftover).parent.mkdir(parents=True, exist_ok=True)
+        (folder / leftover).write_bytes(os.urandom(2_000_000))
+    create_package(str(folder), tmp_path / "package.zip", include_gitignore=True)
     with zipfile.ZipFile(tmp_path / "package.zip") as package:
         names = {name for name in package.namelist() if not name.endswith("/")}
     assert (tmp_path / "package.zip").stat().st_size < 1_000_000

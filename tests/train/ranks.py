@@ -46,12 +46,16 @@ def _rank(rank: int, workers: int, port: int, function: Callable[..., Any], args
     dist.destroy_process_group()
 
 
-def make_trainer(config: RunConfig) -> tuple[Trainer, Any]:
-    """A trainer over the current process group, and the batches of its rank from a cursor, read in this process."""
+def make_trainer(config: RunConfig, nodes: tuple[int, ...] | None = None) -> tuple[Trainer, Any]:
+    """A trainer over the current process group, and the batches of its rank from a cursor, read in this process.
+
+    `nodes`: the workers of each node that the ranks stand for, in order; None puts all on one.
+    """
     rank, workers = dist.get_rank(), dist.get_world_size()
     manifest, device = read_manifest(config.data.path), torch.device("cpu")
     plan = training_plan(manifest, config)
-    model, _ = shard(make_task(manifest, config, device), manifest, config.embedding, device, workers, config.train.seed)
+    local = [size for size in nodes or (workers,) for _ in range(size)][rank]
+    model, _ = shard(make_task(manifest, config, device), manifest, config.embedding, device, local, config.train.seed)
 
     stream = DirectStream(Source.of(config.data.path, manifest, "train"), plan, rank, workers, epochs=100)
     trainer = Trainer(
@@ -83,9 +87,9 @@ def weights(model: torch.nn.Module) -> dict[str, Any]:
     return whole if dist.get_rank() == 0 else {}
 
 
-def trained(config: RunConfig, steps: int) -> dict[str, Any]:
+def trained(config: RunConfig, steps: int, nodes: tuple[int, ...] | None = None) -> dict[str, Any]:
     """The weights after some steps."""
-    trainer, batches = make_trainer(config)
+    trainer, batches = make_trainer(config, nodes)
     progress = Progress()
     for table in itertools.islice(batches(), steps):
         trainer.step(table, progress)

@@ -1,0 +1,87 @@
+"""What a run is doing, read from its folder by anyone who sees it: no Ray, and nothing of the machine that it runs on."""
+
+import json
+import time
+from typing import Any
+
+from sml_dist.spec import InputError
+from sml_dist.train.storage import Storage
+from sml_dist.train.watchdog import DONE, NOTE, START_SECONDS
+
+STALE_SECONDS = 60.0  # without a word from worker 0, which speaks every five
+SHOWN = ("loss", "samples_per_second", "data_wait_fraction")
+
+
+def run_status(folder: str, now: float | None = None) -> dict[str, Any]:
+    """`state` is starting, alive, stalled, failed or done; steps, `eta_seconds`, last figures and checkpoint as far as they are known.
+
+    The clocks of this machine and of the run's should agree to some seconds. Raises InputError for what is no run's folder.
+    """
+    now, storage = now or time.time(), Storage(folder, waits=(0.2,))
+    note, error, summary = _json(storage, NOTE), _json(storage, "error.json"), _json(storage, "summary.json")
+    lines = _lines(storage)
+    if not (note or lines or error or summary):
+        raise InputError(f"{folder} is no run's folder, or no worker has started yet (no {NOTE})")
+    heard = max([each["time"] for each in (note, *lines[-1:]) if each], default=0.0)
+    found = {"run": folder, "state": state(note, error, summary, heard, now), "doing": (note or {}).get("doing")}
+    if heard:
+        found["heard_seconds_ago"] = round(max(0.0, now - heard), 1)
+    found |= {key: value for each in [error or {}] for key, value in each.items()}
+    return found | progress(lines, now) | ({"eta_seconds": eta(lines, now)} if found["state"] == "alive" else {})
+
+
+def state(note: dict | None, error: dict | None, summary: dict | None, heard: float, now: float) -> str:
+    if error:
+        return "failed"
+    if summary if note is None else note["doing"] == DONE:
+        return "done"
+    starting = note is not None and note["doing"] == "starting"
+    if now - heard > (START_SECONDS if starting else STALE_SECONDS):
+        return "stalled"
+    return "starting" if starting else "alive"
+
+
+def progress(lines: list[dict[str, Any]], now: float) -> dict[str, Any]:
+    """The last word on each thing."""
+    found: dict[str, Any] = {"restarts": 0}
+    for line in lines:
+        event = line.get("event")
+        if event is None:
+            found |= {key: line[key] for key in ("step", "total_steps", "epoch", "epochs") if key in line}
+            found |= {f"valid_{key}": line[key] for key in ("auc", "logloss") if key in line and "split" in line}
+            found |= {key: line[key] for key in SHOWN if key in line}
+        elif event == "checkpoint":
+            found |= {"checkpoint_step": line["step"], "checkpoint_age_seconds": round(now - line["time"], 1)}
+        elif event == "resumed":
+            found["restarts"] = line.get("restarts", found["restarts"] + 1)
+    return found
+
+
+def eta(lines: list[dict[str, Any]], now: float) -> float | None:
+    """Seconds to the last step at the pace since the run last started or went on, evaluations and checkpoints included."""
+    resumed = [number for number, line in enumerate(lines) if line.get("event") == "resumed"]
+    steps = [line for line in lines[resumed[-1] if resumed else 0 :] if "event" not in line and "step" in line]
+    if len(steps) < 2 or steps[-1]["step"] == steps[0]["step"]:
+        return None
+    first, last = steps[0], steps[-1]
+    pace = (last["time"] - first["time"]) / (last["step"] - first["step"])
+    return round(max(0.0, (last["total_steps"] - last["step"]) * pace - (now - last["time"])), 1)
+
+
+def _json(storage: Storage, name: str) -> Any:
+    try:
+        text = storage.read(name)
+        return json.loads(text) if text.strip() else None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:
+        raise InputError(f"{storage.path(name)} is damaged: no JSON") from None
+
+
+def _lines(storage: Storage) -> list[dict[str, Any]]:
+    """metrics.jsonl but for a last line that is half written."""
+    try:
+        text = storage.read("metrics.jsonl").decode()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [json.loads(line) for line in text.split("\n")[:-1] if line]

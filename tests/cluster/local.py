@@ -1,0 +1,112 @@
+"""Commands of the project against a local cluster of the test's own, as a user runs them."""
+
+import contextlib
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sml_dist.operations.local_cluster import MARK, LocalCluster, find
+from sml_dist.operations.processes import marked
+
+CANARY = "canary-6d1f0b7e"
+WAIT_SECONDS = 240.0
+
+
+class Shell:
+    """`sml-dist` in a folder, with a state folder of its own and a secret in its environment."""
+
+    def __init__(self, folder: Path, state: Path):
+        self.folder = folder
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.environment = inherited | {"XDG_STATE_HOME": str(state), "WANDB_API_KEY": CANARY, "COLUMNS": "200"}
+        self.environment["PYTHONPATH"] = str(folder)
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "sml_dist.cli", *words]
+
+    def run(self, *words: str, status: int = 0) -> str:
+        """The standard output of a command that ends with this status."""
+        found = subprocess.run(
+            self.command(*words), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+        )
+        assert found.returncode == status, f"{words}: {found.returncode}\n{found.stdout[-2000:]}\n{found.stderr[-4000:]}"
+        return found.stdout if status == 0 else found.stderr
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json"))
+
+    def interrupted(self, *words: str, after: str, answer: str) -> tuple[int, str]:
+        """Runs a command on a terminal, presses Ctrl-C when it has shown `after`, and answers what it asks then."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(self.folder)
+            os.execve(sys.executable, self.command(*words), self.environment)
+        shown = read_until(terminal, after)
+        os.kill(pid, signal.SIGINT)
+        shown += read_until(terminal, "[y/N]")
+        os.write(terminal, f"{answer}\n".encode())
+        shown += read_until(terminal, None)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
+
+
+def read_until(terminal: int, text: str | None) -> str:
+    """What a terminal shows until it has shown the text, or to its end."""
+    shown = ""
+    while text is None or text not in shown:
+        try:
+            new = os.read(terminal, 65_536).decode(errors="replace")
+        except OSError:  # the program has ended
+            new = ""
+        if not new:
+            assert text is None, f"{text!r} was not shown: {shown[-3000:]}"
+            return shown
+        shown += new
+    return shown
+
+
+def until(happened: Callable[[], Any], what: str) -> Any:
+    """The value, once there is one."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (value := happened()):
+        assert time.monotonic() < deadline, f"waited {WAIT_SECONDS:g} s for {what}"
+        time.sleep(0.2)
+    return value
+
+
+def cluster_of(shell: Shell, name: str) -> LocalCluster:
+    os.environ["XDG_STATE_HOME"] = shell.environment["XDG_STATE_HOME"]
+    return find(name)
+
+
+def processes(cluster: LocalCluster) -> list[int]:
+    return marked(MARK, cluster.mark)
+
+
+def listening(pids: list[int]) -> set[tuple[str, int]]:
+    """(address, port) of the TCP sockets at which these processes listen, by the kernel's own books."""
+    owned = {target for pid in pids for target in sockets(pid)}
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            _, local, _, state, *rest = line.split()
+            if state == "0A" and f"socket:[{rest[5]}]" in owned:
+                host, port = local.split(":")
+                address = ".".join(str(byte) for byte in bytes.fromhex(host[-8:])[::-1])  # of IPv6 those that hold an IPv4 one
+                found.add(("127.0.0.1" if address == "0.0.0.0" else address, int(port, 16)))
+    return found
+
+
+def sockets(pid: int) -> list[str]:
+    found = []
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(link))
+    return found

@@ -1,0 +1,97 @@
+"""A cluster is reached with a token, and an open one on another machine not at all."""
+
+import socket
+import stat
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from sml_dist.operations.connect import connect, loopback
+from sml_dist.operations.local_cluster import ClusterConfig, up
+from sml_dist.operations.token import make_token, token_environment
+from sml_dist.spec import InputError
+
+
+@pytest.fixture(autouse=True)
+def nothing_at_hand(monkeypatch, tmp_path):
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def dashboard(request):
+    """What answers the first question to a dashboard as Ray's does: open, or asking for the token `right`."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            given = self.headers.get("Authorization")
+            status = 200 if request.param == "open" else 401 if given is None else 200 if given == "Bearer right" else 403
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("0.0.0.0", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+
+
+def own_address() -> str:
+    """This machine's address for others."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine has no network address")
+        return probe.getsockname()[0]
+
+
+@pytest.mark.parametrize("dashboard", ["open"], indirect=True)
+def test_an_open_dashboard_on_another_machine_is_refused_unless_one_insists(dashboard):
+    address = f"http://{own_address()}:{dashboard}"
+    assert not loopback(address)
+    with pytest.raises(InputError, match="asks nobody for a token: anyone can run code there; start it with one, or say --insecure"):
+        connect(address)
+    with pytest.raises(Exception) as error:  # past the refusal: it is no Ray
+        connect(address, insecure=True)
+    assert not isinstance(error.value, InputError)
+
+
+@pytest.mark.parametrize("dashboard", ["token"], indirect=True)
+def test_a_missing_a_wrong_and_a_readable_token_are_each_told_of(dashboard, tmp_path, monkeypatch):
+    address = f"http://127.0.0.1:{dashboard}"
+    with pytest.raises(InputError, match=r"no token at .*\.ray/auth_token; put the cluster's there under umask 077"):
+        connect(address)
+    make_token(tmp_path / "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(InputError, match=r"does not take this token \(HTTP 403\)"):
+        connect(address)
+    (tmp_path / "token").chmod(0o644)
+    with pytest.raises(InputError, match="can be read by others; chmod 600"):
+        connect(address)
+
+
+def test_nothing_there_is_one_line_with_a_way_out():
+    with pytest.raises(InputError, match=r"no Ray dashboard answers at http://127.0.0.1:9 \(ConnectionError\)"):
+        connect("http://127.0.0.1:9")
+    with pytest.raises(InputError, match="there is no local cluster local; give --address http://HOST:8265, or start one"):
+        connect(None)
+
+
+def test_a_token_is_made_for_its_owner_alone_and_never_over_another(tmp_path: Path):
+    make_token(tmp_path / "token")
+    assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600 and len((tmp_path / "token").read_text()) == 64
+    with pytest.raises(FileExistsError):
+        make_token(tmp_path / "token")
+    assert token_environment(tmp_path / "token") == {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+
+
+def test_an_open_cluster_for_other_machines_is_not_started_unless_one_insists():
+    with pytest.raises(InputError, match="without a token lets anyone run code; leave out --no-token, or say --insecure"):
+        up(ClusterConfig(name="open", dashboard_host="0.0.0.0", token=False))

@@ -1,0 +1,81 @@
+"""What a job is refused for before it is sent, and what is sent."""
+
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobStatus
+
+from sml_dist.cli.jobs import run_of
+from sml_dist.operations import jobs
+from sml_dist.spec import InputError
+
+ROOT = Path(__file__).parents[2]
+SMOKE = str(ROOT / "configs/smoke.yaml")
+KEPT = ["--set", "run.storage=/shared/runs", "--set", "data.path=/shared/data"]
+
+
+class Client:
+    """The jobs API as far as a submission asks it: jobs that are there, and a place for a new one."""
+
+    def __init__(self, **there: JobStatus):
+        self.there, self.sent = there, {}
+
+    def list_jobs(self):
+        return [Details(name, status) for name, status in self.there.items()]
+
+    def submit_job(self, **sent):
+        self.sent = sent
+        return sent["submission_id"]
+
+
+class Details:
+    start_time = end_time = driver_exit_code = None
+    entrypoint = ""
+
+    def __init__(self, name: str, status: JobStatus):
+        self.submission_id, self.status, self.metadata = name.replace("_", "-"), status, {"run": "smoke", "job": "train"}
+
+
+def test_a_job_is_named_after_the_run_that_it_works_at():
+    assert run_of("train", [SMOKE, *KEPT]) == "smoke"
+    assert run_of("train", [SMOKE, *KEPT, "--set", "run.name=mine"]) == "mine"
+    assert run_of("prepare", ["--schema", "criteo", "--input", "/logs/*", "--output", "/shared/criteo"]) == "prepare-criteo"
+
+
+@pytest.mark.parametrize(
+    ("job", "arguments", "told"),
+    [
+        ("train", [SMOKE], "run.storage demo is relative, and a job's folder is thrown away"),
+        ("train", [SMOKE, "--set", "run.storage=/shared", "--set", "data.path=data"], "data.path data is relative"),
+        ("train", [SMOKE, *KEPT, "--set", "train.epoch=2"], "train.epoch is not a key; did you mean train.epochs?"),
+        ("prepare", ["--schema", "criteo", "--input", "logs/*", "--output", "/shared/criteo"], "--input logs/.* is relative"),
+    ],
+)
+def test_what_cannot_work_in_a_job_is_refused_before_it_is_sent(job, arguments, told):
+    with pytest.raises(InputError, match=told):
+        run_of(job, arguments)
+
+
+def test_a_run_that_a_job_is_at_is_not_begun_again_and_one_that_ended_is_by_the_next_number():
+    ended = Client(smoke=JobStatus.STOPPED, smoke_2=JobStatus.FAILED)
+    assert jobs.submit(ended, "train", [SMOKE, "--set", "a='b c'"], "smoke", ROOT) == "smoke-3"
+    assert ended.sent["entrypoint"].startswith("python jobs/train.py ") and ended.sent["metadata"] == {"run": "smoke", "job": "train"}
+    assert ended.sent["runtime_env"] == {"working_dir": str(ROOT)}  # nothing of this machine's environment
+    with pytest.raises(InputError, match="job smoke is at run smoke now; follow it with sml-dist jobs follow smoke"):
+        jobs.submit(Client(smoke=JobStatus.RUNNING), "train", [SMOKE], "smoke", ROOT)
+
+
+def test_a_secret_in_the_arguments_is_never_sent(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "canary-91b2")
+    client = Client()
+    with pytest.raises(InputError, match="argument 3 of train holds the value of WANDB_API_KEY"):
+        jobs.submit(client, "train", [SMOKE, "--set", "run.name=canary-91b2"], "smoke", ROOT)
+    assert not client.sent
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_what_nodes_install_is_the_lock_with_its_hashes_and_not_torch(kind):
+    packages = jobs.locked(ROOT, kind)
+    assert all("==" in line and "--hash=sha256:" in line for line in packages)
+    names = {line.split("==")[0] for line in packages}
+    assert {"ray", "torchrec", f"fbgemm-gpu{'-cpu' if kind == 'cpu' else ''}"} <= names | {"ray"} and "torch" not in names

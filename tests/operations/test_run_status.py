@@ -1,0 +1,68 @@
+"""`sml-dist status` tells from the folder alone whether a run lives."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sml_dist.operations.run_status import run_status
+from sml_dist.spec import InputError
+from sml_dist.train.watchdog import Watchdog
+
+STEP = {"total_steps": 100, "epochs": 1, "epoch": 0, "loss": 0.5, "samples_per_second": 1000.0, "data_wait_fraction": 0.0}
+
+
+def folder(tmp_path: Path, lines: list[dict], doing: str, when: float) -> str:
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"half')
+    (tmp_path / "heartbeat.json").write_text(json.dumps({"time": when, "doing": doing}))
+    return str(tmp_path)
+
+
+def test_a_run_is_alive_while_it_is_heard_of_and_its_eta_is_that_of_its_pace(tmp_path):
+    lines = [{"time": 1000.0, "step": 10, **STEP}, {"time": 1020.0, "step": 20, **STEP}]
+    found = run_status(folder(tmp_path, lines, "evaluating", 1030.0), now=1035.0)
+    assert (found["state"], found["step"], found["eta_seconds"]) == ("alive", 20, 80 * 2.0 - 15.0)
+
+
+def test_an_eta_counts_from_the_last_restart_alone(tmp_path):
+    earlier = [{"time": 0.0, "step": 1, **STEP}, {"time": 900.0, "step": 10, **STEP}]
+    lines = [*earlier, {"time": 1000.0, "event": "resumed", "step": 10, "restarts": 2}]
+    lines += [{"time": 1000.0, "step": 11, **STEP}, {"time": 1009.0, "step": 20, **STEP}]
+    found = run_status(folder(tmp_path, lines, "step 20", 1009.0), now=1009.0)
+    assert (found["eta_seconds"], found["restarts"]) == (80.0, 2)
+
+
+def test_a_run_that_is_not_heard_of_is_stalled_but_one_that_starts_has_time(tmp_path):
+    assert run_status(folder(tmp_path, [], "step 7", 1000.0), now=1061.0)["state"] == "stalled"
+    assert run_status(folder(tmp_path, [], "starting", 1000.0), now=1061.0)["state"] == "starting"
+    assert run_status(folder(tmp_path, [], "starting", 1000.0), now=1601.0)["state"] == "stalled"
+
+
+def test_a_run_is_done_when_its_worker_said_so_and_not_by_the_summary_of_an_earlier_one(tmp_path):
+    run = folder(tmp_path, [], "step 3", 1000.0)
+    (tmp_path / "summary.json").write_text("{}")
+    assert run_status(run, now=1001.0)["state"] == "alive"
+    (tmp_path / "summary.json").write_text('{"model": "lr"}')
+    assert run_status(folder(tmp_path, [], "done", 1000.0), now=9999.0)["state"] == "done"
+
+
+def test_a_run_that_must_not_be_tried_again_has_failed_and_says_why(tmp_path):
+    run = folder(tmp_path, [], "step 3", 1000.0)
+    (tmp_path / "error.json").write_text('{"input_error": "embedding.lr is too high"}')
+    found = run_status(run, now=1001.0)
+    assert (found["state"], found["input_error"]) == ("failed", "embedding.lr is too high")
+
+
+def test_what_is_no_run_is_said_to_be_none(tmp_path):
+    with pytest.raises(InputError, match="is no run's folder"):
+        run_status(str(tmp_path / "nowhere"))
+
+
+def test_worker_0_alone_notes_that_it_lives_and_that_it_is_done(tmp_path):
+    for rank in (0, 1):
+        dog = Watchdog(tmp_path / str(rank) / "stacks", rank, timeout=60.0)
+        note = tmp_path / str(rank) / "heartbeat.json"
+        assert note.exists() == (rank == 0)
+        dog.beat("done")
+        dog.close()
+        assert not rank and json.loads(note.read_text())["doing"] == "done" or not note.exists()

@@ -1,0 +1,25 @@
+"""The Ray that a command starts for itself is closed to everyone else."""
+
+import os
+import subprocess
+import sys
+
+SESSION = """
+import os, subprocess, sys
+import ray  # before the session, as commands do
+from sml_dist.session import ray_session
+with ray_session():
+    assert ray.get(ray.remote(lambda: 7).remote()) == 7
+    address = ray.get_runtime_context().gcs_address
+    stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    code = f"import ray; ray.init('{address}'); print('inside')"
+    found = subprocess.run([sys.executable, "-c", code], env=stranger, capture_output=True, text=True, timeout=60)
+    assert found.returncode and "inside" not in found.stdout, found.stdout
+    assert "uthenti" in found.stderr, found.stderr[-2000:]
+"""
+
+
+def test_a_stranger_without_the_token_is_not_let_into_a_commands_own_ray():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    found = subprocess.run([sys.executable, "-c", SESSION], env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert found.returncode == 0, found.stderr[-3000:]
