@@ -65,7 +65,7 @@ def as_json(figure: go.Figure) -> str:
     """Fit to stand in a script element."""
     plain = figure.to_plotly_json()
     plain["layout"].pop("template", None)
-    return json.dumps(plain, separators=(",", ":"), default=str).replace("</", "<\\/")
+    return json.dumps(plain, separators=(",", ":"), default=str).replace("<", "\\u003c")
 
 
 def shown(value: Any) -> str:

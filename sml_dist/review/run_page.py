@@ -78,6 +78,8 @@ def result(run: Run) -> Section:
         for title, values in ((split, found.get(split)), (f"{split}, best reachable", (found.get("best") or {}).get(split))):
             if values:
                 rows.append([title, *(values.get(name) for name in names)])
+        for label, values in ((found.get(split) or {}).get("labels") or {}).items():
+            rows.append([f"{split}, label {label}", *(values.get(name) for name in names)])
     text = "Metrics of the best weights over whole splits. Calibration is mean prediction over mean label."
     return Section("Result", text, tables=[Table(["split", *(METRICS.get(name, name) for name in names)], rows)] if rows else [])
 

@@ -12,7 +12,7 @@ from sml_dist.review.lines import is_number
 from sml_dist.review.page import Fact, Section, Table, render, shown
 from sml_dist.review.read import Sweep
 from sml_dist.review.run_page import METRICS, duration
-from sml_dist.review.sweep_verdict import Trial, best, label, pairs
+from sml_dist.review.sweep_verdict import Trial, best, label, pairs, short
 
 MOST_TRIALS = 200
 STATES = {"finished": COLOURS[2], "stopped": COLOURS[0], "cut": COLOURS[7], "running": GREY, "failed": COLOURS[4]}
@@ -205,10 +205,6 @@ def best_evaluation(trial: Trial, sweep: Sweep) -> dict[str, Any]:
 
 def text(value: Any) -> Any:
     return value if value is None or is_number(value) else str(value)
-
-
-def short(key: str) -> str:
-    return ".".join(key.split(".")[-2:])
 
 
 def failures(sweep: Sweep) -> Section:

@@ -3,8 +3,10 @@
 import math
 from typing import Any
 
+import plotly.graph_objects as go
 from scipy import stats
 
+from sml_dist.review.figures import COLOURS, INK, styled
 from sml_dist.review.page import Section, Table, shown
 from sml_dist.review.read import Sweep
 from sml_dist.review.run_page import METRICS
@@ -71,17 +73,42 @@ def pairs(sweep: Sweep) -> Section:
     values = list(dict.fromkeys(str(t["params"].get(key)) for t in sweep.ranked)) if key else []
     if len(values) < 2:
         return Section("Pairs")
-    found = []
-    by_draw = {(t["pair"], str(t["params"].get(key))): t["value"] for t in sweep.ranked if t["pair"] is not None}
-    first = base if (base := str(sweep.base_value(key))) in values else values[0]
+    first = reference(values, str(sweep.base_value(key)))
+    rows, figures = [], []
     for value in (v for v in values if v != first):
-        draws = sorted({draw for draw, _ in by_draw if (draw, value) in by_draw and (draw, first) in by_draw})
-        if draws:
-            differences = [by_draw[draw, value] - by_draw[draw, first] for draw in draws]
-            p = paired(differences, target=1e-4)
-            found.append([f"{value} - {first}", p.seeds, p.mean, p.t_low, p.t_high, p.wins, p.p])
-    columns = ["difference", "pairs", "mean", f"low ({CONFIDENCE:.0%})", f"high ({CONFIDENCE:.0%})", "first is larger in", "p"]
+        found = differences(sweep, value, first)
+        if found:
+            p = paired(list(found.values()), target=1e-4)
+            rows.append([f"{value} - {first}", p.seeds, p.mean, p.t_low, p.t_high, p.wins, p.p])
+            figures.append(difference_figure(sweep, f"{short(key)}: {value} minus {first}", found, p.mean))
+    columns = ["difference", "pairs", "mean", f"low ({CONFIDENCE:.0%})", f"high ({CONFIDENCE:.0%})", "pairs above 0", "p"]
     text = (
         f"{key}: the same draw of everything else, trained with each value; differences of validation {label(sweep)}, Student's intervals."
     )
-    return Section("Pairs", text, tables=[Table(columns, found)] if found else [])
+    return Section("Pairs", text, figures=figures, tables=[Table(columns, rows)] if rows else [])
+
+
+def reference(values: list[str], base: str) -> str:
+    """What the others are held against: off, where the key is a switch, else the base's own value."""
+    if set(values) == {"True", "False"}:
+        return "False"
+    return base if base in values else values[0]
+
+
+def differences(sweep: Sweep, value: str, first: str) -> dict[int, float]:
+    """By draw: the best of the metric with one value of the paired key, minus that with the other."""
+    by_draw = {(t["pair"], str(t["params"].get(sweep.config.pair))): t["value"] for t in sweep.ranked if t["pair"] is not None}
+    draws = sorted({draw for draw, _ in by_draw})
+    return {d: by_draw[d, value] - by_draw[d, first] for d in draws if (d, value) in by_draw and (d, first) in by_draw}
+
+
+def difference_figure(sweep: Sweep, title: str, found: dict[int, float], mean: float) -> go.Figure:
+    better = [COLOURS[2] if sweep.config.sign * difference > 0 else COLOURS[4] for difference in found.values()]
+    figure = styled(title, "draw (number)", f"difference of {label(sweep).split(' (')[0]} (the same unit)", height=280, meta="wide")
+    figure.add_bar(x=list(found), y=list(found.values()), marker={"color": better}, showlegend=False)
+    return figure.add_hline(y=mean, line={"color": INK, "dash": "dot", "width": 1.5}, annotation_text=f"mean {mean:+.5f}")
+
+
+def short(key: str) -> str:
+    """The last two parts of a dotted key."""
+    return ".".join(key.split(".")[-2:])

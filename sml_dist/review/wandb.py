@@ -91,15 +91,15 @@ class Wandb:
 
         about, made = self.folder.read_json("about.json") or {}, {}
         if self.events:
-            made["events"] = wandb.Table(["step", "event", "what"], self.events)
+            made["tables/events"] = wandb.Table(["step", "event", "what"], self.events)
         if plan := about.get("plan"):
-            made["sharding plan"] = table([row | {"ranks": str(row["ranks"])} for row in plan])
+            made["tables/sharding plan"] = table([row | {"ranks": str(row["ranks"])} for row in plan])
         if fields := about.get("fields"):
-            made["fields"] = table(fields)
+            made["tables/fields"] = table(fields)
             worst = sorted((f for f in fields if f["unknown_share"] is not None), key=lambda f: -f["unknown_share"])[:WORST_FIELDS]
             if worst:
                 title = "Largest share of ids outside the vocabulary (validation sample)"
-                made["worst fields"] = wandb.plot.bar(table(worst), "field", "unknown_share", title=title)
+                made["tables/worst fields"] = wandb.plot.bar(table(worst), "field", "unknown_share", title=title)
         for split in ("valid", "test"):
             if curves := self.folder.read_json(f"curves_{split}.json"):
                 made |= plots(split, curves)
@@ -137,7 +137,7 @@ def plots(split: str, curves: dict[str, Any]) -> dict[str, Any]:
     ):
         if key in curves:
             points = wandb.Table([x, y], [list(pair) for pair in zip(curves[key][x], curves[key][y], strict=True)])
-            made[f"{split} {key}"] = wandb.plot.line(points, x, y, title=f"{title} ({split})")
+            made[f"curves/{split} {key}"] = wandb.plot.line(points, x, y, title=f"{title} ({split})")
     return made
 
 

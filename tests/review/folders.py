@@ -73,7 +73,8 @@ def metric_lines(random: np.random.Generator, steps: int):
                 "rows": 9000,
             }
             yield at | {"event": "checkpoint", "seconds": 0.2, "megabytes": 2.5}
-    yield {"time": 1.7e9 + 60, **place, "step": 200, "event": "resumed", "workers": 2}
+    if steps >= 200:
+        yield {"time": 1.7e9 + 60, **place, "step": 200, "event": "resumed", "workers": 2}
 
 
 def health(random: np.random.Generator, step: int) -> dict[str, float | None]:
