@@ -17,7 +17,7 @@ from sml_dist.config.tune import Dimension
 from sml_dist.review.read import Sweep
 
 LEAST_TRIALS = 8
-TREES, REPEATS = 300, 20
+TREES, REPEATS = 200, 10
 ROWS = "rows trained on"
 ABSENT = -1.0  # of a key that is not in force; categories count from 0, numbers are ranks from 0 on
 

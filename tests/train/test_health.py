@@ -8,8 +8,11 @@ import torch
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
-from sml_dist.nn.skip_logit import SkipLogit
-from sml_dist.train.health import ROWS, mean_cosine, part_of
+from sml_dist.models.fields import FieldShape, SequenceShape
+from sml_dist.models.zoo import ZOO, build
+from sml_dist.nn.skip_logit import LastLogit, SkipLogit
+from sml_dist.train.health import ROWS, heads_heard, mean_cosine, part_of, signals
+from sml_dist.train.in_process import alone
 from sml_dist.train.loop import Progress
 from tests.train.ranks import make_trainer, on_ranks, weights
 
@@ -86,6 +89,26 @@ def test_the_signals_are_those_of_the_steps_own_forward(dataset):
     line, wanted = on_ranks(1, by_hand, config(dataset, 1))[0]
     for name, value in wanted.items():
         assert line[name] == pytest.approx(value, rel=1e-4), name
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_model_of_the_zoo_says_how_its_layers_are(name):
+    torch.manual_seed(0)
+    labels = 2 if ZOO[name].multitask else 1
+    shape = FieldShape(fields=6, dim=4, dense=2, sequences=(SequenceShape(target=1, length=2),), labels=labels)
+    model = build(ZOO[name].config(), shape).train()
+    x_BFD, dense_BN, fields = torch.randn(40, 6, 4, requires_grad=True), torch.randn(40, 2), [f"C{i}" for i in range(6)]
+    with alone():
+        with heads_heard(model) as heard:
+            logit = model(x_BFD, dense_BN)
+        logit.mean().backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        found = signals(model, heard, fields, x_BFD, logit.detach(), norm)
+    assert found["logit_variance"] > 0 and found["row_norm/C5"] > 0
+    heads = [module for module in model.modules() if isinstance(module, SkipLogit | LastLogit)]
+    assert len(heard) == len(heads) and bool(heads) == (name not in ("lr", "fm"))
+    terms = [value for key, value in found.items() if key.startswith("term_variance/")]
+    assert all(value > 0 for value in terms) and len(terms) >= len(heads)
 
 
 @pytest.mark.parametrize(
