@@ -13,7 +13,7 @@ from sml_dist.data.output import Output
 from sml_dist.data.quarantine import Reject, Tally
 from sml_dist.data.schema import Schema
 from sml_dist.data.sources import read
-from sml_dist.data.spans import Span
+from sml_dist.data.spans import RawBatch, Span
 from sml_dist.data.split import Splitter
 from sml_dist.spec import InputError
 
@@ -48,16 +48,33 @@ class CleanBatch:
 
 
 def read_clean(job: Job, part: Part, tally: Tally) -> Iterator[CleanBatch]:
+    """The batches of a part, as `cleaned` gives them."""
+    for found in cleaned(part, job.schema, tally):
+        times = found.rows["timestamp"].to_numpy() if job.schema.timestamp else None
+        yield CleanBatch(found.span.file.path, found.rows, job.splitter.assign(found.span, found.numbers, times), found.rejects)
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """The usable rows of a raw batch, their row numbers, and the rejects among the rows they were read with."""
+
+    span: Span
+    raw: RawBatch
+    rows: pa.Table
+    numbers: np.ndarray
+    rejects: list[Reject]
+
+
+def cleaned(part: Part, schema: Schema, tally: Tally, columns: list[str] | None = None, *, labelled: bool = True) -> Iterator[Cleaned]:
     """The batches of a part; raises InputError as soon as the tally has too many rejects, or if rows were lost or came since the survey."""
     for span in part:
         found = 0
-        for raw in read(span, job.schema):
+        for raw in read(span, schema, columns):
             found += raw.read
-            rows, numbers, faults = clean(raw.table, raw.rows, job.schema)
+            rows, numbers, faults = clean(raw.table, raw.rows, schema, labelled=labelled)
             rejects = sorted([*raw.rejects, *faults], key=lambda reject: reject.row)
             tally.add(raw.read, len(rejects), f"{span.file.path} {rejects[0]}" if rejects else "")
-            times = rows["timestamp"].to_numpy() if job.schema.timestamp else None
-            yield CleanBatch(span.file.path, rows, job.splitter.assign(span, numbers, times), rejects)
+            yield Cleaned(span, raw, rows, numbers, rejects)
         if found != span.rows:
             raise InputError(f"{span.file.path}: {span.rows} rows were counted, but {found} read; is it being written to, or damaged?")
 

@@ -76,7 +76,7 @@ def complete(output: Output, manifest: Manifest) -> None:
     """Checks that every file is there with its size and that nobody took the folder, clears up, then writes the manifest."""
     fs, folder = fsspec.url_to_fs(output.root)
     for file in [*(f for split in manifest.splits.values() for f in split.files), *manifest.rejects]:
-        _check_size(fs, folder, file)
+        check_size(fs, folder, file)
     if not _holds(output):
         raise InputError(f"another prepare has taken the folder {output.root}; let one finish, or give them different folders")
     if fs.exists(f"{folder}/{WORK}"):
@@ -88,7 +88,7 @@ def complete(output: Output, manifest: Manifest) -> None:
     fs.rm(f"{folder}/{INCOMPLETE}")
 
 
-def _check_size(fs: fsspec.AbstractFileSystem, folder: str, file: DataFile) -> None:
+def check_size(fs: fsspec.AbstractFileSystem, folder: str, file: DataFile) -> None:
     path = f"{folder}/{file.path}"
     size = fs.size(path) if fs.exists(path) else 0
     if size != file.bytes:

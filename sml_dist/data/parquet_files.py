@@ -17,10 +17,10 @@ from sml_dist.spec import InputError
 BATCH_ROWS = 65_536
 
 
-def parquet_spans(span: Span, schema: Schema, part_bytes: int) -> list[Span]:
+def parquet_spans(span: Span, schema: Schema, columns: list[str], part_bytes: int) -> list[Span]:
     with _parquet(span.file) as parquet:
-        check_columns(parquet.schema_arrow.names, schema.used)
-        _check_types(parquet.schema_arrow, schema)
+        check_columns(parquet.schema_arrow.names, columns)
+        _check_types(parquet.schema_arrow, schema, columns)
         groups = [parquet.metadata.row_group(g) for g in range(parquet.metadata.num_row_groups)]
     singles = [Span(span.file, g, g + 1, group.total_byte_size, group.num_rows) for g, group in enumerate(groups)]
     return [
@@ -35,11 +35,16 @@ def _parquet(file: RawFile) -> Iterator[pq.ParquetFile]:
         yield parquet
 
 
-def _check_types(types: pa.Schema, schema: Schema) -> None:
+def parquet_columns(file: RawFile) -> list[str]:
+    with _parquet(file) as parquet:
+        return parquet.schema_arrow.names
+
+
+def _check_types(types: pa.Schema, schema: Schema, columns: list[str]) -> None:
     """Every column can be read as what the schema takes it for: tried on an empty column of its type."""
     numbers = {*schema.numbers, *(label.column for label in schema.targets.values()), schema.weight}
     lists = {column for column, separator in schema.list_separators.items() if separator is None}
-    for column in schema.used:
+    for column in (name for name in schema.used if name in columns):
         kind = types.field(column).type
         values = kind.value_type if pa.types.is_dictionary(kind) else kind
         wanted = pa.list_(pa.string()) if column in lists else pa.float64() if column in numbers else pa.string()

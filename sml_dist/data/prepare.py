@@ -49,7 +49,7 @@ def prepare(
     with writing(output):
         check_free(output, overwrite)
 
-    spans, times = survey(files, plan, rule, part_bytes, progress)
+    spans, times = survey(files, plan, part_bytes, progress, with_times=rule.kind == "time")
     parts = group_spans(spans, part_bytes)
     rows = sum(span.rows for span in spans)
     splitter = resolve(rule, rows, times)

@@ -7,10 +7,10 @@ Reading one takes memory for one batch, however long it is. Spans together make 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from sml_dist.data.parquet_files import parquet_spans, read_parquet
+from sml_dist.data.parquet_files import parquet_columns, parquet_spans, read_parquet
 from sml_dist.data.schema import Schema
 from sml_dist.data.spans import PART_BYTES, RawBatch, RawFile, Span, reading
-from sml_dist.data.text_files import check_head, read_text, text_blocks
+from sml_dist.data.text_files import check_head, read_text, text_blocks, text_columns
 from sml_dist.spec import InputError
 
 
@@ -26,17 +26,27 @@ def first_spans(files: list[RawFile], schema: Schema, part_bytes: int = PART_BYT
     return spans
 
 
-def count_rows(span: Span, schema: Schema, part_bytes: int = PART_BYTES) -> list[Span]:
-    """The span with its number of rows; a Parquet file as spans of some of its row groups each. Finds broken files and headers."""
+def count_rows(span: Span, schema: Schema, part_bytes: int = PART_BYTES, columns: list[str] | None = None) -> list[Span]:
+    """The span with its number of rows; a Parquet file as spans of some of its row groups each.
+
+    Finds broken files and those that lack one of the `columns`, by default all that the schema uses.
+    """
+    columns = columns or schema.used
     with reading(span.file.path):
         if schema.format == "parquet":
-            return parquet_spans(span, schema, part_bytes)
+            return parquet_spans(span, schema, columns, part_bytes)
         if span.start == 0:
-            check_head(span.file, schema)
+            check_head(span.file, schema, columns)
         rows = sum(block.count(b"\n") for block in text_blocks(span, schema))
         if not rows and span.stop is None and schema.columns:
             raise InputError("it is empty; fetch it again or leave it out")
         return [replace(span, rows=rows)]
+
+
+def columns_of(file: RawFile, schema: Schema) -> list[str]:
+    """The names of a file's columns; one of text without a header may lack the labels of the schema's `columns`."""
+    with reading(file.path):
+        return parquet_columns(file) if schema.format == "parquet" else text_columns(file, schema)
 
 
 def read(span: Span, schema: Schema, columns: list[str] | None = None) -> Iterator[RawBatch]:

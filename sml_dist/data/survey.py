@@ -9,14 +9,18 @@ from sml_dist.data.schema import Schema
 from sml_dist.data.sketch import Histogram
 from sml_dist.data.sources import count_rows, first_spans, read
 from sml_dist.data.spans import RawFile, Span, group_spans, number_rows
-from sml_dist.data.split import Splitter
 from sml_dist.spec import InputError
 
 
-def survey(files: list[RawFile], schema: Schema, rule: Splitter, part_bytes: int, progress: Progress) -> tuple[list[Span], Histogram]:
-    """The numbered spans of all files in order, and the histogram of times (empty unless the rule splits by time)."""
+def survey(
+    files: list[RawFile], schema: Schema, part_bytes: int, progress: Progress, *, with_times: bool = False, columns: list[str] | None = None
+) -> tuple[list[Span], Histogram]:
+    """The numbered spans of all files in order, and the histogram of times (empty unless it is asked for).
+
+    `columns` are those that every file must have, by default all that the schema uses.
+    """
     parts = group_spans(first_spans(files, schema, part_bytes), part_bytes)
-    task = partial(survey_part, schema=schema, with_times=rule.kind == "time", part_bytes=part_bytes)
+    task = partial(survey_part, schema=schema, with_times=with_times, part_bytes=part_bytes, columns=columns)
     found: dict[int, list[Span]] = {}
     times = Histogram.empty()
     for index, (spans, part_times) in tracked("survey", map_tasks(task, parts), parts, progress):
@@ -28,8 +32,8 @@ def survey(files: list[RawFile], schema: Schema, rule: Splitter, part_bytes: int
     return spans, times
 
 
-def survey_part(part: Part, schema: Schema, with_times: bool, part_bytes: int) -> tuple[list[Span], Histogram]:
-    spans = [counted for span in part for counted in count_rows(span, schema, part_bytes)]
+def survey_part(part: Part, schema: Schema, with_times: bool, part_bytes: int, columns: list[str] | None) -> tuple[list[Span], Histogram]:
+    spans = [counted for span in part for counted in count_rows(span, schema, part_bytes, columns)]
     times = Histogram.empty()
     for span in spans if with_times else []:
         for batch in read(span, schema, [schema.timestamp.column]):

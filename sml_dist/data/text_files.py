@@ -70,10 +70,20 @@ def _range(stream: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
 
 def _layout(file: RawFile, schema: Schema, columns: list[str]) -> Layout:
     """The file's own header rules: files of one input may order their columns differently."""
-    quoted = schema.format == "csv"
-    names = schema.columns or split_line(_first_line(file), schema.separator, quoted)
+    labelled = {label.column for label in schema.targets.values()} <= {*columns}
+    names = schema.columns if schema.columns and labelled else text_columns(file, schema)
     check_columns(names, columns)
-    return Layout(names, columns, schema.separator, quoted)
+    return Layout(names, columns, schema.separator, schema.format == "csv")
+
+
+def text_columns(file: RawFile, schema: Schema) -> list[str]:
+    """The header's names, or the schema's `columns`: without the labels if the first line has that many values less."""
+    first = split_line(_first_line(file), schema.separator, schema.format == "csv")
+    if not schema.columns:
+        return first
+    labels = [label.column for label in schema.targets.values()]
+    features = [name for name in schema.columns if name not in labels]
+    return features if len(first) == len(features) else schema.columns
 
 
 def _first_line(file: RawFile) -> bytes:
@@ -82,12 +92,12 @@ def _first_line(file: RawFile) -> bytes:
     return block[: block.find(b"\n") + 1].removeprefix(BOM)
 
 
-def check_head(file: RawFile, schema: Schema) -> None:
+def check_head(file: RawFile, schema: Schema, columns: list[str]) -> None:
     with _open(file) as stream:
         head = stream.read(4)
     for magic, kind in MAGIC.items():
         if head.startswith(magic):
             raise InputError(f"the content is {kind}, not text; rename the file, or set the schema's format")
-    _layout(file, schema, schema.used)
+    _layout(file, schema, columns)
     if schema.columns and _first_line(file).rstrip(b"\r\n") == schema.separator.join(schema.columns).encode():
         raise InputError("the first line is a header with the names of the schema's `columns`; take `columns` out of the schema")

@@ -1,7 +1,7 @@
 """What each layer adds to a logit: the explanation that a Skip Logit gives and a last layer does not."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,17 +15,22 @@ REST = "rest"
 class Explained(nn.Module):
     """A model and, beside its logit (B,), what its layers add to it, (B, L), which add up to it; `names` has the L columns.
 
+    Of T labels the logit is (B, T), and the columns of one label, LABEL:head.3 and so on, add up to that label's.
+
     A column `head.3` is the third layer of the Skip Logit `head`; the last, `rest`, is all else: biases, first-order weights,
     heads of a last layer alone. A zoo model's logit is a sum or a mean of heads, so a term reaches it times a constant,
     which autograd finds once on `probe`, any rows of the model's input.
     """
 
-    def __init__(self, model: nn.Module, *probe: Tensor):
+    def __init__(self, model: nn.Module, *probe: Tensor, labels: Sequence[str] = ("label",)):
         super().__init__()
         self.model = model
         self.heads = {name.removesuffix(".head"): part for name, part in model.named_modules() if isinstance(part, SkipLogit)}
-        self.names = [f"{name}.{layer}" for name, head in self.heads.items() for layer in range(1, len(head.widths) + 1)] + [REST]
-        self.scales = self._scales(probe)
+        self.scales = self._scales(probe, len(labels))
+        self.names = []
+        for label, scales in zip(labels, self.scales, strict=True):
+            layers = [f"{name}.{layer + 1}" for name in scales for layer in range(len(self.heads[name].widths))]
+            self.names += [f"{label}:{name}" if len(labels) > 1 else name for name in (*layers, REST)]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         terms: dict[nn.Module, Tensor] = {}
@@ -35,9 +40,12 @@ class Explained(nn.Module):
 
         with self._hooked(note):
             logit = self.model(*inputs)
-        shares = [scale * terms[head] for head, scale in zip(self.heads.values(), self.scales, strict=True)]
-        rest = logit - sum(share.sum(dim=1) for share in shares)
-        return logit, torch.cat([*shares, rest[:, None]], dim=1)
+        columns = []
+        for own, scales in zip(each_label(logit), self.scales, strict=True):
+            shares = [scale * terms[self.heads[name]] for name, scale in scales.items()]
+            rest = own - sum(share.sum(dim=1) for share in shares)
+            columns += [*shares, rest[:, None]]
+        return logit, torch.cat(columns, dim=1)
 
     @contextlib.contextmanager
     def _hooked(self, hook: Callable[..., Any]) -> Iterator[None]:
@@ -48,7 +56,8 @@ class Explained(nn.Module):
             for handle in handles:
                 handle.remove()
 
-    def _scales(self, probe: tuple[Tensor, ...]) -> list[float]:
+    def _scales(self, probe: tuple[Tensor, ...], labels: int) -> list[dict[str, float]]:
+        """For each label the heads that it hears, and by what factor."""
         outputs: dict[nn.Module, Tensor] = {}
 
         def cut(head: nn.Module, _: Any, output: Tensor) -> Tensor:
@@ -56,8 +65,18 @@ class Explained(nn.Module):
             return outputs[head]
 
         if not self.heads:
-            return []
+            return [{}] * labels
         with torch.enable_grad(), self._hooked(cut):
-            logit = self.model(*probe).sum()
-        gradients = torch.autograd.grad(logit, [outputs[head] for head in self.heads.values()])
-        return [gradient.mean().item() for gradient in gradients]
+            logits = [own.sum() for own in each_label(self.model(*probe))]
+        return [self._heard(logit, outputs) for logit in logits]
+
+    def _heard(self, logit: Tensor, outputs: dict[nn.Module, Tensor]) -> dict[str, float]:
+        heads = [outputs[head] for head in self.heads.values()]
+        gradients = torch.autograd.grad(logit, heads, retain_graph=True, allow_unused=True)
+        found = {name: gradient.mean().item() for name, gradient in zip(self.heads, gradients, strict=True) if gradient is not None}
+        return {name: factor for name, factor in found.items() if factor}
+
+
+def each_label(logit: Tensor) -> tuple[Tensor, ...]:
+    """(B,) or (B, T) -> one (B,) a label."""
+    return logit.unbind(1) if logit.dim() == 2 else (logit,)

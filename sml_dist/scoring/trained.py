@@ -1,9 +1,9 @@
 """A trained model in this process: from a run's folder to scores, on one device, without sharding and without Ray.
 
-    find    the checkpoint of a run, every file's hash verified
-    load    its weights in plain tables and a plain model, whatever plan they were trained under; its dataset's manifest, from
-            which the encoder of raw rows is made
-    score   a batch's logits, probabilities, and what each layer adds
+find    the checkpoint of a run, every file's hash verified
+load    its weights in plain tables and a plain model, whatever plan they were trained under; its dataset's manifest, from
+        which the encoder of raw rows is made
+score   a batch's logits, probabilities, and what each layer adds
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.dataset import Manifest, arrow_schema, read_manifest
-from sml_dist.data.encode import Encoder, load_encoder
+from sml_dist.data.encode import Encoder, make_encoder
+from sml_dist.data.numeric import Statistics
+from sml_dist.data.schema import Schema
 from sml_dist.embeddings.batch import Batch, Collator
 from sml_dist.scoring.explain import Explained
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, from_dict
 from sml_dist.train.build import make_task, use_bf16
 from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Damaged, read, step_name, verify
 from sml_dist.train.kept import kept_dataset
@@ -81,22 +83,25 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A run's model with the weights of a checkpoint. `dataset` is the folder that holds the manifest and the vocabularies."""
+class Described:
+    """What a checkpoint says of its run but for the weights. `dataset` is the folder that holds the manifest and the vocabularies."""
 
     checkpoint: Checkpoint
     config: RunConfig
     dataset: str
     manifest: Manifest
-    task: CTRTask
-    device: torch.device
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Of raw logs. Raises InputError for a run on a dataset that was not made of any."""
+        if "schema" not in self.manifest.source:
+            raise InputError(f"{self.checkpoint.path} was trained on a dataset without a schema of raw logs; score a prepared dataset")
+        return from_dict(Schema, self.manifest.source["schema"])
 
     @cached_property
     def encoder(self) -> Encoder:
-        """Of raw rows that were cleaned. Raises InputError for a dataset that was not made of raw logs."""
-        if "schema" not in self.manifest.source:
-            raise InputError(f"{self.checkpoint.path} was trained on a dataset without a schema of raw logs; score a prepared dataset")
-        encoder = load_encoder(self.dataset, self.manifest)
+        """Of raw rows that were cleaned under the schema."""
+        encoder = make_encoder(self.dataset, self.schema, from_dict(Statistics, self.manifest.source["statistics"]))
         if encoder.fields != self.manifest.fields:
             raise InputError(f"{self.dataset}/vocab is damaged (its fields have other rows than the manifest says); put it back")
         return encoder
@@ -105,14 +110,26 @@ class Trained:
     def collate(self) -> Collator:
         return Collator(self.manifest)
 
+
+def describe(found: Checkpoint) -> Described:
+    """Raises InputError where what the run kept of its dataset is gone."""
+    dataset = kept_dataset(found)
+    return Described(found, parse(found.manifest["config"]), dataset, read_manifest(dataset))
+
+
+@dataclass(frozen=True)
+class Trained(Described):
+    """A run's model with the weights of a checkpoint."""
+
+    task: CTRTask
+    device: torch.device
+
     @cached_property
     def explained(self) -> Explained:
-        """The dense part with its layers' contributions, whose `names` they have. Raises InputError for a model of several labels."""
-        if len(self.manifest.labels) > 1:
-            raise InputError(f"{self.checkpoint.path} predicts several labels; contributions are told of models of one")
+        """The dense part with its layers' contributions, whose `names` they have."""
         batch = self.collate(blank_row(self.manifest)).to(self.device)
         with torch.no_grad():
-            return Explained(self.task, self.task.embed(batch.ids), batch.dense)
+            return Explained(self.task, self.task.embed(batch.ids), batch.dense, labels=self.manifest.labels)
 
     @torch.no_grad()
     def score(self, batch: Batch, *, contributions: bool = False) -> Scores:
@@ -128,19 +145,19 @@ class Trained:
 
 def load(found: Checkpoint, device: str | torch.device = "cpu", precision: Precision | None = None) -> Trained:
     """The model of a checkpoint, whose hashes `find` has verified. `precision` of the dense part is the run's unless given."""
-    config, device = parse(found.manifest["config"]), torch.device(device)
-    dataset = kept_dataset(found)
-    manifest = read_manifest(dataset)
-    task = make_task(manifest, config, device)
+    described, device = describe(found), torch.device(device)
+    config = described.config
+    task = make_task(described.manifest, config, device)
     task.bf16 = use_bf16(precision or config.train.precision, device)
     task.tables.to_empty(device=device)
     load_weights(found, task)
-    return Trained(found, config, dataset, manifest, task.eval().requires_grad_(False), device)
+    return Trained(**vars(described), task=task.eval().requires_grad_(False), device=device)
 
 
 def blank_row(manifest: Manifest) -> pa.Table:
     """One row of the features of a dataset, all zero and all lists empty: fit to try a model on."""
-    schema = arrow_schema(manifest.fields, manifest.dense, labels=len(manifest.labels), weight=False, group=False, timestamp=False)
+    schema = arrow_schema(manifest.fields, manifest.dense, weight=False, group=False, timestamp=False)
+    schema = schema.remove(schema.get_field_index("label"))
     return pa.table([_blank(kind.type) for kind in schema], schema=schema)
 
 

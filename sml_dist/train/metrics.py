@@ -19,28 +19,37 @@ def auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = Non
 
     Raises ValueError where a score is NaN.
     """
-    scores, labels, weights = np.asarray(scores), np.asarray(labels, np.float64), _or_ones(weights, len(scores))
-    _refuse(np.isnan(scores), "score", "NaN")
-    order = np.argsort(scores)
-    starts = _run_starts(scores[order])
-    positives = _sum_runs((weights * labels)[order], starts)
-    negatives = _sum_runs((weights * (1 - labels))[order], starts)
-    return _auc_of_masses(positives, negatives)
+    return Ranking(scores, labels).auc(weights)
+
+
+class Ranking:
+    """Rows in the order of their scores: one sort, after which the AUC under any weights takes O(n). Raises ValueError at a NaN."""
+
+    def __init__(self, scores: np.ndarray, labels: np.ndarray):
+        scores, labels = np.asarray(scores), np.asarray(labels, np.float64)
+        _refuse(np.isnan(scores), "score", "NaN")
+        self.order = np.argsort(scores)
+        self.labels, self.starts = labels[self.order], _run_starts(scores[self.order])
+
+    def auc(self, weights: np.ndarray | None = None) -> float:
+        weights = _or_ones(weights, len(self.order))[self.order]
+        positives, negatives = (_sum_runs(weights * mass, self.starts) for mass in (self.labels, 1 - self.labels))
+        return _auc_of_masses(positives, negatives)
 
 
 def logloss(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Mean of −y·log σ(z) − (1 − y)·log σ(−z) = softplus(z) − y·z, in nats; stable for any finite logit."""
-    return _rates(_totals(*_checked(logits, labels, weights)))["logloss"]
+    return rates(_totals(*_checked(logits, labels, weights)))["logloss"]
 
 
 def normalised_entropy(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Logloss over the entropy of the base rate: 1 for a model that predicts the mean label (He et al., ADKDD 2014)."""
-    return _rates(_totals(*_checked(logits, labels, weights)))["ne"]
+    return rates(_totals(*_checked(logits, labels, weights)))["ne"]
 
 
 def calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Mean prediction over mean label: above 1 the model promises too many clicks. nan without a positive."""
-    return _rates(_totals(*_checked(logits, labels, weights)))["calibration"]
+    return rates(_totals(*_checked(logits, labels, weights)))["calibration"]
 
 
 @dataclass(frozen=True)
@@ -68,22 +77,31 @@ class GroupTable:
 
 def group_auc(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = None) -> GroupTable:
     """AUC within every group by one sort of (group, score). Raises ValueError where a score is NaN."""
-    scores, labels, groups = np.asarray(scores), np.asarray(labels, np.float64), np.asarray(groups)
-    weights = _or_ones(weights, len(scores))
-    _refuse(np.isnan(scores), "score", "NaN")
-    order = np.lexsort((scores, groups))
-    groups = groups[order]
-    starts = _run_starts(groups, scores[order])  # runs of one group and one score
-    positives, negatives = (_sum_runs((weights * mass)[order], starts) for mass in (labels, 1 - labels))
+    return GroupRanking(scores, labels, groups).table(weights)
 
-    firsts = _run_starts(groups[starts])  # the first run of each group
-    below = np.cumsum(negatives) - negatives
-    below -= np.repeat(below[firsts], np.diff(firsts, append=len(starts)))
-    won = _sum_runs(positives * (below + negatives / 2), firsts)
-    positives, negatives = _sum_runs(positives, firsts), _sum_runs(negatives, firsts)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = np.where((positives > 0) & (negatives > 0), won / (positives * negatives), np.nan)
-    return GroupTable(groups[starts][firsts], positives + negatives, positives, value)
+
+class GroupRanking:
+    """Rows in the order of (group, score): one sort, after which the table under any weights takes O(n)."""
+
+    def __init__(self, scores: np.ndarray, labels: np.ndarray, groups: np.ndarray):
+        scores, labels, groups = np.asarray(scores), np.asarray(labels, np.float64), np.asarray(groups)
+        _refuse(np.isnan(scores), "score", "NaN")
+        self.order = np.lexsort((scores, groups))
+        self.labels, groups = labels[self.order], groups[self.order]
+        self.starts = _run_starts(groups, scores[self.order])  # runs of one group and one score
+        self.firsts = _run_starts(groups[self.starts])  # the first run of each group
+        self.groups = groups[self.starts][self.firsts]
+
+    def table(self, weights: np.ndarray | None = None) -> GroupTable:
+        weights, firsts = _or_ones(weights, len(self.order))[self.order], self.firsts
+        positives, negatives = (_sum_runs(weights * mass, self.starts) for mass in (self.labels, 1 - self.labels))
+        below = np.cumsum(negatives) - negatives
+        below -= np.repeat(below[firsts], np.diff(firsts, append=len(self.starts)))
+        won = _sum_runs(positives * (below + negatives / 2), firsts)
+        positives, negatives = _sum_runs(positives, firsts), _sum_runs(negatives, firsts)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = np.where((positives > 0) & (negatives > 0), won / (positives * negatives), np.nan)
+        return GroupTable(self.groups, positives + negatives, positives, value)
 
 
 class ExactScores:
@@ -121,7 +139,7 @@ class ExactScores:
     def result(self) -> dict[str, float]:
         """auc, logloss, ne, calibration, rows; with groups also gauc and groups (the number with both classes)."""
         state = self.state()
-        metrics = {"auc": auc(state["logits"], state["labels"], state["weights"])} | _rates(self.totals)
+        metrics = {"auc": auc(state["logits"], state["labels"], state["weights"])} | rates(self.totals)
         if "groups" in state:
             table = self.groups()
             metrics |= {"gauc": table.gauc, "groups": int((~np.isnan(table.auc)).sum())}
@@ -166,7 +184,7 @@ class HistogramScores:
         positives, negatives = self.masses
         pairs = positives.sum() * negatives.sum()
         bound = float(positives @ negatives / 2 / pairs) if pairs else float("nan")
-        return {"auc": _auc_of_masses(positives, negatives), "auc_error_bound": bound} | _rates(self.totals)
+        return {"auc": _auc_of_masses(positives, negatives), "auc_error_bound": bound} | rates(self.totals)
 
 
 def scores_for(rows: int) -> ExactScores | HistogramScores:
@@ -199,12 +217,18 @@ def _sum_runs(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def _totals(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, *_: np.ndarray) -> np.ndarray:
-    """Sums that the additive metrics are made of: rows, weight, label, loss, prediction (the last four times weight)."""
-    z, y, w = (column.astype(np.float64) for column in (logits, labels, weights))
-    return np.array([len(z), w.sum(), w @ y, w @ (np.logaddexp(0, z) - y * z), w @ np.exp(-np.logaddexp(0, -z))])
+    """Sums that the additive metrics are made of: rows, and of weight, label, loss and prediction, each times weight."""
+    return np.concatenate([[len(logits)], weights.astype(np.float64) @ row_terms(logits, labels)])
 
 
-def _rates(totals: np.ndarray) -> dict[str, float]:
+def row_terms(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What each row adds to the additive metrics, (B, 4): 1, label, loss and prediction."""
+    z, y = logits.astype(np.float64), labels.astype(np.float64)
+    return np.stack([np.ones_like(z), y, np.logaddexp(0, z) - y * z, np.exp(-np.logaddexp(0, -z))], axis=1)
+
+
+def rates(totals: np.ndarray) -> dict[str, float]:
+    """logloss, ne, calibration and rows of (rows, weight, label, loss, prediction)."""
     rows, weight, label, loss, prediction = (float(total) for total in totals)
     nan = float("nan")
     mean_loss, base = (loss / weight, label / weight) if weight else (nan, nan)

@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.dataset import fingerprint, read_manifest, read_rows, row_groups
+from sml_dist.data.parallel import Actors
 from sml_dist.data.prepare import prepare
+from sml_dist.scoring import predict
+from sml_dist.scoring.output import Predictions
 from sml_dist.spec import to_dict
 from sml_dist.train.checkpoint import Checkpoints
 from sml_dist.train.in_process import alone
@@ -21,7 +25,7 @@ from sml_dist.train.loop import Progress
 from sml_dist.train.state import pieces
 from sml_dist.train.storage import Storage
 from tests.data.raw_logs import clicks, write_logs, write_schema
-from tests.faults.serial import without_ray
+from tests.faults.serial import map_tasks, without_ray
 from tests.models.test_zoo import TOWER
 from tests.train.ranks import make_trainer
 
@@ -63,6 +67,21 @@ def train(config: RunConfig, splits: Sequence[str] = ("valid",), steps: int = 4)
         trainer.model.eval()
         with torch.no_grad():
             return {split: trainer.model.module.logit(trainer.collate(rows_of(config.data.path, split))).numpy() for split in splits}
+
+
+def alone_in_process(patch: Any) -> None:
+    """`predict` without Ray, in this process."""
+    without_ray(patch)
+    patch.setattr(predict, "map_tasks", lambda function, tasks, actors: map_tasks(function, tasks))
+    patch.setattr(predict, "actors", lambda device, workers: (Actors(1), False, torch.get_num_threads()))
+
+
+def predicted(folder: Path, found: Predictions) -> pa.Table:
+    """Every row of an output, in order; its files are those that its manifest names."""
+    assert {path.name for path in folder.iterdir()} <= {"predictions.json", "predictions", "rejects"}
+    tables = [pq.read_table(folder / file.path) for file in found.files]
+    assert sum(len(table) for table in tables) == found.rows_scored
+    return pa.concat_tables(tables)
 
 
 def rows_of(data: str, split: str) -> pa.Table:

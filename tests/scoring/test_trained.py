@@ -1,4 +1,4 @@
-"""A trained model in this process scores as the training forward does, and says what each layer adds."""
+"""A trained model in this process scores from what its run kept, and refuses what is damaged."""
 
 import shutil
 from pathlib import Path
@@ -7,50 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from sml_dist.models.zoo import ZOO
 from sml_dist.scoring.trained import find, load
-from sml_dist.spec import InputError, to_dict
+from sml_dist.spec import InputError
 from sml_dist.train.alone import train_alone
 from sml_dist.train.metrics import ExactScores
-from tests.data.histories import choosy
-from tests.models.test_zoo import STRUCTURES, WITH_SML
-from tests.models.test_zoo import config as model_config
 from tests.scoring.runs import config, prepared, rows_of, train
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> str:
     return prepared(tmp_path_factory.mktemp("clicks"))
-
-
-def models():
-    for name in ZOO:
-        for title, structure in {"default": {}, **STRUCTURES.get(name, {})}.items():
-            yield pytest.param(name, structure, id=f"{name}-{title}")
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory) -> dict[str, str]:
-    return choosy(tmp_path_factory.mktemp("films"))
-
-
-@pytest.mark.parametrize(("name", "structure"), models())
-def test_a_loaded_model_scores_as_the_training_forward_and_its_layers_add_up(data, others, tmp_path, name, structure):
-    data = others.get(name, data)
-    run = config(data, tmp_path, model=to_dict(model_config(name, **structure)))
-    expected = torch.from_numpy(train(run)["valid"])
-    model = load(find(run.run.folder))
-    several = ZOO[name].multitask
-    scores = model.score(model.collate(rows_of(data, "valid")), contributions=not several)
-    torch.testing.assert_close(scores.probability, torch.sigmoid(expected), atol=1e-6, rtol=0)
-    torch.testing.assert_close(scores.logit, expected, atol=1e-5, rtol=1e-5)
-    if several:
-        with pytest.raises(InputError, match="predicts several labels; contributions are told of models of one"):
-            model.score(model.collate(rows_of(data, "valid")), contributions=True)
-        return
-    torch.testing.assert_close(scores.contributions.sum(1), expected, atol=1e-5, rtol=1e-5)
-    assert scores.contributions.shape[1] == len(model.explained.names)
-    assert (len(model.explained.names) > 1) == (name in WITH_SML)
 
 
 def test_a_run_scores_where_its_dataset_is_gone_with_the_vocabularies_it_kept(tmp_path):

@@ -1,0 +1,121 @@
+"""predict, evaluate: what a run's model says of rows, and how right it is."""
+
+from typing import Annotated, Any
+
+import typer
+
+from sml_dist.cli.app import Json, Verbose, app, fail, out, print_json, stage_bars
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Argument(help="Folder of a run, or of one of its checkpoints.")],
+    input: Annotated[str, typer.Option(help="A prepared dataset, or a glob of raw logs.")],
+    output: Annotated[str, typer.Option(help="Folder to write; any fsspec URL.")],
+    step: Annotated[int | None, typer.Option(help="Of the checkpoint; by default the best evaluation's.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of a prepared dataset, such as valid,test; by default all.")] = None,
+    keys: Annotated[
+        str | None,
+        typer.Option(help="Columns beside file and row: raw ones, split, label, weight, group, timestamp; by default the label."),
+    ] = None,
+    labelled: Annotated[bool | None, typer.Option(help="Whether raw logs have labels; by default, whether they have its column.")] = None,
+    contributions: Annotated[bool, typer.Option("--contributions", help="Add what each layer adds to the logit.")] = False,
+    precision: Annotated[str | None, typer.Option(help="auto | fp32 | bf16; by default the run's.")] = None,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
+    num_workers: Annotated[int | None, typer.Option(help="By default one for each GPU, or for each CPU where there is none.")] = None,
+    max_reject_rate: Annotated[float, typer.Option(help="Stop when a larger share of rows is bad.")] = 0.001,
+    overwrite: Annotated[bool, typer.Option(help="Replace other predictions.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score every row of raw logs or of a prepared dataset; the same command again goes on where it stopped."""
+    from sml_dist.scoring.predict import predict as run_predict
+    from sml_dist.session import ray_session
+
+    with ray_session(num_workers or 0, verbose=verbose), stage_bars() as progress:
+        found = run_predict(
+            run, input, output, step=step, splits=listed(split), keys=listed(keys), labelled=labelled, contributions=contributions,
+            precision=check_precision(precision), device=device, workers=num_workers, max_reject_rate=max_reject_rate,
+            overwrite=overwrite, progress=progress,
+        )  # fmt: skip
+    show_predictions(found, output, as_json)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help="Folder of a run, or of one of its checkpoints.")],
+    data: Annotated[str | None, typer.Option(help="A prepared dataset; by default the run's own.")] = None,
+    split: Annotated[str | None, typer.Option(help="By default test, or valid where there is none.")] = None,
+    step: Annotated[int | None, typer.Option(help="Of the checkpoint; by default the best evaluation's.")] = None,
+    against: Annotated[str | None, typer.Option(help="Another run, compared on the same rows.")] = None,
+    label: Annotated[str | None, typer.Option(help="Of several labels; by default the first.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="Slices by a field, or by `group`. May be repeated.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Slices of each field: its most frequent values.")] = 10,
+    resamples: Annotated[int, typer.Option(min=2, help="Bootstrap draws; fewer for millions of rows.")] = 1000,
+    unit: Annotated[str, typer.Option(help="What is drawn: row, or group, whose rows are not independent.")] = "row",
+    bins: Annotated[int, typer.Option(min=2, help="Of the calibration curve.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    precision: Annotated[str | None, typer.Option(help="auto | fp32 | bf16; by default the run's.")] = None,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
+    output: Annotated[str | None, typer.Option(help="Folder for README.md, CSV, JSON and PNG.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Metrics with intervals, slices, calibration; with --against, which of two runs is better on the same rows, and how sure that is."""
+    from sml_dist.scoring.evaluate import Options
+    from sml_dist.scoring.evaluate import evaluate as run_evaluate
+    from sml_dist.scoring.evaluation_page import write
+
+    options = Options(
+        by=by or (),
+        resamples=resamples,
+        unit=unit,
+        label=label,
+        top=top,
+        bins=bins,
+        seed=seed,
+        precision=check_precision(precision),
+        device=device,
+    )
+    with stage_bars() as progress:
+        found = run_evaluate(run, data=data, split=split, step=step, against=against, options=options, progress=progress)
+    if output:
+        write(found, output)
+    show_evaluation(found, output, as_json)
+
+
+def check_precision(text: str | None) -> Any:
+    if text not in (None, "auto", "fp32", "bf16"):
+        fail(f"--precision {text}: auto, fp32 or bf16")
+    return text
+
+
+def listed(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def show_predictions(found: Any, output: str, as_json: bool) -> None:
+    from sml_dist.spec import to_dict
+
+    if as_json:
+        print_json({"path": output} | to_dict(found))
+        return
+    out.print(f"read {found.rows_read:,} = scored {found.rows_scored:,} + rejected {found.rows_rejected:,}")
+    out.print(f"{found.model} of {found.checkpoint}", soft_wrap=True, highlight=False)
+    out.print(f"{len(found.files):,} files in {output}/predictions: {', '.join(found.columns)}", soft_wrap=True, highlight=False)
+
+
+def show_evaluation(found: dict[str, Any], output: str | None, as_json: bool) -> None:
+    from sml_dist.scoring.evaluation_text import calibration_table, metrics_table, slices_table
+    from sml_dist.train.report import finite
+
+    if as_json:
+        print_json(finite(found))
+        return
+    out.print(metrics_table(found))
+    for name, slices in found["slices"].items():
+        out.print(slices_table(name, slices))
+    out.print(calibration_table(found))
+    drawn = f"intervals at 95 % from {found['resamples']:,} resamples of {found['unit']}s"
+    out.print(f"{drawn}; {found['checkpoint']} ({found['precision']}) on {found['data']}", soft_wrap=True, highlight=False)
+    if output:
+        out.print(f"written to {output}", soft_wrap=True, highlight=False)

@@ -1,0 +1,89 @@
+"""An evaluation as a folder to read: README.md, CSV of every table, the calibration curve as PNG, all of it as JSON."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from sml_dist.tabular import Row, markdown_table, write_csv
+from sml_dist.train.report import RunFolder
+
+
+def write(found: dict[str, Any], output: str) -> None:
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    RunFolder(folder).write_json("evaluation.json", found)
+    write_csv(folder / "metrics.csv", metric_rows(found))
+    write_csv(folder / "calibration.csv", found["calibration_curve"])
+    for name, slices in found["slices"].items():
+        write_csv(folder / f"slices-{name.replace('/', '_')}.csv", [slice_row(line) for line in slices])
+    plot_calibration(found, folder / "calibration.png")
+    (folder / "README.md").write_text(page(found))
+
+
+def metric_rows(found: dict[str, Any]) -> list[Row]:
+    """A row a metric: the run's value and interval, and where there is one the other run's and the difference."""
+    rows = []
+    for name, own in found["metrics"].items():
+        row = {"metric": name} | own
+        if "against" in found:
+            row |= {f"against_{key}": value for key, value in found["against"]["metrics"][name].items()}
+            difference = found["differences"][name]
+            row |= {f"difference_{key}": difference.get(key) for key in ("value", "low", "high", "p")}
+        rows.append(row)
+    return rows
+
+
+def slice_row(line: dict[str, Any]) -> Row:
+    """A slice's metrics side by side."""
+    row: Row = {}
+    for name, value in line.items():
+        row |= (
+            {name: value["value"], f"{name}_low": value["low"], f"{name}_high": value["high"]} if isinstance(value, dict) else {name: value}
+        )
+    return row
+
+
+def page(found: dict[str, Any]) -> str:
+    lines = [f"# {found['model']}: {found['split']} rows of {found['data']}", ""]
+    lines += [f"{found['rows']:,} rows, {found['positives']:,.0f} positive; checkpoint `{found['checkpoint']}` ({found['precision']})."]
+    lines += [f"Intervals at 95 % from {found['resamples']:,} resamples of {found['unit']}s.", ""]
+    if "against" in found:
+        exact = "p" in found["differences"].get("auc", {})
+        lines += [f"Against `{found['against']['checkpoint']}` on the same rows{'; the AUC difference by DeLong' if exact else ''}.", ""]
+    lines += [table(metric_rows(found)), "## Calibration", "", "![](calibration.png)", ""]
+    lines += [f"Expected calibration error {found['expected_calibration_error']:.5f}.", "", table(found["calibration_curve"])]
+    for name, slices in found["slices"].items():
+        lines += [f"## By {name}", "", table([slice_row(line) for line in slices])]
+    return "\n".join(lines)
+
+
+def table(rows: list[Row]) -> str:
+    """Numbers to five decimals: differences between good models begin at the fourth."""
+    return markdown_table([{name: f"{x:.5f}" if isinstance(x, float) and x == x else x for name, x in row.items()} for row in rows])
+
+
+def plot_calibration(found: dict[str, Any], path: Path) -> None:
+    bins = [one for one in found["calibration_curve"] if one["probability"] > 0 and one["rate"] > 0]
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    x, y = ([one[key] for one in bins] for key in ("probability", "rate"))
+    spread = [[one["rate"] - one["low"] for one in bins], [one["high"] - one["rate"] for one in bins]]
+    axes.errorbar(x, y, spread, fmt="o-", markersize=4, linewidth=1, capsize=2, label=found["model"])
+    if bins:
+        ends = [min(*x, *y), max(*x, *y)]
+        axes.plot(ends, ends, color="0.6", linewidth=1, linestyle="--", label="as often as promised")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="mean probability",
+        ylabel="share of positives (95 %)",
+        title=f"{found['split']}, {found['rows']:,} rows",
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)

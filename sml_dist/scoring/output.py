@@ -1,0 +1,131 @@
+"""The folder that predict writes: whole files as their parts are done, `predictions.json` when all are.
+
+    predictions.json      what was scored by what, and every file with its rows and SHA-256; the last to be written
+    predictions/          part-*.parquet   key columns, logit, probability, contributions; parts and rows in the input's order
+    rejects/              part-*.parquet   file, row, column, reason
+    .work/                while it is not complete: job.json says for what, done/part-*.json which parts are written
+
+A part's own record is written after its files, so whoever goes on after a kill does the parts without one, and writes the same
+files again under the same names where a part had got as far as that.
+"""
+
+import json
+from dataclasses import field
+from typing import Any, Literal
+
+import fsspec
+
+from sml_dist.data.dataset import PARTIAL, DataFile, one_line
+from sml_dist.data.output import check_size
+from sml_dist.data.write import REJECTS
+from sml_dist.spec import InputError, from_dict, spec, to_dict
+
+MANIFEST = "predictions.json"
+PREDICTIONS, WORK = "predictions", ".work"
+JOB, DONE = f"{WORK}/job.json", f"{WORK}/done"
+
+
+@spec
+class PartDone:
+    """What one part became; without a row that could be scored it has no file of predictions."""
+
+    rows_read: int
+    rows_rejected: int
+    files: dict[str, DataFile]
+
+
+@spec
+class Predictions:
+    """What `predictions.json` says; `job` is all that the scores depend on."""
+
+    version: Literal[1] = 1
+    run: str
+    checkpoint: str
+    model: str
+    input: str
+    columns: list[str]
+    rows_read: int
+    rows_scored: int
+    rows_rejected: int
+    files: list[DataFile]
+    rejects: list[DataFile] = field(default_factory=list)
+    job: dict[str, Any]
+
+
+class Folder:
+    """An output folder. What the file system raises it raises."""
+
+    def __init__(self, root: str):
+        self.root = root
+        self.fs, self.path = fsspec.url_to_fs(root)
+
+    def take(self, job: dict[str, Any], overwrite: bool) -> Predictions | None:
+        """Makes the folder this job's, begun already or not; its predictions where they are complete.
+
+        Raises InputError where it holds another job's that may not be overwritten, or files that are not predict's.
+        """
+        names = self._names("")
+        if odd := names - {MANIFEST, PREDICTIONS, REJECTS, WORK}:
+            raise InputError(
+                f"--output {self.root} holds files that predict did not write (such as {min(odd)}); name a new or empty folder"
+            )
+        complete = self.predictions() if MANIFEST in names else None
+        begun = complete.job if complete else self._read(JOB)
+        if begun == job and not (complete and overwrite):
+            return complete
+        if begun is not None and not overwrite:
+            state = "already holds" if complete else "was begun with"
+            raise InputError(
+                f"--output {self.root} {state} other rows, keys or weights; name another folder, or give --overwrite to replace it"
+            )
+        for name in (MANIFEST, PREDICTIONS, REJECTS, WORK):
+            if name in names:
+                self.fs.rm(f"{self.path}/{name}", recursive=True)
+        self._write(JOB, job)
+        return None
+
+    def predictions(self) -> Predictions:
+        return from_dict(Predictions, self._read(MANIFEST))
+
+    def done(self) -> dict[int, PartDone]:
+        """The parts that are written, by their number."""
+        numbers = [int(name[5:-5]) for name in self._names(DONE) if name.endswith(".json")]
+        return {number: from_dict(PartDone, self._read(done_name(number))) for number in sorted(numbers)}
+
+    def book(self, number: int, part: PartDone) -> None:
+        self._write(done_name(number), to_dict(part))
+
+    def complete(self, found: Predictions) -> None:
+        """Checks that every file is there with its size, writes the manifest, then clears up."""
+        for file in [*found.files, *found.rejects]:
+            check_size(self.fs, self.path, file)
+        for path in self.fs.find(self.path):
+            if path.endswith(PARTIAL):  # of a task that was killed
+                self.fs.rm(path)
+        self._write(MANIFEST, to_dict(found))
+        self.fs.rm(f"{self.path}/{WORK}", recursive=True)
+
+    def _names(self, name: str) -> set[str]:
+        path = f"{self.path}/{name}".rstrip("/")
+        self.fs.invalidate_cache()
+        return {found.rstrip("/").rpartition("/")[2] for found in self.fs.ls(path, detail=False)} if self.fs.isdir(path) else set()
+
+    def _read(self, name: str) -> Any:
+        """None where the file is not there."""
+        path = f"{self.path}/{name}"
+        try:
+            return json.loads(self.fs.cat_file(path)) if self.fs.exists(path) else None
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({one_line(error)}); give --overwrite to begin anew") from None
+
+    def _write(self, name: str, value: Any) -> None:
+        """Whole or not at all."""
+        path = f"{self.path}/{name}"
+        self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        with self.fs.open(f"{path}{PARTIAL}", "w") as file:
+            json.dump(value, file, indent=1)
+        self.fs.mv(f"{path}{PARTIAL}", path)
+
+
+def done_name(number: int) -> str:
+    return f"{DONE}/part-{number:05d}.json"

@@ -1,0 +1,206 @@
+"""`predict`: every row of raw logs or of a prepared dataset scored by a run's model, on Ray Data.
+
+The way of a row: raw_rows.py or prepared_rows.py (features, keys) -> trained.py (logit) -> Parquet. A part is scored from beginning
+to end by one worker, which holds the model and one batch; so files come whole, rows stay in order, and a kill costs parts of 64 MB.
+"""
+
+import hashlib
+import json
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import torch
+
+from sml_dist.data.dataset import DataFile
+from sml_dist.data.job import Progress
+from sml_dist.data.output import writing
+from sml_dist.data.parallel import Actors, map_tasks
+from sml_dist.data.prepare import check_rate
+from sml_dist.data.quarantine import Tally, rejects_table
+from sml_dist.data.spans import PART_BYTES
+from sml_dist.data.write import REJECTS, Writers
+from sml_dist.scoring.output import PREDICTIONS, Folder, PartDone, Predictions
+from sml_dist.scoring.prepared_rows import is_prepared, prepared_rows
+from sml_dist.scoring.raw_rows import raw_rows
+from sml_dist.scoring.rows import Source
+from sml_dist.scoring.trained import Described, Precision, Trained, describe, find, load
+from sml_dist.spec import InputError
+from sml_dist.train.checkpoint import Checkpoint
+from sml_dist.train.evaluate import by_label
+
+BATCH_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker needs to know."""
+
+    checkpoint: Checkpoint
+    source: Source
+    output: str
+    max_reject_rate: float
+    contributions: bool
+    precision: Precision | None
+    cuda: bool
+    threads: int
+
+    def tally(self) -> Tally:
+        return Tally(self.source.rows, self.max_reject_rate)
+
+
+def predict(
+    run: str,
+    inputs: str,
+    output: str,
+    *,
+    step: int | None = None,
+    splits: list[str] | None = None,
+    keys: list[str] | None = None,
+    labelled: bool | None = None,
+    contributions: bool = False,
+    precision: Precision | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    max_reject_rate: float = 0.001,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    part_bytes: int = PART_BYTES,
+) -> Predictions:
+    """Scores `inputs`, a prepared dataset or a glob of raw logs, into the folder `output`. Ray must be initialised.
+
+    Stopped or killed at any moment, the same call goes on with the parts that are not written yet. Raises InputError.
+    """
+    progress = progress or (lambda stage, done, of: None)
+    check_rate(max_reject_rate)
+    model = describe(find(run, step))
+    source: Source
+    if is_prepared(inputs):
+        source = prepared_rows(inputs, model, splits, keys)
+    else:
+        source = raw_rows(inputs, model.schema, keys, labelled, part_bytes)
+    about = {"checkpoint": fingerprint(model.checkpoint), "precision": precision or model.config.train.precision}
+    about |= {"input": source.identity, "keys": source.keys, "contributions": contributions}
+    folder = Folder(output)
+    with writing(output):
+        complete = folder.take(about, overwrite)
+    if complete:
+        return complete
+
+    source = source.surveyed(progress)
+    pool, cuda, threads = actors(device, workers)
+    job = Job(model.checkpoint, source, output, max_reject_rate, contributions, precision, cuda, threads)
+    with writing(output):
+        done = folder.done()
+    done |= score_parts(job, done, pool, progress)
+    with writing(output):
+        found = summed(job, model, inputs, about, [done[number] for number in range(len(source.parts))])
+        folder.complete(found)
+    return found
+
+
+def fingerprint(found: Checkpoint) -> str:
+    """Of a checkpoint's manifest, which holds the SHA-256 of every file."""
+    return hashlib.sha256(json.dumps(found.manifest, sort_keys=True).encode()).hexdigest()
+
+
+def actors(device: str, workers: int | None) -> tuple[Actors, bool, int]:
+    """The workers, whether on GPUs, and the compute threads of each: one worker a GPU or a CPU unless told; more share the GPUs."""
+    cluster = ray.cluster_resources()
+    gpus = cluster.get("GPU", 0) if device in ("auto", "cuda") else 0
+    if device == "cuda" and not gpus:
+        raise InputError("--device cuda: the cluster has no GPU; leave the option out")
+    cpus, nodes = int(cluster.get("CPU", 1)), max(1, len(ray.nodes()))
+    count = min(workers or int(gpus or cpus), cpus)
+    threads = max(1, (os.cpu_count() or 1) * nodes // count)
+    return Actors(count, gpus=min(1.0, gpus / count)), gpus > 0, threads
+
+
+def score_parts(job: Job, done: dict[int, PartDone], pool: Actors, progress: Progress) -> dict[int, PartDone]:
+    """The parts that are not done yet. Raises InputError at too many rejects in all."""
+    tally = job.tally()
+    for part in done.values():
+        tally.add(part.rows_read, part.rows_rejected)
+    left = [(number, part) for number, part in enumerate(job.source.parts) if number not in done]
+    found: dict[int, PartDone] = {}
+    progress("score", tally.read, tally.total)
+    for index, (written, first) in map_tasks(Scorer(job), left, replace(pool, count=max(1, min(pool.count, len(left))))):
+        tally.add(written.rows_read, written.rows_rejected, first)
+        found[left[index][0]] = written
+        progress("score", tally.read, tally.total)
+    return found
+
+
+class Scorer:
+    """A worker: loads the model at its first part and scores part after part. Done twice, a part leaves the same files."""
+
+    def __init__(self, job: Job):
+        self.job = job
+
+    @cached_property
+    def model(self) -> Trained:
+        torch.set_num_threads(self.job.threads)
+        return load(self.job.checkpoint, "cuda" if self.job.cuda else "cpu", self.job.precision)
+
+    def __call__(self, numbered: tuple[int, Any]) -> tuple[PartDone, str]:
+        """What was written, and the first reject."""
+        number, part = numbered
+        tally, model = self.job.tally(), self.model
+        with writing(self.job.output), ExitStack() as stack:
+            writers = Writers(self.job.output, number, stack)
+            for rows in self.job.source.read(part, model, tally):
+                if rows.rejects:
+                    writers.write(REJECTS, rejects_table(rows.file, rows.rejects))
+                for start in range(0, len(rows.features), BATCH_ROWS):
+                    writers.write(PREDICTIONS, self.scored(rows.features.slice(start, BATCH_ROWS), rows.keys.slice(start, BATCH_ROWS)))
+        files = {name: writer.file for name, writer in writers.open.items()}
+        written = PartDone(rows_read=tally.read, rows_rejected=tally.rejected, files=files)
+        with writing(self.job.output):
+            Folder(self.job.output).book(number, written)
+        return written, tally.first
+
+    def scored(self, features: pa.Table, keys: pa.Table) -> pa.Table:
+        scores = self.model.score(self.model.collate(features), contributions=self.job.contributions)
+        columns = dict(zip(keys.column_names, keys.columns, strict=True))
+        for name, values in {"logit": scores.logit, "probability": scores.probability}.items():
+            columns |= dict(zip(self.names(name), (column.numpy() for column in by_label(values)), strict=True))
+        if scores.contributions is not None:
+            terms = zip(self.model.explained.names, scores.contributions.T.contiguous().numpy(), strict=True)
+            columns |= {f"contribution:{name}": column for name, column in terms}
+        return pa.table(columns)
+
+    def names(self, what: str) -> list[str]:
+        """Of a column of the scores; of several labels, one for each."""
+        labels = self.model.manifest.labels
+        return [what] if len(labels) == 1 else [f"{what}:{label}" for label in labels]
+
+
+def summed(job: Job, model: Described, inputs: str, about: dict[str, Any], parts: list[PartDone]) -> Predictions:
+    files = [part.files[PREDICTIONS] for part in parts if PREDICTIONS in part.files]
+    read, rejected = sum(part.rows_read for part in parts), sum(part.rows_rejected for part in parts)
+    return Predictions(
+        run=model.config.run.folder,
+        checkpoint=model.checkpoint.path,
+        model=model.config.model.name,
+        input=inputs,
+        columns=columns_of(job.output, files),
+        rows_read=read,
+        rows_scored=read - rejected,
+        rows_rejected=rejected,
+        files=files,
+        rejects=[part.files[REJECTS] for part in parts if REJECTS in part.files],
+        job=about,
+    )
+
+
+def columns_of(root: str, files: list[DataFile]) -> list[str]:
+    if not files:
+        return []
+    with fsspec.open(f"{root}/{files[0].path}", "rb") as file:
+        return pq.read_schema(file).names

@@ -1,0 +1,107 @@
+"""Splits of a prepared dataset to be scored."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+
+from sml_dist.data.dataset import MANIFEST, Manifest, fingerprint, read_manifest, read_rows
+from sml_dist.data.job import Progress
+from sml_dist.data.quarantine import Tally
+from sml_dist.data.vocab import read_tokens
+from sml_dist.scoring.rows import PLACE, Rows, named
+from sml_dist.scoring.trained import Described
+from sml_dist.spec import InputError
+
+PART_ROWS = 1 << 18
+
+
+class Groups(NamedTuple):
+    """Row groups [first, stop) of a file; `row` rows of it lie before them."""
+
+    split: str
+    path: str
+    row: int
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class PreparedRows:
+    root: str
+    manifest: Manifest
+    splits: list[str]
+    keys: list[str]
+    part_rows: int = PART_ROWS
+
+    @property
+    def rows(self) -> int:
+        return sum(self.manifest.splits[split].rows for split in self.splits)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"dataset": fingerprint(self.root), "splits": self.splits, "part_rows": self.part_rows}
+
+    @property
+    def parts(self) -> list[Groups]:
+        """In the order of the splits, files and rows; about `part_rows` each, of one file."""
+        step = max(1, self.part_rows // self.manifest.row_group_rows)
+        return [
+            Groups(split, file.path, sum(file.row_groups[:first]), first, min(first + step, len(file.row_groups)))
+            for split in self.splits
+            for file in self.manifest.splits[split].files
+            for first in range(0, len(file.row_groups), step)
+        ]
+
+    def surveyed(self, progress: Progress) -> "PreparedRows":
+        """The manifest says all."""
+        return self
+
+    def read(self, part: Groups, model: Described, tally: Tally) -> Iterator[Rows]:
+        row = part.row + 1
+        for group in range(part.first, part.stop):
+            table = read_rows(self.root, part.path, group)
+            count = len(table)
+            columns = {"file": pa.repeat(part.path, count), "row": pa.array(np.arange(row, row + count))}
+            for name in self.keys:
+                columns |= named(name, pa.repeat(part.split, count) if name == "split" else table[name], self.manifest.labels)
+            tally.add(count, 0)
+            row += count
+            yield Rows(table, pa.table(columns), part.path)
+
+
+def is_prepared(path: str) -> bool:
+    fs, folder = fsspec.url_to_fs(path)
+    return fs.exists(f"{folder}/{MANIFEST}")
+
+
+def prepared_rows(root: str, model: Described, splits: list[str] | None, keys: list[str] | None) -> PreparedRows:
+    """All splits, unless told. Raises InputError, above all where its ids do not mean what the run's do."""
+    manifest = read_manifest(root)
+    check_same_features(root, manifest, model)
+    splits = splits or list(manifest.splits)
+    for split in splits:
+        if split not in manifest.splits:
+            raise InputError(f"--split {split}: {root} has {', '.join(manifest.splits)}")
+    known = [*PLACE, "split", "label", *(name for name in ("weight", "group", "timestamp") if getattr(manifest, name))]
+    keys = ["split", "label"] if keys is None else keys
+    for key in keys:
+        if key not in known:
+            raise InputError(f"--keys {key}: a prepared dataset keeps no raw columns; {root} has {', '.join(known)}")
+    return PreparedRows(root, manifest, splits, [key for key in keys if key not in PLACE])
+
+
+def check_same_features(root: str, manifest: Manifest, model: Described) -> None:
+    """A dataset encoded by another schema, other statistics or vocabularies would be scored without a word, and wrongly."""
+    if fingerprint(root) == model.checkpoint.manifest["dataset"]:
+        return
+    way_out = "score its raw logs instead"
+    if (manifest.fields, manifest.dense) != (model.manifest.fields, model.manifest.dense):
+        raise InputError(f"{root} has other fields than the run's dataset; {way_out}")
+    own, its = ({key: value for key, value in m.source.items() if key != "split"} for m in (model.manifest, manifest))
+    vocabularies = own.get("vocabularies", {})
+    if own != its or any(not read_tokens(root, name).equals(read_tokens(model.dataset, name)) for name in vocabularies):
+        raise InputError(f"{root} was prepared with another schema, other vocabularies or statistics than the run's; {way_out}")

@@ -1,0 +1,72 @@
+"""Raw logs to be scored, under the run's own schema, vocabularies and statistics."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+
+from sml_dist.data.job import Part, Progress, cleaned
+from sml_dist.data.quarantine import Tally
+from sml_dist.data.schema import Schema
+from sml_dist.data.sources import columns_of
+from sml_dist.data.spans import PART_BYTES, RawFile, group_spans, list_files
+from sml_dist.data.survey import survey
+from sml_dist.scoring.rows import PLACE, ROLES, Rows, named
+from sml_dist.scoring.trained import Described
+from sml_dist.spec import InputError
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """`columns` are read, `keys` passed on; rows that are `labelled` are rejected for a bad label. Parts are known after the survey."""
+
+    schema: Schema
+    files: list[RawFile]
+    columns: list[str]
+    keys: list[str]
+    labelled: bool
+    part_bytes: int = PART_BYTES
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return sum(span.rows for part in self.parts for span in part)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        files = [[file.path, fsspec.url_to_fs(file.path)[0].ukey(file.path)] for file in self.files]
+        return {"files": files, "labelled": self.labelled, "part_bytes": self.part_bytes}
+
+    def surveyed(self, progress: Progress) -> "RawRows":
+        """With its parts. Finds broken files, and those that lack a column."""
+        spans, _ = survey(self.files, self.schema, self.part_bytes, progress, columns=self.columns)
+        return replace(self, parts=group_spans(spans, self.part_bytes))
+
+    def read(self, part: Part, model: Described, tally: Tally) -> Iterator[Rows]:
+        for found in cleaned(part, self.schema, tally, self.columns, labelled=self.labelled):
+            path = found.span.file.path
+            raw = found.raw.table.take(pa.array(np.searchsorted(found.raw.rows, found.numbers)))
+            columns = {"file": pa.repeat(path, len(found.rows)), "row": pa.array(found.numbers)}
+            for name in self.keys:
+                columns |= named(name, (found.rows if name in ROLES else raw)[name], [*self.schema.targets])
+            yield Rows(model.encoder.encode(found.rows), pa.table(columns), path, found.rejects)
+
+
+def raw_rows(pattern: str, schema: Schema, keys: list[str] | None, labelled: bool | None, part_bytes: int = PART_BYTES) -> RawRows:
+    """Raw logs as the first file's columns say: labelled, unless told, where it has the label. Raises InputError."""
+    files = list_files(pattern, "--input", schema)
+    names = columns_of(files[0], schema)
+    labels = [label.column for label in schema.targets.values()]
+    labelled = {*labels} <= {*names} if labelled is None else labelled
+    roles = {"label": labels[0], "weight": schema.weight} if labelled else {}
+    needed = [*schema.inputs, *labels, *filter(None, roles.values())] if labelled else schema.inputs
+    roles |= {"group": schema.group, "timestamp": schema.timestamp and schema.timestamp.column}
+    keys = [key for key in (["label"] * labelled if keys is None else keys) if key not in PLACE]
+    columns = {key: roles.get(key) if key in ROLES else key for key in keys}
+    for key, column in columns.items():
+        if column not in names:
+            raise InputError(f"--keys {key}: {files[0].path} has no such column; it has {', '.join(names)}")
+    return RawRows(schema, files, list(dict.fromkeys([*needed, *columns.values()])), keys, labelled, part_bytes)

@@ -1,0 +1,56 @@
+"""The rows that are to be scored, whatever they come from: in parts, each read as batches of features and key columns.
+
+A key column tells what a row is. `file` and `row` (its number there, from 1, a header not counted) are always there; `split`,
+`label`, `weight`, `group` and `timestamp` are what prepare makes of those columns; any other name is a raw column of a log.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from sml_dist.data.job import Progress
+from sml_dist.data.quarantine import Reject, Tally
+from sml_dist.scoring.trained import Described
+
+PLACE = ("file", "row")
+ROLES = ("label", "weight", "group", "timestamp")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch: features as a prepared dataset has them, the key columns beside them, and the rejects it was read with."""
+
+    features: pa.Table
+    keys: pa.Table
+    file: str
+    rejects: list[Reject] = field(default_factory=list)
+
+
+class Source(Protocol):
+    """Sent to every worker. `identity` is what must be the same where unfinished work is gone on with; parts and rows are known
+    once it is `surveyed`."""
+
+    keys: list[str]
+
+    @property
+    def identity(self) -> dict[str, Any]: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def parts(self) -> Sequence[Any]: ...
+
+    def surveyed(self, progress: Progress) -> "Source": ...
+
+    def read(self, part: Any, model: Described, tally: Tally) -> Iterator[Rows]: ...
+
+
+def named(key: str, column: pa.ChunkedArray, labels: list[str]) -> dict[str, pa.Array]:
+    """A key column under its name; of several labels each one's as label:NAME."""
+    if key != "label" or len(labels) == 1:
+        return {key: column}
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(labels))
+    return {f"label:{name}": pa.array(values[:, place]) for place, name in enumerate(labels)}

@@ -1,0 +1,47 @@
+"""Rows by the values of a field, or by group: which rows hold each, and what the value is called."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from sml_dist.data.dataset import Manifest, multi_column
+from sml_dist.data.vocab import read_tokens
+from sml_dist.scoring.trained import Described
+from sml_dist.spec import InputError
+
+OTHERS = "(all others)"
+
+
+def check_field(name: str, manifest: Manifest) -> None:
+    known = [*(["group"] if manifest.group else []), *(field.name for field in manifest.fields)]
+    if name not in known:
+        raise InputError(f"--by {name}: the dataset has {', '.join(known)}")
+
+
+def values_of(name: str, table: pa.Table, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, values): which row of the table holds which id or group; a row of a multi-valued field may hold several, or none."""
+    if name == "group":
+        return np.arange(len(table)), table["group"].to_numpy()
+    single = [field.name for field in manifest.single]
+    if name in single:
+        ids = table["ids"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(single))
+        return np.arange(len(table)), ids[:, single.index(name)].astype(np.int64)
+    lists = table[multi_column(name)].combine_chunks()
+    rows = np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))
+    return rows, lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def namer(name: str, model: Described) -> Callable[[int], str]:
+    """What an id of a field is called: its token where there is a vocabulary."""
+    name = next((field.of for field in model.manifest.fields if field.name == name and field.of), name)
+    if name not in model.manifest.source.get("vocabularies", {}):
+        return str
+    tokens = read_tokens(model.dataset, name)
+    return lambda number: (tokens[number - 1].as_py() or "(missing)") if number else OTHERS
+
+
+def largest(values: np.ndarray, count: int) -> np.ndarray:
+    """The values that the most rows hold, of two with as many the smaller first."""
+    found, rows = np.unique(values, return_counts=True)
+    return found[np.argsort(-rows, kind="stable")[:count]]

@@ -1,0 +1,97 @@
+"""`evaluate`: the metrics of training's own evaluation, with slices that make up the whole, and two runs on the same rows."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sml_dist.data.vocab import read_tokens
+from sml_dist.scoring.evaluate import Options, evaluate
+from sml_dist.scoring.evaluation_page import write
+from sml_dist.spec import InputError
+from sml_dist.train.alone import train_alone
+from tests.data.raw_logs import clicks
+from tests.scoring.runs import config, prepared
+
+QUICK = {"resamples": 20}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    return prepared(tmp_path_factory.mktemp("clicks"))
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory) -> tuple[dict, dict]:
+    """The summaries of two runs."""
+    folder = tmp_path_factory.mktemp("runs")
+    first = train_alone(config(data, folder, "first"))
+    return first, train_alone(config(data, folder, "second", train={"seed": 1, "epochs": 2}))
+
+
+def test_the_metrics_are_those_of_training_and_slices_make_up_the_whole(runs, data):
+    found = evaluate(runs[0]["run"], options=Options(by=("site", "group", "tags"), top=100, **QUICK))
+    expected = runs[0]["valid"]
+    for name in ("auc", "gauc", "logloss", "ne", "calibration"):
+        metric = found["metrics"][name]
+        assert metric["value"] == pytest.approx(expected[name], abs=1e-6) and metric["low"] <= metric["value"] <= metric["high"]
+    assert found["rows"] == expected["rows"] and found["split"] == "valid"
+    rows = clicks(1500).slice(1200).to_pylist()
+    for name in ("site", "group"):
+        assert sum(line["rows"] for line in found["slices"][name]) == found["rows"]
+        assert sum(line["positives"] for line in found["slices"][name]) == found["positives"]
+    tokens = read_tokens(data, "site").to_pylist()
+    by_site = {line["value"]: line["rows"] for line in found["slices"]["site"]}
+    for token in tokens:
+        assert by_site.get(token, 0) == sum(row["site"] == token for row in rows)
+    by_tag = {line["value"]: line["rows"] for line in found["slices"]["tags"]}
+    assert by_tag["b"] == sum("b" in row["tags"].split("|") for row in rows)
+    sizes = [line["rows"] for line in found["slices"]["group"]]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_two_runs_are_compared_on_the_same_rows(runs):
+    first, second = runs[0]["run"], runs[1]["run"]
+    found = evaluate(first, against=second, options=Options(**QUICK))
+    turned = evaluate(second, against=first, options=Options(**QUICK))
+    for name, one in found["differences"].items():
+        assert one["value"] == pytest.approx(found["metrics"][name]["value"] - found["against"]["metrics"][name]["value"], abs=1e-12)
+        assert (turned["differences"][name]["low"], turned["differences"][name]["high"]) == pytest.approx((-one["high"], -one["low"]))
+    assert found["metrics"] == evaluate(first, options=Options(**QUICK))["metrics"]
+    assert "p" not in found["differences"]["auc"], "weighted rows are not DeLong's"
+    same = evaluate(first, against=first, options=Options(**QUICK))
+    assert {one["value"] for one in same["differences"].values()} == {0}
+
+
+def test_what_is_asked_for_in_vain_is_said_in_one_line(runs):
+    for options, line in (
+        (Options(by=("sight",)), "--by sight: the dataset has group, price_log_square"),
+        (Options(label="love"), "--label love: the dataset has label"),
+        (Options(unit="user"), "--unit user: row or group"),
+    ):
+        with pytest.raises(InputError, match=line):
+            evaluate(runs[0]["run"], options=options)
+    with pytest.raises(InputError, match="--split test: .* has train, valid"):
+        evaluate(runs[0]["run"], split="test")
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_the_folder_holds_every_number_and_a_picture(runs, tmp_path):
+    found = evaluate(runs[0]["run"], against=runs[1]["run"], options=Options(by=("device",), bins=5, unit="group", **QUICK))
+    write(found, str(tmp_path / "out"))
+    assert json.loads((tmp_path / "out/evaluation.json").read_text())["metrics"]["auc"] == found["metrics"]["auc"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "README.md", "evaluation.json", "metrics.csv", "calibration.csv", "calibration.png", "slices-device.csv",
+    }  # fmt: skip
+    lines = table(tmp_path / "out/metrics.csv")
+    assert float(lines[0]["difference_value"]) == found["differences"]["auc"]["value"]
+    assert len(table(tmp_path / "out/slices-device.csv")) == 10
+    curve = np.array([[float(x) for x in row.values()] for row in table(tmp_path / "out/calibration.csv")])
+    assert curve.shape == (5, 5) and curve[:, 0].sum() == found["rows"]
+    text = (tmp_path / "out/README.md").read_text()
+    assert "Against" in text and "## By device" in text and "resamples of groups" in text

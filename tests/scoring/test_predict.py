@@ -1,0 +1,219 @@
+"""`predict`: the training forward's scores, from raw logs as from a prepared dataset, each row once whatever is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
+import pytest
+
+from sml_dist.data.dataset import read_manifest
+from sml_dist.models.zoo import ZOO
+from sml_dist.scoring import predict as module
+from sml_dist.scoring.output import Folder
+from sml_dist.scoring.predict import predict
+from sml_dist.scoring.prepared_rows import PreparedRows
+from sml_dist.spec import InputError, to_dict
+from tests.data.histories import choosy
+from tests.data.raw_logs import clicks, to_text, write_logs
+from tests.faults.serial import contents
+from tests.models.test_zoo import TOWER, WITH_SML
+from tests.models.test_zoo import config as model_config
+from tests.scoring.runs import alone_in_process, config, predicted, prepared, train
+
+ROWS = 1500
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    return prepared(tmp_path_factory.mktemp("clicks"), ROWS)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory) -> dict[str, str]:
+    return choosy(tmp_path_factory.mktemp("films"))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> str:
+    """DCN-V2 with batch norm, which a batch of one would show."""
+    model = {"name": "dcn_v2", "tower": TOWER | {"norm": "batch"}}
+    each = config(data, tmp_path_factory.mktemp("runs"), model=model)
+    train(each)
+    return each.run.folder
+
+
+@pytest.fixture
+def serial(monkeypatch):
+    alone_in_process(monkeypatch)
+
+
+def logs_of(data: str) -> str:
+    return str(next(Path(data).parent.glob("log*")))
+
+
+def matrix(table: pa.Table, what: str) -> np.ndarray:
+    return np.stack([table[name].to_numpy() for name in table.column_names if name.partition(":")[0] == what], axis=1)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_raw_logs_and_the_prepared_dataset_score_as_the_training_forward_and_layers_add_up(data, others, tmp_path, serial, name):
+    data = others.get(name, data)
+    run = config(data, tmp_path, model=to_dict(model_config(name)))
+    logits = np.concatenate([*train(run, ("train", "valid")).values()])
+    logits = logits.reshape(len(logits), -1)
+    for source in (data, logs_of(data)):
+        out = tmp_path / f"out-{Path(source).name}"
+        table = predicted(out, predict(run.run.folder, source, str(out), contributions=True))
+        np.testing.assert_allclose(matrix(table, "probability"), 1 / (1 + np.exp(-logits)), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(matrix(table, "logit"), logits, rtol=1e-5, atol=1e-5)
+        layers = matrix(table, "contribution")
+        assert (layers.shape[1] > logits.shape[1]) == (name in WITH_SML)
+        labels = [column.split(":")[1] for column in table.column_names if column.startswith("contribution:")]
+        sums = [layers[:, [label == each for each in labels]].sum(1) for label in read_manifest(data).labels]
+        whole = np.stack(sums, axis=1) if logits.shape[1] > 1 else layers.sum(1, keepdims=True)
+        np.testing.assert_allclose(whole, logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_row_scores_the_same_alone_and_in_any_batch_from_its_text_on(run, tmp_path, serial):
+    table = clicks(ROWS).slice(0, 12)
+    (tmp_path / "logs").mkdir()
+    for row in range(len(table)):
+        (tmp_path / f"logs/{row:02d}.csv").write_text(to_text(table.slice(row, 1)))
+    whole = predicted(tmp_path / "whole", predict(run, write_logs(tmp_path / "whole.csv", clicks(ROWS)), str(tmp_path / "whole")))
+    alone = predicted(tmp_path / "alone", predict(run, str(tmp_path / "logs/*.csv"), str(tmp_path / "alone")))
+    np.testing.assert_allclose(alone["logit"].to_numpy(), whole["logit"].to_numpy()[:12], rtol=0, atol=1e-6)
+    assert alone["row"].to_pylist() == [1] * 12 and whole["row"].to_pylist() == [*range(1, ROWS + 1)]
+
+
+def test_rejects_are_those_of_prepare_and_rows_keep_their_numbers_and_keys(run, tmp_path, serial):
+    lines = to_text(clicks(200)).splitlines()
+    lines[7], lines[90] = lines[7].replace(",", ";"), lines[90].replace(lines[90].split(",")[2], "old")
+    (tmp_path / "logs.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=r"cannot be used, more than --max-reject-rate 0\.001 allows; the first: .*logs\.csv row 7: "):
+        predict(run, str(tmp_path / "logs.csv"), str(tmp_path / "out"))
+    keys = ["site", "label", "group", "timestamp", "time"]
+    found = predict(run, str(tmp_path / "logs.csv"), str(tmp_path / "o"), keys=keys, max_reject_rate=0.05)
+    table = predicted(tmp_path / "o", found)
+    assert table.column_names == ["file", "row", *keys, "logit", "probability"] == found.columns
+    assert (found.rows_read, found.rows_rejected) == (200, 2)
+    assert table["row"].to_pylist() == [row for row in range(1, 201) if row not in (7, 90)]
+    source = csv.read_csv(tmp_path / "logs.csv", parse_options=csv.ParseOptions(invalid_row_handler=lambda row: "skip"))
+    source = source.filter(pc.not_equal(source["age"].cast(pa.string()), "old"))
+    assert table["site"].to_pylist() == source["site"].to_pylist()
+    assert table["label"].to_pylist() == source["click"].to_pylist()
+    assert table["group"].to_pylist() == source["user"].to_pylist()
+    assert table["timestamp"].to_pylist() == source["time"].to_pylist() == [int(text) for text in table["time"].to_pylist()]
+
+
+def test_logs_without_a_label_score_as_with_it(run, tmp_path, serial):
+    whole, bare = write_logs(tmp_path / "a.csv", clicks(100)), write_logs(tmp_path / "b.csv", clicks(100).drop(["click", "w"]))
+    first, second = (predicted(tmp_path / name, predict(run, path, str(tmp_path / name))) for name, path in (("x", whole), ("y", bare)))
+    assert first["logit"].equals(second["logit"])
+    assert "label" in first.column_names and "label" not in second.column_names
+    with pytest.raises(InputError, match="--keys label: .*b.csv has no such column; it has price"):
+        predict(run, bare, str(tmp_path / "z"), keys=["label"])
+
+
+def test_a_dataset_whose_ids_mean_something_else_is_refused(run, data, tmp_path, serial):
+    (tmp_path / "other").mkdir()
+    other = prepared(tmp_path / "other", 700)
+    with pytest.raises(InputError, match="has other fields than the run's dataset|another schema, other vocabularies"):
+        predict(run, other, str(tmp_path / "out"))
+    with pytest.raises(InputError, match="--split test: .* has train, valid"):
+        predict(run, data, str(tmp_path / "out"), splits=["test"])
+    with pytest.raises(InputError, match="--keys site: a prepared dataset keeps no raw columns; .* has file, row, split, label, weight"):
+        predict(run, data, str(tmp_path / "out"), keys=["site"])
+
+
+def test_a_finished_output_is_left_alone_and_another_job_does_not_take_it(run, data, tmp_path, serial):
+    out = tmp_path / "out"
+    first = predict(run, data, str(out), splits=["valid"])
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert predict(run, data, str(out), splits=["valid"]) == first
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    with pytest.raises(InputError, match="already holds other rows, keys or weights; name another folder, or give --overwrite"):
+        predict(run, data, str(out))
+    assert predict(run, data, str(out), overwrite=True).rows_scored == ROWS
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("")
+    with pytest.raises(InputError, match=r"holds files that predict did not write \(such as notes.txt\)"):
+        predict(run, data, str(tmp_path / "mine"), overwrite=True)
+
+
+def test_parts_of_a_dataset_hold_every_row_group_once_in_order(data):
+    manifest = read_manifest(data)
+    split = manifest.splits["train"]
+    file = split.files[0]
+    split = type(split)(rows=50, positives=1, files=[type(file)(**vars(file) | {"rows": 50, "row_groups": [20, 20, 10]})])
+    small = type(manifest)(**vars(manifest) | {"splits": {"train": split}, "row_group_rows": 20})
+    parts = PreparedRows("", small, ["train"], [], part_rows=40).parts
+    assert [(part.row, part.first, part.stop) for part in parts] == [(0, 0, 2), (40, 2, 3)]
+
+
+# ---- on Ray, and killed
+
+PARTS = {"part_bytes": 8_000}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run, data, tmp_path_factory) -> tuple[dict[str, str], pa.Table]:
+    """Every file of the output, and its rows."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        alone_in_process(patch)
+        found = predict(run, logs_of(data), str(out), **PARTS)
+    assert len(found.files) > 4
+    return contents(out), predicted(out, found)
+
+
+@pytest.mark.ray
+def test_two_workers_one_of_which_is_killed_leave_the_same_files(run, data, tmp_path, undisturbed, ray_local, monkeypatch):
+    mark, map_tasks = tmp_path / "mark", module.map_tasks
+
+    def dying(score):
+        def once(numbered):
+            if numbered[0] == 2 and not mark.exists():  # it writes the part, and dies before it books it
+                mark.write_text("")
+                Folder.book = lambda folder, number, part: os.kill(os.getpid(), signal.SIGKILL)
+            return score(numbered)
+
+        return once
+
+    monkeypatch.setattr(module, "map_tasks", lambda score, tasks, actors: map_tasks(dying(score), tasks, actors))
+    found = predict(run, logs_of(data), str(tmp_path / "out"), workers=2, **PARTS)
+    assert mark.exists() and contents(tmp_path / "out") == undisturbed[0]
+    assert predicted(tmp_path / "out", found).equals(undisturbed[1])
+
+
+SCRIPT = """
+import sys, ray
+from sml_dist.scoring import predict
+ray.init(sys.argv[4], log_to_driver=False)
+predict.predict(*sys.argv[1:4], workers=1, part_bytes=8_000)
+"""
+
+
+@pytest.mark.ray
+def test_a_killed_driver_s_work_is_gone_on_with_and_each_row_is_there_once(run, data, tmp_path, undisturbed, ray_local):
+    out, address = tmp_path / "out", ray_local.get_runtime_context().gcs_address
+    command = [sys.executable, "-c", SCRIPT, run, logs_of(data), str(out), address]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done, end = out / ".work/done", time.monotonic() + 100
+    while not (done.is_dir() and len([*done.iterdir()]) > 1) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
+    assert not (out / "predictions.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in done.iterdir()}
+    with pytest.raises(InputError, match="was begun with other rows, keys or weights"):
+        predict(run, logs_of(data), str(out), keys=[], **PARTS)
+    found = predict(run, logs_of(data), str(out), workers=2, **PARTS)
+    assert kept and contents(out) == undisturbed[0]
+    assert predicted(out, found).equals(undisturbed[1])
