@@ -118,12 +118,12 @@ def rows(n, shape=SHAPE):
 def test_a_row_scores_the_same_alone_and_in_a_batch(model_config, norm):
     normed = {name: {**TOWER, "norm": norm, "dropout": 0.3} for name in towers(model_config)}
     model = make(from_dict(ModelConfig, {**to_dict(model_config), **normed}))
-    x, dense, _ = rows(33)
+    x, dense, _ = rows(9)
     model(x, dense)  # in training, so that batch statistics are not at their start
     model.eval()
     batch = model(x, dense)
-    alone = torch.cat([model(x[i : i + 1], dense[i : i + 1]) for i in range(33)])
-    assert batch.shape == ((33,) if labels(model_config) == 1 else (33, labels(model_config)))
+    alone = torch.cat([model(x[i : i + 1], dense[i : i + 1]) for i in range(9)])
+    assert batch.shape == ((9,) if labels(model_config) == 1 else (9, labels(model_config)))
     torch.testing.assert_close(alone, batch, atol=1e-5, rtol=1e-5)
 
 
@@ -144,13 +144,15 @@ def test_a_model_overfits_256_rows(model_config):
     model = make(model_config)
     x, dense, label = rows(256)
     tables = [] if towers(model_config) else [x.requires_grad_()]  # they are most of such a model
-    optimiser = torch.optim.Adam([*model.parameters(), *tables], lr=0.01)
+    optimiser = torch.optim.Adam([*model.parameters(), *tables], lr=0.01, fused=True)
     for _ in range(300):
         loss = loss_of(model(x, dense), label)
+        if loss < 0.1:
+            return
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert loss < 0.1
+    pytest.fail(f"a loss of {loss.item():.3f} after 300 steps")
 
 
 @pytest.mark.parametrize("model_config", variants())
