@@ -4,6 +4,7 @@ Offline by itself where there is no key, where the server refuses it, and where 
 folder later. Nothing is ever asked for on the terminal.
 """
 
+import logging
 import os
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ class Wandb:
         import wandb
 
         asked = self.config.tracking.wandb
-        return wandb.init(
+        run = wandb.init(
             project=asked.project,
             entity=asked.entity,
             group=asked.group,
@@ -67,6 +68,9 @@ class Wandb:
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", init_timeout=INIT_SECONDS),
         )
+        for handler in logging.getLogger("wandb").handlers:  # of its own debug.log: on a full disk a traceback for each line
+            handler.handleError = lambda record: None
+        return run
 
     def add(self, line: dict[str, Any]) -> None:
         if not self.told and (about := self.folder.read_json("about.json")):  # which workers write before their first line

@@ -84,6 +84,8 @@ def test_a_run_killed_and_started_again_is_one_wandb_run_that_holds_every_step_o
         assert last[f"tables/{name}/_type"] == "table-file", sorted(last)
     drawn = {key.removeprefix("curves/").split("_table")[0] for key in last if key.startswith("curves/")}
     assert drawn == {f"{split} {curve}" for split in ("valid", "test") for curve in ("roc", "pr", "calibration")}
+    (model,) = (r.artifact for r in wandb_file.records(second) if r.HasField("artifact") and r.artifact.type == "model")
+    assert "best" in model.aliases and json.loads(model.metadata)["dataset"] == held["dataset"]["sha256"]
     assert len(said) == 2 and all("offline" in line for line in said)
 
 
@@ -169,7 +171,7 @@ def test_without_a_network_the_run_is_kept_offline(tmp_path, monkeypatch):
     assert len(wandb_file.history(files(folder)[0])) == 25
 
 
-def test_a_full_disk_under_wandb_does_not_stop_training(dataset, tmp_path, monkeypatch):
+def test_a_full_disk_under_wandb_is_one_line_and_does_not_stop_training(dataset, tmp_path, monkeypatch, capfd):
     disk = tmp_path / "disk"
     disk.mkdir()
     if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False).returncode:
@@ -182,7 +184,8 @@ def test_a_full_disk_under_wandb_does_not_stop_training(dataset, tmp_path, monke
             summary = train_alone(config(dataset, tmp_path, max_steps=40))
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
-    assert summary["steps"] == 40 and len(said) <= 2
+    assert summary["steps"] == 40 and "Traceback" not in capfd.readouterr().err
+    assert len(said) == 2 and "wandb stopped, training does not: " in said[1] and "No space left" in said[1]
 
 
 def test_a_sink_that_fails_is_told_once_and_left_alone(tmp_path, monkeypatch):
