@@ -6,7 +6,7 @@ KIND ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 READY := $(VENV)/.ready-$(KIND)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test test-faults lint audit format lock clean
+.PHONY: setup demo test test-faults test-cluster lint audit format lock clean
 
 setup: $(READY)
 
@@ -32,6 +32,10 @@ test: setup
 # Everything that injects faults, the ten minutes of fuzzing included: about an hour on two cores.
 test-faults: setup
 	SML_DIST_FUZZ_MINUTES=10 $(BIN)/python -m pytest tests/faults -m faults --timeout 1800
+
+# The clusters of several nodes on this machine, those with network namespaces included (they need root).
+test-cluster: setup
+	$(BIN)/python -m pytest tests/cluster -m cluster --timeout 900
 
 lint: setup
 	$(BIN)/ruff check .

@@ -16,7 +16,8 @@ def ray_local():
     import ray
 
     os.environ.update(LOCAL_ENVIRONMENT)
-    ray.init("local", num_cpus=8, object_store_memory=500_000_000, include_dashboard=False, logging_level="warning")
+    labels = {"sml-dist/role": "data"}  # readers may be told to read on such nodes alone
+    ray.init("local", num_cpus=8, object_store_memory=500_000_000, include_dashboard=False, logging_level="warning", labels=labels)
     yield ray
     ray.shutdown()
 

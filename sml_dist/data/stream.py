@@ -92,6 +92,11 @@ class Stream:
         return dataset.map_batches(read, batch_size=None, batch_format="numpy", num_cpus=self.reader_cpus, **placing(self.readers))
 
 
+def held_bytes(source: Source, plan: Plan, prefetch: int) -> int:
+    """What the pipelines of all workers together may hold in object stores: `prefetch` windows of every stream, and one for evaluation."""
+    return (prefetch + 1) * plan.streams * plan.window * source.row_bytes
+
+
 def placing(readers: str) -> dict[str, Any]:
     """Ray's options for tasks that read near this process, on data nodes alone, or anywhere."""
     if readers == "near":

@@ -29,14 +29,17 @@ def connect(address: str | None, *, insecure: bool = False) -> JobSubmissionClie
     if answers(address) == 200:
         if not loopback(address) and not insecure:
             raise InputError(f"{address} asks nobody for a token: anyone can run code there; start it with one, or say --insecure")
-        return _quiet(JobSubmissionClient(address))
+        return _client(address, {})
     headers = bearer(own or token_environment())
     if (found := answers(address, headers)) != 200:
         raise InputError(f"{address} does not take this token (HTTP {found}); RAY_AUTH_TOKEN_PATH names the file of the right one")
-    return _quiet(JobSubmissionClient(address, headers=headers))
+    return _client(address, headers)
 
 
-def _quiet(client: JobSubmissionClient) -> JobSubmissionClient:
+def _client(address: str, headers: dict[str, str]) -> JobSubmissionClient:
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+        os.environ.pop(name, None)  # for Ray they count more than the address it is given
+    client = JobSubmissionClient(address, headers=headers)
     logging.getLogger("ray").setLevel(logging.ERROR)  # after the client was made, which sets it
     return client
 

@@ -18,6 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import Manifest, read_manifest
 from sml_dist.data.plan import Plan
+from sml_dist.data.stream import Source, held_bytes
 from sml_dist.embeddings.shape import field_shape
 from sml_dist.models.zoo import build
 from sml_dist.spec import InputError, RunError, to_dict
@@ -43,6 +44,7 @@ def launch(
     raw["run"]["storage"], raw["data"]["path"] = str(folder.path.parent), absolute(config.data.path)
     if config.run.warm_start:
         raw["run"]["warm_start"] = absolute(config.run.warm_start)
+    check_room(config)
     cuda = config.train.device == "cuda" or (config.train.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
     trainer = TorchTrainer(
         worker_main,
@@ -134,6 +136,19 @@ def check_monitor(config: RunConfig, manifest: Manifest) -> None:
         raise InputError(f"{config.data.path}: all valid rows have one label, so their AUC is undefined; set train.monitor=logloss")
     if metric == "gauc" and not manifest.group:
         raise InputError("train.monitor gauc needs a dataset with a group; name one in its schema or set train.monitor=auc")
+
+
+def check_room(config: RunConfig) -> None:
+    """The object stores of the nodes that are there hold what the readers may put into them. Raises InputError."""
+    manifest = read_manifest(config.data.path)
+    plan = Plan((1,), config.data.streams, config.train.global_batch_size, manifest.row_group_rows, 0)
+    held = held_bytes(Source.of(config.data.path, manifest, "train"), plan, config.data.prefetch_windows)
+    there = ray.cluster_resources()
+    room, grows = there.get("object_store_memory", 0), there.get("CPU", 0) < config.train.worker_range[0]
+    if held > room and not grows:  # a cluster that is still to grow for the workers may have room then
+        what = f"{config.data.streams} streams, {config.data.prefetch_windows} windows ahead"
+        way_out = "lower data.streams or data.prefetch_windows, or start nodes with more --object-store-memory"
+        raise InputError(f"readers may hold {held / 1e6:,.0f} MB ({what}), the nodes' object stores {room / 1e6:,.0f} MB; {way_out}")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sml_dist.operations.local_cluster import MARK, LocalCluster, find
+from sml_dist.operations.local_cluster import MARK, NODE_MARK, LocalCluster, find
 from sml_dist.operations.processes import marked
 
 CANARY = "canary-6d1f0b7e"
@@ -89,17 +89,26 @@ def processes(cluster: LocalCluster) -> list[int]:
     return marked(MARK, cluster.mark)
 
 
-def listening(pids: list[int]) -> set[tuple[str, int]]:
-    """(address, port) of the TCP sockets at which these processes listen, by the kernel's own books."""
-    owned = {target for pid in pids for target in sockets(pid)}
+def listening(cluster: LocalCluster) -> set[tuple[str, int]]:
+    """(address, port) of the TCP sockets at which a cluster's processes listen and this machine reaches them, by the kernel's books."""
     found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            _, local, _, state, *rest = line.split()
-            if state == "0A" and f"socket:[{rest[5]}]" in owned:
-                host, port = local.split(":")
-                address = ".".join(str(byte) for byte in bytes.fromhex(host[-8:])[::-1])  # of IPv6 those that hold an IPv4 one
-                found.add(("127.0.0.1" if address == "0.0.0.0" else address, int(port, 16)))
+    for node in cluster.nodes:
+        own = cluster.network.addresses[node] if cluster.network else "127.0.0.1"
+        for pid in marked(NODE_MARK, f"{cluster.mark}-{node}"):
+            found |= {(own if address == "0.0.0.0" else address, port) for address, port in listening_of(pid)}
+    return {(address, port) for address, port in found if not cluster.network or address != "127.0.0.1"}
+
+
+def listening_of(pid: int) -> set[tuple[str, int]]:
+    owned, found = sockets(pid), set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):  # the process has ended
+            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                _, local, _, state, *rest = line.split()
+                if state == "0A" and f"socket:[{rest[5]}]" in owned:
+                    host, port = local.split(":")
+                    # of IPv6 those that hold an IPv4 address; each four bytes stand in this machine's order
+                    found.add((".".join(str(byte) for byte in bytes.fromhex(host[-8:])[::-1]), int(port, 16)))
     return found
 
 

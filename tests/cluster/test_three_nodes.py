@@ -5,7 +5,10 @@ behind are looked at while it is there.
 """
 
 import json
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +20,7 @@ from sml_dist.train.gauges import NAMES
 from tests.cluster.checkout import checkout
 from tests.cluster.local import CANARY, Shell, cluster_of, listening, processes, until
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="network namespaces need root and `ip`")
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -28,10 +32,11 @@ def shell(tmp_path: Path):
         shell.run("cluster", "down", "--name", "three")
 
 
-def test_a_job_from_a_clean_checkout_goes_on_through_a_lost_node_and_uses_each_row_once(shell: Shell, tmp_path: Path):
+@pytest.mark.parametrize("options", [[], pytest.param(["--namespaces"], marks=[pytest.mark.long, needs_root])], ids=["plain", "namespaces"])
+def test_a_job_from_a_clean_checkout_goes_on_through_a_lost_node_and_uses_each_row_once(shell: Shell, tmp_path: Path, options: list[str]):
     data, run = str(tmp_path / "data"), tmp_path / "runs/smoke"
     shell.run("synth", "--rows", "25000", "--fields", "4", "--dense", "2", "--table-rows", "200", "--output", data)
-    made = shell.json("cluster", "up", "--name", "three", "--nodes", "2", "--cpus", "3")
+    made = shell.json("cluster", "up", "--name", "three", "--nodes", "2", "--cpus", "3", *options)
     cluster = cluster_of(shell, "three")
     shell.environment["RAY_API_SERVER_ADDRESS"] = "three"
     assert [node["cpus"] for node in shell.json("cluster", "status", "--name", "three")["nodes"]] == [0.0, 3.0, 3.0]
@@ -48,6 +53,8 @@ def test_a_job_from_a_clean_checkout_goes_on_through_a_lost_node_and_uses_each_r
     # four workers on two nodes, then two on one
     until(lambda: list((run / "checkpoints").glob("step-*")), "a checkpoint")
     assert shell.json("status", str(run))["state"] == "alive"
+    ranks = set(re.findall(r"table_row_wise . fused . (\S+)", (run / "plan.txt").read_text()))
+    assert ranks == {"0,1", "2,3"}  # two on each node, and the planner knows it
     assert {record["rank"] for record in logged(run) if record["run"] == "smoke"} == {0, 1, 2, 3}
     until(lambda: set(NAMES) - {"valid_auc", "valid_logloss"} <= prometheus(cluster), "metrics")
     secret_is_nowhere(cluster, shell, run)
@@ -59,11 +66,13 @@ def test_a_job_from_a_clean_checkout_goes_on_through_a_lost_node_and_uses_each_r
     assert verified["workers"][0] == 4 and verified["workers"][-1] == 2, verified
     assert shell.json("status", str(run))["state"] == "done"
     assert {"valid_auc", "valid_logloss"} <= prometheus(cluster)
+    assert list(run.rglob("*.wandb"))
     secret_is_nowhere(cluster, shell, run)
 
     shell.run("cluster", "down", "--name", "three")
     assert not processes(cluster) and not cluster.folder.exists() and not Path(cluster.temporary).exists()
-    with pytest.raises(requests.ConnectionError):
+    assert cluster.mark not in subprocess.run(["ip", "link"], capture_output=True, text=True, check=True).stdout if options else True
+    with pytest.raises(requests.RequestException):
         requests.get(made["address"], timeout=5)
 
 
@@ -74,6 +83,7 @@ def settings(data: str, run: Path) -> list[str]:
         "train.num_workers": "[2,4]", "train.global_batch_size": 240, "train.epochs": 6, "train.threads": 1, "train.precision": "fp32",
         "train.checkpoint_every_steps": 25, "train.record_rows": "true", "train.max_restarts": 6, "embedding.sharding": "table_row_wise",
         "train.placement": "spread", "data.readers": "near", "train.step_timeout_s": 60,
+        "tracking.wandb.project": "canary", "tracking.wandb.mode": "offline",
     }  # fmt: skip
     return [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
 
@@ -85,7 +95,7 @@ def logged(run: Path) -> list[dict]:
 def nobody_gets_in_without_the_token(cluster: LocalCluster) -> None:
     """Every port that speaks HTTP refuses, but for two kinds that tell no secret: Prometheus' numbers, and the dashboard's empty page."""
     refused = 0
-    for host, port in listening(processes(cluster)):
+    for host, port in listening(cluster):
         for path in ("/api/version", "/api/jobs/", "/nodes?view=summary", "/logs", "/"):
             try:
                 found = requests.get(f"http://{host}:{port}{path}", timeout=5)
@@ -106,7 +116,7 @@ def nobody_gets_in_without_the_token(cluster: LocalCluster) -> None:
 def prometheus(cluster: LocalCluster) -> set[str]:
     """The run's gauges that some node tells Prometheus of."""
     found: set[str] = set()
-    for host, port in listening(processes(cluster)):
+    for host, port in listening(cluster):
         try:
             text = requests.get(f"http://{host}:{port}/metrics", timeout=5).text
         except requests.RequestException:

@@ -1,12 +1,14 @@
 """The stream gives what the plan says, in order, through a real Ray Data pipeline."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from sml_dist.data.dataset import SplitWriter
 from sml_dist.data.plan import Cursor, Plan
-from sml_dist.data.stream import Reader, Source, Stream, with_weight
+from sml_dist.data.stream import Reader, Source, Stream, held_bytes, placing, with_weight
 from sml_dist.spec import InputError
 
 WINDOW = 100
@@ -96,3 +98,21 @@ def test_a_flipped_bit_in_a_data_file_is_noticed(ray_local, tmp_path):
     p = Plan((1000,), 2, 10, 1000, 0)
     with pytest.raises(InputError, match="part-0.parquet, row group 0: .*restore the file"):
         list(Stream(source, p).batches())
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("readers", ["near", "data_nodes"])
+def test_where_readers_stand_changes_no_row(ray_local, source, readers):
+    tables = Stream(source, plan(source), 1, 2, readers=readers).batches()
+    assert [rows_of(t) for t in tables] == expected(source, 2, 1, range(1))
+
+
+def test_readers_near_prefer_this_node_and_those_on_data_nodes_take_no_other(ray_local):
+    near = placing("near")["scheduling_strategy"]
+    assert (near.node_id, near.soft) == (ray_local.get_runtime_context().get_node_id(), True)
+    assert placing("data_nodes") == {"label_selector": {"sml-dist/role": "data"}} and placing("anywhere") == {}
+
+
+def test_what_readers_may_hold_grows_with_streams_and_windows_and_not_with_the_data(source):
+    held = held_bytes(source, plan(source), prefetch=2)
+    assert held == held_bytes(source, replace(plan(source), groups=source.rows * 100), prefetch=2) == 3 * 4 * WINDOW * 100

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
-from sml_dist.train.launch import check, launch
+from sml_dist.train.launch import check, check_room, launch
 
 pytestmark = pytest.mark.ray
 
@@ -88,6 +89,12 @@ def test_what_the_user_can_mend_ends_the_run_with_one_line(ray_local, dataset, t
         launch(config(dataset, tmp_path, "a", max_steps=5, seed=1))
     with pytest.raises(InputError, match="3 bad steps in a row, .*there is no checkpoint yet to go back to; mend the data, or lower"):
         launch(config(dataset, tmp_path, "nan", lr=1e30, num_workers=2))
+
+
+def test_readers_that_may_hold_more_than_the_object_stores_are_refused(ray_local, dataset, tmp_path):
+    large = config(dataset, tmp_path, "a", global_batch_size=8192)
+    with pytest.raises(InputError, match=r"readers may hold .* MB \(8192 streams, 2 windows ahead\), the nodes' object stores 500 MB"):
+        check_room(replace(large, data=replace(large.data, streams=8192)))
 
 
 def test_what_cannot_work_is_refused_before_a_worker_starts(dataset, tmp_path):
