@@ -28,6 +28,9 @@ class Table:
     rows: list[list[Any]]
     note: str = ""
 
+    def numeric(self, column: int) -> bool:
+        return any(isinstance(row[column], int | float) for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Section:
@@ -48,7 +51,6 @@ def render(title: str, subtitle: str, facts: list[Fact], sections: list[Section]
     """Empty sections are left out."""
     environment = Environment(loader=PackageLoader("sml_dist.review"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = shown
-    environment.filters["is_number"] = lambda value: isinstance(value, int | float)
     environment.filters["as_json"] = as_json
     page = environment.get_template("page.html.j2")
     return page.render(title=title, subtitle=subtitle, facts=facts, sections=[s for s in sections if s], plotly=packed_plotly())

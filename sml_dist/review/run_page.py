@@ -1,5 +1,6 @@
 """The page of one run: what came out, how it went, what to look at."""
 
+import dataclasses
 import time
 from collections import defaultdict
 from typing import Any
@@ -58,10 +59,18 @@ def headline(run: Run) -> list[Fact]:
         facts += [
             Fact("samples/s", f"{found['samples_per_second']:,.0f}", f"{found['data_wait_fraction']:.1%} waiting for data"),
             Fact("rows seen", f"{found['rows_seen']:,}", f"{found['epochs']:g} epochs, {found['steps']:,} steps"),
-            Fact("time", duration(found["seconds"]), f"{found['workers']} workers, {found['device']}, {found['precision']}"),
-            Fact("restarts", str(found["restarts"]), f"{found['skipped_steps']} steps skipped, {found['rollbacks']} rollbacks"),
+            Fact("time", duration(found["seconds"]), f"{many(found['workers'], 'worker')}, {found['device']}, {found['precision']}"),
+            Fact(
+                "restarts",
+                str(found["restarts"]),
+                f"{many(found['skipped_steps'], 'step')} skipped, {many(found['rollbacks'], 'rollback')}",
+            ),
         ]
     return facts
+
+
+def many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -98,7 +107,8 @@ def progress(run: Run) -> Section:
                 lines(f"Validation {METRICS[name].split(' (')[0]}", STEP, unit, [over_steps("valid", valid, name, markers=True)])
             )
     if run.steps:
-        figures.append(lines("Learning rate of the dense part", STEP, "rate (per step)", [over_steps("rate", run.steps, "lr")]))
+        rate = lines("Learning rate of the dense part", STEP, "rate (per step)", [over_steps("rate", run.steps, "lr")])
+        figures.append(rate.update_yaxes(rangemode="tozero"))
     return Section("Learning curves", figures=figures)
 
 
@@ -155,7 +165,7 @@ def health_figure(run: Run, section: str, title: str, y: str, *, log: bool = Fal
         names, title = [name for name in names if name in largest], f"{title}: {MOST_LINES} largest of {len(names)}"
     series = [Series(n, *zip(*found[n], strict=True), colour) for n, colour in zip(names, shades(len(names)), strict=True)]
     figure = lines(title, STEP, y, series, height=360)
-    return figure.update_yaxes(type="log", exponentformat="power") if log else figure
+    return figure.update_yaxes(type="log", exponentformat="power", dtick="D2") if log else figure
 
 
 def time_spent(run: Run) -> Section:
@@ -170,6 +180,7 @@ def time_spent(run: Run) -> Section:
         figures.append(lines("Waiting for data", STEP, "share of time (0 to 1)", [waited]))
     memory = [Series(name, *known(run, key)) for name, key in (("host", "memory_mb"), ("GPU", "gpu_memory_mb")) if known(run, key)[0]]
     if memory:
+        memory = memory if len(memory) > 1 else [dataclasses.replace(memory[0], legend=False)]
         busy = Series("cores", *known(run, "cpu_cores"), legend=False)
         figures.append(lines("Memory of worker 0", STEP, "memory (MB)", memory))
         figures.append(lines("Processor use of worker 0", STEP, "cores kept busy (cores)", [busy]))
@@ -222,7 +233,7 @@ def events(run: Run) -> Section:
         [time.strftime("%H:%M:%S", time.localtime(e["time"])), e["step"], happened(e)] for e in run.events if e["event"] != "checkpoint"
     ]
     checkpoints = [e for e in run.events if e["event"] == "checkpoint"]
-    text = f"{len(checkpoints)} checkpoints written." if checkpoints else ""
+    text = f"{many(len(checkpoints), 'checkpoint')} written." if checkpoints else ""
     if not rows:
         return Section(
             "Events", facts=[Fact("checkpoints", str(len(checkpoints)), "no restart, rollback or skipped step")] if checkpoints else []
@@ -237,7 +248,7 @@ def about(run: Run) -> Section:
         [f"{split} rows", f"{n:,} ({dataset['positives'][split] / max(n, 1):.2%} clicks)"] for split, n in dataset.get("rows", {}).items()
     ]
     for part in ("machine", "versions"):
-        rows += [[name.replace("_", " "), str(value)] for name, value in run.about.get(part, {}).items()]
+        rows += [[name.replace("_gb", " (GB)"), str(value)] for name, value in run.about.get(part, {}).items()]
     rows += [["run folder", str(run.path)], ["checkpoint of the best weights", (run.summary or {}).get("checkpoint")]]
     return Section("Origin and configuration", tables=[Table(["what", "value"], [row for row in rows if row[1]])], code=configuration(run))
 

@@ -37,7 +37,10 @@ def verdict(sweep: Sweep, top: Trial, default: Trial | None) -> str:
     if top["id"] == default["id"]:
         return "No trial was better than the default."
     gain = sweep.config.sign * (top["value"] - default["value"])
-    luck = f"The best of {len(sweep.ranked)} is chosen for its luck too: confirm it on other seeds or the test rows."
+    luck = (
+        f"The best of {len(sweep.ranked)} is chosen for its luck too. Where both have checkpoints, `sml-dist evaluate {top['run']} "
+        f"--against {default['run']}` in the sweep's folder holds the two against each other on the same test rows."
+    )
     half = auc_interval(sweep, top, default)
     if half is None:
         return f"The best trial's {label(sweep)} is better than the default's by {gain:.5f}. {luck}"
