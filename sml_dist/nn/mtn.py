@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sml_dist.nn.mtn_kernel import mtn, mtn_dot
 from sml_dist.spec import spec
 
 
@@ -47,8 +48,17 @@ class MetaTanhNorm(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), config.scale_init))
 
     def forward(self, x_BK: Tensor) -> Tensor:
+        if isinstance(self.learner, Elementwise):
+            return mtn(x_BK, self.learner.weight, self.learner.bias, self.scale, self.slope)
         s = F.leaky_relu(self.learner(x_BK.detach()), self.slope)
         return self.scale.to(x_BK.dtype) * torch.tanh(s * x_BK)
+
+    def dot(self, x_BK: Tensor, weight_1K: Tensor) -> Tensor:
+        """weight . forward(x), (B, K) -> (B, 1): this path's term of a Skip Logit."""
+        if isinstance(self.learner, Elementwise):
+            scale = self.scale * weight_1K.squeeze(0)
+            return mtn_dot(x_BK, self.learner.weight, self.learner.bias, scale, self.slope).unsqueeze(1)
+        return F.linear(self(x_BK), weight_1K)
 
 
 class Elementwise(nn.Module):

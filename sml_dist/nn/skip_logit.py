@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sml_dist.nn.mtn import MetaTanhNorm
+
 
 class SkipLogit(nn.Module):
     """logit = bias + sum_i w_i . norm_i(h_i) over every layer's output h_i, (B, widths[i]) each -> (B,) float32.
@@ -26,11 +28,16 @@ class SkipLogit(nn.Module):
         """Each layer's own term of the logit, (B, L) float32: they add up to the logit without its bias."""
         weights = self.linear.weight.split(self.widths, dim=1)
         parts = zip(outputs, self.norms, weights, strict=True)
-        return torch.cat([F.linear(norm(h), weight) for h, norm, weight in parts], dim=1).float()
+        return torch.cat([term(norm, h, weight).float() for h, norm, weight in parts], dim=1)
 
     def forward(self, outputs: Sequence[Tensor]) -> Tensor:
         logit = self.terms(outputs).sum(dim=1)
         return logit if self.linear.bias is None else logit + self.linear.bias
+
+
+def term(norm: nn.Module, h_BK: Tensor, weight_1K: Tensor) -> Tensor:
+    """weight . norm(h), (B, 1); MTN and the product in one pass where it can be had."""
+    return norm.dot(h_BK, weight_1K) if isinstance(norm, MetaTanhNorm) else F.linear(norm(h_BK), weight_1K)
 
 
 class LastLogit(nn.Module):

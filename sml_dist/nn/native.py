@@ -1,0 +1,54 @@
+"""Kernels in C++ beside their Python: compiled for this machine at their first use, a second once, and kept in the user's cache.
+
+Where there is no compiler, `library` is None and the same formulas run as torch's operations: slower, equal but for rounding.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+# no peeling: where a row lies in memory must not change the order of its sum
+FLAGS = "-std=c++17 -O3 -march=native -fno-math-errno -fno-trapping-math --param vect-max-peeling-for-alignment=0".split()
+FLAGS += ["-fopenmp", "-shared", "-fPIC"]
+
+
+@functools.cache
+def library(source: Path) -> ctypes.CDLL | None:
+    """The compiled file. It shares torch's OpenMP threads: torch has loaded the libgomp that it asks for by name."""
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None or platform.system() != "Linux":
+        return None
+    try:
+        return ctypes.CDLL(str(_compiled(compiler, source)))
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"{source.name} was not compiled ({error}); torch's own operations take its place", flush=True)
+        return None
+
+
+def _compiled(compiler: str, source: Path) -> Path:
+    """Compiled once for each source, compiler and processor; renamed into place, so that workers may start together."""
+    made_of = "\n".join([source.read_text(), compiler, *FLAGS, _processor()])
+    target = _cache() / f"{source.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            output = Path(folder) / target.name
+            subprocess.run([compiler, *FLAGS, str(source), "-o", str(output)], check=True, capture_output=True, timeout=120)
+            output.rename(target)
+    return target
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sml_dist"
+
+
+def _processor() -> str:
+    """What -march=native depends on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
