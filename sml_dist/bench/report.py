@@ -1,0 +1,77 @@
+"""Results as Markdown and as a plot, and two of them side by side."""
+
+from pathlib import Path
+from typing import Any
+
+Result = dict[str, Any]
+
+
+def markdown(found: Result, old: Result | None = None) -> str:
+    """Every case as a table; with `old`, what moved."""
+    machine = found["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    head = f"{machine['cores']} cores of {machine['processor']}, load {machine['load'][0]}, {machine['time']}; {versions}.\n"
+    about = "Medians of readings taken in turn, [least, most]; a ratio is one of readings of the same round.\n"
+    earlier = {case["case"]: case for case in old["cases"]} if old else {}
+    return "\n".join(["# Benchmark\n", head, about, *(section(case, earlier.get(case["case"])) for case in found["cases"])])
+
+
+def section(case: Result, old: Result | None) -> str:
+    names = ["", case["unit"], "range", "bound", *(["before", "change"] if old else [])]
+    lines = [f"## {case['case']}\n", f"{case['says'][0].upper()}{case['says'][1:]}; {case['rounds']} rounds, {case['seconds']:g} s.\n"]
+    lines += [row(names), row(["---"] * len(names))]
+    for name, value in (case["arms"] | case["ratios"]).items():
+        low, high = case["ranges"][name]
+        cells = [name, shown(value), f"{shown(low)}–{shown(high)}", verdict(case, name, value)]
+        lines.append(row(cells + (moved(old, name, value) if old else [])))
+    return "\n".join(lines) + "\n"
+
+
+def row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def verdict(case: Result, name: str, value: float) -> str:
+    """The bound and whether it holds; "" where there is none."""
+    if name in case["at_least"]:
+        return f"≥ {case['at_least'][name]:g}: {'holds' if value >= case['at_least'][name] else 'missed'}"
+    if name in case["at_most"]:
+        return f"≤ {case['at_most'][name]:g}: {'holds' if value <= case['at_most'][name] else 'missed'}"
+    return ""
+
+
+def moved(old: Result, name: str, value: float) -> list[str]:
+    """What it was and the change; in bold where it lies outside the old range."""
+    before = (old["arms"] | old["ratios"]).get(name)
+    if before is None:
+        return ["", ""]
+    low, high = old["ranges"][name]
+    change = f"{value / before - 1:+.1%}"
+    return [shown(before), change if low <= value <= high else f"**{change}**"]
+
+
+def shown(value: float) -> str:
+    """Three significant digits, whole numbers from a thousand on."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def plot(found: Result, path: Path) -> None:
+    """Ratios with their ranges, and a mark where the bound is."""
+    from matplotlib.figure import Figure
+
+    bars = [(case, name) for case in found["cases"] for name in case["ratios"]]
+    if not bars:
+        return
+    figure = Figure(figsize=(9, 1 + 0.34 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    for place, (case, name) in enumerate(reversed(bars)):
+        value, (low, high) = case["ratios"][name], case["ranges"][name]
+        axes.barh(place, value, color="#4c78a8", height=0.6)
+        axes.plot([low, high], [place, place], color="black", linewidth=1.5)
+        bound = (case["at_least"] | case["at_most"]).get(name)
+        if bound is not None:
+            axes.plot([bound, bound], [place - 0.4, place + 0.4], color="#e45756", linewidth=2.5)
+    axes.set_yticks(range(len(bars)), [f"{case['case']}: {name.replace('_', ' ')}" for case, name in reversed(bars)])
+    axes.set_xscale("log")
+    axes.set_xlabel("ratio (log scale); black: least to most of the rounds, red: the bound")
+    figure.savefig(path, dpi=120)

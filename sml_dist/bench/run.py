@@ -1,0 +1,52 @@
+"""Cases measured one after another, each in a process of its own, so that none meets another's threads, memory or Ray."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sml_dist.session import LOCAL_ENVIRONMENT
+from sml_dist.spec import RunError
+
+PACKAGES = ("torch", "torchrec", "ray", "pyarrow", "sml-dist")
+
+
+def run(names: list[str], folder: Path, rounds: int | None, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """{"machine": ..., "cases": [result, ...]}."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for name in names:
+        told(f"measuring {name}")
+        found.append(alone(name, folder, rounds))
+    return {"machine": machine(), "cases": found}
+
+
+def alone(name: str, folder: Path, rounds: int | None) -> dict[str, Any]:
+    """One case in a child, whose environment is that of Ray's local workers."""
+    output = folder / f"{name}.json"
+    output.unlink(missing_ok=True)
+    command = [sys.executable, "-W", "ignore", "-m", "sml_dist.bench.child", name, str(folder), str(output), str(rounds or 0)]
+    started = time.monotonic()
+    child = subprocess.run(command, env=LOCAL_ENVIRONMENT | os.environ, capture_output=True, text=True)
+    if child.returncode:
+        last = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+        raise RunError(f"bench {name}: {last}")
+    return json.loads(output.read_text()) | {"seconds": round(time.monotonic() - started, 1)}
+
+
+def machine() -> dict[str, Any]:
+    models = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "load": [round(value, 1) for value in os.getloadavg()],
+        "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+    }

@@ -1,0 +1,114 @@
+"""Cases through Ray: the step fed by the stream, whole runs beside published packages, workers, rows, and the start."""
+
+import contextlib
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from sml_dist.bench.case import Arm
+from sml_dist.bench.in_memory import ROWS, in_memory
+from sml_dist.bench.peers import peer_arms
+from sml_dist.bench.workplace import BATCH, Workplace
+from sml_dist.config.run import RunConfig, dump
+from sml_dist.data.dataset import read_manifest
+from sml_dist.data.stream import Source, Stream
+from sml_dist.session import ray_session
+from sml_dist.train.in_process import Laboratory, one_process
+from sml_dist.train.launch import launch
+from sml_dist.train.loop import Progress
+
+RUN_ROWS = 1_000_000
+FEW_ROWS, MANY_ROWS, GROWTH_STEPS = 1_000_000, 16_000_000, 500
+STREAM_BATCHES = 120
+MODELS: dict[str, dict[str, Any]] = {"dnn": {}, "dcn_v2": {"name": "dcn_v2", "cross_layers": 3}}
+
+
+@contextlib.contextmanager
+def stream(place: Workplace) -> Iterator[dict[str, Arm]]:
+    """Both arms take the same steps of two equal models, one from memory, one from Ray Data."""
+    config = place.config(place.dataset(RUN_ROWS))
+    with ray_session(1), one_process(), contextlib.closing(fed_batches(config)) as batches:
+        yield {"memory": in_memory(config), "stream": fed(config, batches)}
+
+
+def fed_batches(config: RunConfig) -> Iterator[Any]:
+    manifest = read_manifest(config.data.path)
+    plan = Laboratory.of(config).stream.plan
+    return Stream(Source.of(config.data.path, manifest, "train"), plan, epochs=config.train.epochs).batches()
+
+
+def fed(config: RunConfig, batches: Iterator[Any]) -> Arm:
+    trainer, progress = Laboratory.of(config).trainer, Progress()
+
+    def read() -> float:
+        trainer.step(next(batches), progress)  # what was read ahead while another arm ran is not this reading's
+        started = time.perf_counter()
+        for table in itertools.islice(batches, STREAM_BATCHES):
+            trainer.step(table, progress)
+        return STREAM_BATCHES * BATCH / (time.perf_counter() - started)
+
+    return read
+
+
+@contextlib.contextmanager
+def end_to_end(place: Workplace, model: str) -> Iterator[dict[str, Arm]]:
+    """Whole runs of two epochs; their samples/s are those of the steps, waits for data included, evaluations and commits not."""
+    data = place.dataset(RUN_ROWS)
+    with ray_session(1), one_process():
+        memory = in_memory(place.config(place.dataset(ROWS), model=MODELS[model]))
+        yield {
+            "train": partial(trained, place, place.config(data, model=MODELS[model], train={"epochs": 2})),
+            "memory": memory,
+            **peer_arms(place, data, model),
+        }
+
+
+@contextlib.contextmanager
+def workers(place: Workplace) -> Iterator[dict[str, Arm]]:
+    data = place.dataset(RUN_ROWS)
+    with ray_session(2):
+        yield {
+            f"{count} x {threads} threads": partial(
+                trained, place, place.config(data, train={"num_workers": count, "threads": threads, "epochs": 2})
+            )
+            for count, threads in ((1, 2), (2, 1))
+        }
+
+
+@contextlib.contextmanager
+def rows(place: Workplace) -> Iterator[dict[str, Arm]]:
+    with ray_session(1):
+        yield {
+            f"{count // 1_000_000} M rows": partial(trained, place, place.config(place.dataset(count), train={"max_steps": GROWTH_STEPS}))
+            for count in (FEW_ROWS, MANY_ROWS)
+        }
+
+
+def trained(place: Workplace, config: RunConfig) -> float:
+    try:
+        return launch(config)["samples_per_second"]
+    finally:
+        place.clear_runs()
+
+
+@contextlib.contextmanager
+def start(place: Workplace) -> Iterator[dict[str, Arm]]:
+    config = place.config(place.dataset(ROWS, table_rows=100_000), train={"epochs": 1, "max_steps": 1})
+    yield {"train": partial(first_step, place, config)}
+
+
+def first_step(place: Workplace, config: RunConfig) -> float:
+    """Seconds from the command to its first step's end: the first line of metrics.jsonl is written then."""
+    file = place.folder / "start.yaml"
+    file.write_text(dump(config))
+    started = time.time()
+    subprocess.run([sys.executable, "-m", "sml_dist.cli", "train", str(file)], check=True, capture_output=True)
+    with (place.folder / "runs" / "run" / "metrics.jsonl").open() as lines:
+        seconds = json.loads(next(lines))["time"] - started
+    place.clear_runs()
+    return seconds

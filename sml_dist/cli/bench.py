@@ -1,0 +1,55 @@
+"""bench: how fast it is here."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sml_dist.cli.app import Json, app, err, fail, out, print_json
+
+PEERS = "Peers are measured where SML_BENCH_PEERS names the Python of an environment with fuxictr==2.3.10 and deepctr-torch==0.3.0."
+
+
+@app.command(epilog=PEERS)
+def bench(
+    cases: Annotated[list[str] | None, typer.Argument(help="Of those that --list shows; by default all.")] = None,
+    output: Annotated[str, typer.Option(help="Folder for results and the data they need.")] = "bench",
+    rounds: Annotated[int | None, typer.Option(min=1, help="Readings of each arm, instead of the case's own number.")] = None,
+    compare: Annotated[str | None, typer.Option(help="A bench.json of another time: show what moved.")] = None,
+    list_cases: Annotated[bool, typer.Option("--list", help="Name the cases and end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure throughput on this machine; writes bench.json, bench.md and bench.png. Bounds are shown, not enforced."""
+    from sml_dist.bench.cases import CASES
+    from sml_dist.bench.report import markdown, plot
+    from sml_dist.bench.run import run
+
+    if list_cases:
+        for case in CASES.values():
+            out.print(f"{case.name:20} {case.says}", highlight=False, markup=False, soft_wrap=True)
+        return
+    for name in cases or []:
+        if name not in CASES:
+            fail(f"case {name!r} is not one of {', '.join(CASES)}")
+    old, folder = earlier(compare), Path(output)
+    found = run(cases or list(CASES), folder, rounds, lambda line: err.print(line, highlight=False))
+    text = markdown(found, old)
+    (folder / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "bench.md").write_text(text)
+    plot(found, folder / "bench.png")
+    if as_json:
+        print_json(found["cases"][0] | {"machine": found["machine"]} if len(found["cases"]) == 1 else found)
+    else:
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def earlier(path: str | None) -> dict[str, Any] | None:
+    """The result of an earlier run."""
+    if path is None:
+        return None
+    try:
+        found = json.loads(Path(path).read_text())
+        return found if found["cases"][0]["arms"] else None
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        fail(f"--compare {path} is not a bench.json ({error})")
