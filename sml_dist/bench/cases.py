@@ -44,6 +44,8 @@ LIST = (
     ),
     Case("prepare", "Criteo TSV to a prepared dataset", "rows/s", raw_logs.preparing,
          ratios={"long_over_short": ("1 M rows", "250 k rows")}, at_least={"1 M rows": 60_000}, rounds=3, warm_up=False),
+    Case("predict", "scoring a prepared dataset, beside the same model's training", "rows/s", runs.predicting,
+         ratios={"predict_over_train": ("predict", "train")}, at_least={"predict_over_train": 2}, rounds=3, warm_up=False),
     Case("start", "from the command to the end of its first step", "s", runs.start, at_most={"train": 12}, rounds=3),
     Case("workers", "`sml-dist train`, the machine's two threads in one worker or two", "samples/s", runs.workers,
          ratios={"two_over_one": ("2 x 1 threads", "1 x 2 threads")}, at_least={"two_over_one": 0.95}, rounds=3, warm_up=False),

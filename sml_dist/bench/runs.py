@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from sml_dist.bench.workplace import BATCH, Workplace
 from sml_dist.config.run import RunConfig, dump
 from sml_dist.data.dataset import read_manifest
 from sml_dist.data.stream import Source, Stream
+from sml_dist.scoring.predict import predict
 from sml_dist.session import ray_session
 from sml_dist.train.in_process import Laboratory, one_process
 from sml_dist.train.launch import launch
@@ -94,6 +96,32 @@ def trained(place: Workplace, config: RunConfig) -> float:
         return launch(config)["samples_per_second"]
     finally:
         place.clear_runs()
+
+
+@contextlib.contextmanager
+def predicting(place: Workplace) -> Iterator[dict[str, Arm]]:
+    """Samples/s of a run's steps, and rows/s of its scoring."""
+    data, scored = place.dataset(RUN_ROWS), place.folder / "scored"
+    shutil.rmtree(scored, ignore_errors=True)
+    config = place.config(data, train={"epochs": 1}, run={"name": "run", "storage": str(scored)})
+    with ray_session(2):
+        launch(config)
+        yield {
+            "train": partial(trained, place, place.config(data, train={"epochs": 2})),
+            "predict": partial(predicted, place, config.run.folder, data),
+        }
+
+
+def predicted(place: Workplace, run: str, data: str) -> float:
+    """By the difference between a million rows and an eighth of them, so that the start of its workers does not count."""
+    seconds, rows = zip(*(timed_predict(place, run, data, splits) for splits in (["valid"], ["train"])), strict=True)
+    return (rows[1] - rows[0]) / (seconds[1] - seconds[0])
+
+
+def timed_predict(place: Workplace, run: str, data: str, splits: list[str]) -> tuple[float, int]:
+    started = time.perf_counter()
+    found = predict(run, data, str(place.folder / "predictions"), splits=splits, overwrite=True)
+    return time.perf_counter() - started, found.rows_scored
 
 
 @contextlib.contextmanager
