@@ -1,5 +1,6 @@
 """predict, evaluate: what a run's model says of rows, and how right it is."""
 
+import contextlib
 from typing import Annotated, Any
 
 import typer
@@ -44,7 +45,7 @@ def predict(
 @app.command()
 def evaluate(
     run: Annotated[str, typer.Argument(help="Folder of a run, or of one of its checkpoints.")],
-    data: Annotated[str | None, typer.Option(help="A prepared dataset; by default the run's own.")] = None,
+    data: Annotated[str | None, typer.Option(help="A prepared dataset, or a glob of raw logs; by default the run's own dataset.")] = None,
     split: Annotated[str | None, typer.Option(help="By default test, or valid where there is none.")] = None,
     step: Annotated[int | None, typer.Option(help="Of the checkpoint; by default the best evaluation's.")] = None,
     against: Annotated[str | None, typer.Option(help="Another run, compared on the same rows.")] = None,
@@ -57,26 +58,24 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     precision: Annotated[str | None, typer.Option(help="auto | fp32 | bf16; by default the run's.")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
+    max_reject_rate: Annotated[float, typer.Option(help="Of raw logs: stop when a larger share of rows is bad.")] = 0.001,
     output: Annotated[str | None, typer.Option(help="Folder for README.md, CSV, JSON and PNG.")] = None,
     as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Metrics with intervals, slices, calibration; with --against, which of two runs is better on the same rows, and how sure that is."""
     from sml_dist.scoring.evaluate import Options
     from sml_dist.scoring.evaluate import evaluate as run_evaluate
     from sml_dist.scoring.evaluation_page import write
+    from sml_dist.scoring.prepared_rows import is_prepared
+    from sml_dist.session import ray_session
 
     options = Options(
-        by=by or (),
-        resamples=resamples,
-        unit=unit,
-        label=label,
-        top=top,
-        bins=bins,
-        seed=seed,
-        precision=check_precision(precision),
-        device=device,
-    )
-    with stage_bars() as progress:
+        label=label, by=by or (), top=top, resamples=resamples, unit=unit, bins=bins, seed=seed,
+        precision=check_precision(precision), device=device, max_reject_rate=max_reject_rate,
+    )  # fmt: skip
+    raw = data is not None and not is_prepared(data)
+    with ray_session(verbose=verbose) if raw else contextlib.nullcontext(), stage_bars() as progress:
         found = run_evaluate(run, data=data, split=split, step=step, against=against, options=options, progress=progress)
     if output:
         write(found, output)

@@ -55,9 +55,11 @@ class RawRows:
             yield Rows(model.encoder.encode(found.rows), pa.table(columns), path, found.rejects)
 
 
-def raw_rows(pattern: str, schema: Schema, keys: list[str] | None, labelled: bool | None, part_bytes: int = PART_BYTES) -> RawRows:
+def raw_rows(
+    pattern: str, schema: Schema, keys: list[str] | None, labelled: bool | None, part_bytes: int = PART_BYTES, option: str = "--input"
+) -> RawRows:
     """Raw logs as the first file's columns say: labelled, unless told, where it has the label. Raises InputError."""
-    files = list_files(pattern, "--input", schema)
+    files = list_files(pattern, option, schema)
     names = columns_of(files[0], schema)
     labels = [label.column for label in schema.targets.values()]
     labelled = {*labels} <= {*names} if labelled is None else labelled
@@ -68,5 +70,5 @@ def raw_rows(pattern: str, schema: Schema, keys: list[str] | None, labelled: boo
     columns = {key: roles.get(key) if key in ROLES else key for key in keys}
     for key, column in columns.items():
         if column not in names:
-            raise InputError(f"--keys {key}: {files[0].path} has no such column; it has {', '.join(names)}")
+            raise InputError(f"{files[0].path} has no column that is its {key!r}; it has {', '.join(names)}")
     return RawRows(schema, files, list(dict.fromkeys([*needed, *columns.values()])), keys, labelled, part_bytes)

@@ -45,8 +45,14 @@ def holds(root: str, dataset: str) -> bool:
 
 def kept_dataset(found: Checkpoint) -> str:
     """Where the manifest and the vocabularies of a checkpoint's rows lie: with its run, else in the dataset. Raises InputError."""
-    run, path = found.storage.path("").rpartition("/")[0], found.manifest["config"]["data"]["path"]
-    for root in (f"{run}/{KEPT}", path):
+    kept, path = places(found)
+    for root in (kept, path):
         if holds(root, found.manifest["dataset"]):
             return root
-    raise InputError(f"{run}/{KEPT} is missing, and {path} is not (any more) the dataset that {found.path} was trained on; put either back")
+    raise InputError(f"{kept} is missing, and {path} is not (any more) the dataset that {found.path} was trained on; put either back")
+
+
+def places(found: Checkpoint) -> tuple[str, str]:
+    """Where a checkpoint's run keeps it, and where the dataset lay."""
+    run = found.storage.path("").rpartition("/")[0]
+    return f"{run}/{KEPT}", found.manifest["config"]["data"]["path"]

@@ -24,6 +24,7 @@ from sml_dist.data.vocab import read_tokens, read_vocabulary
 from sml_dist.embeddings.tables import table_name
 from sml_dist.spec import InputError
 from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Checkpoints
+from sml_dist.train.kept import holds, places
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.shards import Reader
 from sml_dist.train.state import COUNTER, Piece, pieces
@@ -86,7 +87,8 @@ def open_checkpoint(where: str) -> Checkpoint:
 
 def match_tables(found: Checkpoint, config: RunConfig, manifest: Manifest) -> Iterator[tuple[str, Match]]:
     """(table, match) of every table of the new dataset."""
-    old_root, new_root = found.manifest["config"]["data"]["path"], config.data.path
+    (kept, path), new_root = places(found), config.data.path
+    old_root = kept if holds(kept, found.manifest["dataset"]) else path
     same = found.manifest["dataset"] == fingerprint(new_root)
     old = None if same else read_old(old_root, found)
     for field in manifest.tables:

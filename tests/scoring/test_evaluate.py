@@ -12,8 +12,8 @@ from sml_dist.scoring.evaluate import Options, evaluate
 from sml_dist.scoring.evaluation_page import write
 from sml_dist.spec import InputError
 from sml_dist.train.alone import train_alone
-from tests.data.raw_logs import clicks
-from tests.scoring.runs import config, prepared
+from tests.data.raw_logs import clicks, write_logs
+from tests.scoring.runs import alone_in_process, config, prepared
 
 QUICK = {"resamples": 20}
 
@@ -65,10 +65,25 @@ def test_two_runs_are_compared_on_the_same_rows(runs):
     assert {one["value"] for one in same["differences"].values()} == {0}
 
 
+def test_raw_logs_are_evaluated_through_the_run_s_own_vocabulary_and_two_runs_need_not_share_one(runs, data, tmp_path, monkeypatch):
+    alone_in_process(monkeypatch)
+    logs = write_logs(tmp_path / "logs.csv", clicks(1500).slice(1200))
+    found = evaluate(runs[0]["run"], data=logs, options=Options(by=("site",), **QUICK))
+    assert found["metrics"] == evaluate(runs[0]["run"], options=Options(**QUICK))["metrics"] and found["split"] == "all"
+    (tmp_path / "other").mkdir()
+    other = train_alone(config(prepared(tmp_path / "other", 700), tmp_path, "other"))
+    with pytest.raises(InputError, match="other fields than the run's dataset|another schema, other vocabularies"):
+        evaluate(runs[0]["run"], against=other["run"], options=Options(**QUICK))
+    both = evaluate(runs[0]["run"], data=logs, against=other["run"], options=Options(**QUICK))
+    assert both["metrics"] == found["metrics"] and both["against"]["metrics"] != found["metrics"]
+    with pytest.raises(InputError, match="--data .* matches no file"):
+        evaluate(runs[0]["run"], data=str(tmp_path / "none*.csv"))
+
+
 def test_what_is_asked_for_in_vain_is_said_in_one_line(runs):
     for options, line in (
         (Options(by=("sight",)), "--by sight: the dataset has group, price_log_square"),
-        (Options(label="love"), "--label love: the dataset has label"),
+        (Options(label="love"), "--label love: the run predicts label"),
         (Options(unit="user"), "--unit user: row or group"),
     ):
         with pytest.raises(InputError, match=line):

@@ -1,5 +1,6 @@
 """`predict`: the training forward's scores, from raw logs as from a prepared dataset, each row once whatever is killed."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pytest
 
-from sml_dist.data.dataset import read_manifest
+from sml_dist.data.dataset import SplitWriter, read_manifest
 from sml_dist.models.zoo import ZOO
 from sml_dist.scoring import predict as module
 from sml_dist.scoring.output import Folder
@@ -28,6 +29,7 @@ from tests.models.test_zoo import config as model_config
 from tests.scoring.runs import alone_in_process, config, predicted, prepared, train
 
 ROWS = 1500
+PARTS = {"part_bytes": 8_000}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,17 @@ def serial(monkeypatch):
 
 def logs_of(data: str) -> str:
     return str(next(Path(data).parent.glob("log*")))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run, data, tmp_path_factory) -> tuple[dict[str, str], pa.Table]:
+    """Every file of the output, and its rows."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        alone_in_process(patch)
+        found = predict(run, logs_of(data), str(out), **PARTS)
+    assert len(found.files) > 4
+    return contents(out), predicted(out, found)
 
 
 def matrix(table: pa.Table, what: str) -> np.ndarray:
@@ -117,7 +130,7 @@ def test_logs_without_a_label_score_as_with_it(run, tmp_path, serial):
     first, second = (predicted(tmp_path / name, predict(run, path, str(tmp_path / name))) for name, path in (("x", whole), ("y", bare)))
     assert first["logit"].equals(second["logit"])
     assert "label" in first.column_names and "label" not in second.column_names
-    with pytest.raises(InputError, match="--keys label: .*b.csv has no such column; it has price"):
+    with pytest.raises(InputError, match="b.csv has no column that is its 'label'; it has price"):
         predict(run, bare, str(tmp_path / "z"), keys=["label"])
 
 
@@ -147,6 +160,25 @@ def test_a_finished_output_is_left_alone_and_another_job_does_not_take_it(run, d
         predict(run, data, str(tmp_path / "mine"), overwrite=True)
 
 
+def test_a_full_disk_is_one_line_and_the_same_call_goes_on_once_there_is_room(run, data, tmp_path, serial, undisturbed, monkeypatch):
+    whole, room = SplitWriter.write, [500]
+
+    def write(writer, table):
+        room[0] -= len(table)
+        if room[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(writer, table)
+
+    monkeypatch.setattr(SplitWriter, "write", write)
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="cannot be written: No space left on device; make room or name another folder, then run it again"):
+        predict(run, logs_of(data), str(out), **PARTS)
+    assert 0 < len([*(out / ".work/done").iterdir()]) < 8
+    room[0] = 10**9
+    predict(run, logs_of(data), str(out), **PARTS)
+    assert contents(out) == undisturbed[0]
+
+
 def test_parts_of_a_dataset_hold_every_row_group_once_in_order(data):
     manifest = read_manifest(data)
     split = manifest.splits["train"]
@@ -158,19 +190,6 @@ def test_parts_of_a_dataset_hold_every_row_group_once_in_order(data):
 
 
 # ---- on Ray, and killed
-
-PARTS = {"part_bytes": 8_000}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(run, data, tmp_path_factory) -> tuple[dict[str, str], pa.Table]:
-    """Every file of the output, and its rows."""
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        alone_in_process(patch)
-        found = predict(run, logs_of(data), str(out), **PARTS)
-    assert len(found.files) > 4
-    return contents(out), predicted(out, found)
 
 
 @pytest.mark.ray
