@@ -22,7 +22,6 @@ from sml_dist.train.evaluate import by_label
 
 BATCH_ROWS = 16_384
 SLICE_RESAMPLES = 200
-RAW = "all"  # what stands where the split does
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,13 @@ def evaluate(
     source = rows_of(model, data, split, progress)
     scored, values = score(model, source, options, progress)
     resamples, unit = affordable(len(scored.logits), options.resamples), unit_of(scored, options)
-    found = about(model) | {"data": data, "split": getattr(source, "splits", [RAW])[0], "label": options.label or model.manifest.labels[0]}
+    found = about(model) | {"data": data, "split": source.split, "label": options.label or model.manifest.labels[0]}
     found |= {"rows": len(scored.logits), "positives": float(scored.labels.sum()), "resamples": resamples, "unit": options.unit}
     if against is None:
         found["metrics"] = as_dicts(intervals(scored, resamples, unit=unit, seed=options.seed))
     else:
         other = loaded(against, None, options)
+        check(replace(options, by=()), other)
         second, _ = score(other, rows_of(other, data, split, progress), replace(options, by=()), progress)
         found |= compared(scored, second, resamples, unit, options)
         found["against"] |= about(other)
@@ -106,7 +106,7 @@ def rows_of(model: Described, data: str, split: str | None, progress: Progress) 
     if split is None:
         source = replace(source, splits=[name for name in source.splits if name in ("valid", "test")][-1:] or source.splits)
     if not source.rows:
-        raise InputError(f"{data} has no {source.splits[0]} rows; name another --split")
+        raise InputError(f"{data} has no {source.split} rows; name another --split")
     return source
 
 

@@ -4,27 +4,24 @@ import math
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "logloss", "ne": "NE", "calibration": "calibration"}
 
 
 def metrics_table(found: dict[str, Any]) -> Table:
-    """A line a metric; against another run also its value, the difference, and the p value where there is one."""
+    """A line a metric; against another run also its value, the difference (bold where it is sure), the p value where there is one."""
     table = table_of(f"{found['model']}, {found['rows']:,} {found['split']} rows", "", "value", "95 %")
     against = found.get("against")
     for name in (against["model"], "difference", "95 %", "p") if against else ():
         table.add_column(name, justify="right")
     for name, own in found["metrics"].items():
-        line = [TITLES[name], number(own["value"]), interval(own)]
+        line: list[str | Text] = [TITLES[name], number(own["value"]), interval(own)]
         if against:
             difference = found["differences"][name]
-            sure = not (difference["low"] <= 0 <= difference["high"])
-            style = "bold" if sure else ""
+            sure = "" if difference["low"] <= 0 <= difference["high"] else "bold"
             p = f"{difference['p']:.2g}" if "p" in difference else ""
-            line += [
-                number(against["metrics"][name]["value"]),
-                f"[{style}]{difference['value']:+.5f}[/]" if style else f"{difference['value']:+.5f}",
-            ]
+            line += [number(against["metrics"][name]["value"]), Text(f"{difference['value']:+.5f}", style=sure)]
             line += [f"{difference['low']:+.5f} to {difference['high']:+.5f}", p]
         table.add_row(*line)
     return table

@@ -70,8 +70,10 @@ class Folder:
                 f"--output {self.root} holds files that predict did not write (such as {min(odd)}); name a new or empty folder"
             )
         complete = self.predictions() if MANIFEST in names else None
-        begun = complete.job if complete else self._read(JOB)
+        begun = complete.job if complete else self._record(dict[str, Any] | None, JOB)
         if begun == job and not (complete and overwrite):
+            if complete and WORK in names:  # killed in its last moment
+                self.fs.rm(f"{self.path}/{WORK}", recursive=True)
             return complete
         if begun is not None and not overwrite:
             state = "already holds" if complete else "was begun with"
@@ -85,12 +87,12 @@ class Folder:
         return None
 
     def predictions(self) -> Predictions:
-        return from_dict(Predictions, self._read(MANIFEST))
+        return self._record(Predictions, MANIFEST)
 
     def done(self) -> dict[int, PartDone]:
         """The parts that are written, by their number."""
         numbers = [int(name[5:-5]) for name in self._names(DONE) if name.endswith(".json")]
-        return {number: from_dict(PartDone, self._read(done_name(number))) for number in sorted(numbers)}
+        return {number: self._record(PartDone, done_name(number)) for number in sorted(numbers)}
 
     def book(self, number: int, part: PartDone) -> None:
         self._write(done_name(number), to_dict(part))
@@ -110,13 +112,16 @@ class Folder:
         self.fs.invalidate_cache()
         return {found.rstrip("/").rpartition("/")[2] for found in self.fs.ls(path, detail=False)} if self.fs.isdir(path) else set()
 
+    def _record(self, kind: Any, name: str) -> Any:
+        try:
+            return from_dict(kind, self._read(name))
+        except ValueError as error:  # of JSON or of pydantic
+            raise InputError(f"{self.path}/{name} is damaged ({one_line(error)}); remove the folder to begin anew") from None
+
     def _read(self, name: str) -> Any:
         """None where the file is not there."""
         path = f"{self.path}/{name}"
-        try:
-            return json.loads(self.fs.cat_file(path)) if self.fs.exists(path) else None
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({one_line(error)}); give --overwrite to begin anew") from None
+        return json.loads(self.fs.cat_file(path)) if self.fs.exists(path) else None
 
     def _write(self, name: str, value: Any) -> None:
         """Whole or not at all."""

@@ -42,6 +42,10 @@ class PreparedRows:
         return sum(self.manifest.splits[split].rows for split in self.splits)
 
     @property
+    def split(self) -> str:
+        return ",".join(self.splits)
+
+    @property
     def identity(self) -> dict[str, Any]:
         return {"dataset": fingerprint(self.root), "splits": self.splits, "part_rows": self.part_rows}
 

@@ -36,6 +36,10 @@ class RawRows:
         return sum(span.rows for part in self.parts for span in part)
 
     @property
+    def split(self) -> str:
+        return "all"
+
+    @property
     def identity(self) -> dict[str, Any]:
         files = [[file.path, fsspec.url_to_fs(file.path)[0].ukey(file.path)] for file in self.files]
         return {"files": files, "labelled": self.labelled, "part_bytes": self.part_bytes}

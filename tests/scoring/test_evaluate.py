@@ -10,17 +10,15 @@ import pytest
 from sml_dist.data.vocab import read_tokens
 from sml_dist.scoring.evaluate import Options, evaluate
 from sml_dist.scoring.evaluation_page import write
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, to_dict
 from sml_dist.train.alone import train_alone
+from sml_dist.train.metrics import auc
+from tests.data.histories import choosy
 from tests.data.raw_logs import clicks, write_logs
-from tests.scoring.runs import alone_in_process, config, prepared
+from tests.models.test_zoo import config as model_config
+from tests.scoring.runs import alone_in_process, config, prepared, rows_of, train
 
 QUICK = {"resamples": 20}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> str:
-    return prepared(tmp_path_factory.mktemp("clicks"))
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +76,16 @@ def test_raw_logs_are_evaluated_through_the_run_s_own_vocabulary_and_two_runs_ne
     assert both["metrics"] == found["metrics"] and both["against"]["metrics"] != found["metrics"]
     with pytest.raises(InputError, match="--data .* matches no file"):
         evaluate(runs[0]["run"], data=str(tmp_path / "none*.csv"))
+
+
+def test_of_several_labels_the_one_asked_for_is_evaluated(tmp_path):
+    data = choosy(tmp_path)["mmoe"]
+    each = config(data, tmp_path, model=to_dict(model_config("mmoe")))
+    logits, labels = train(each)["valid"], rows_of(data, "valid")["label"].combine_chunks().flatten().to_numpy().reshape(-1, 2)
+    for place, name in enumerate(("like", "love")):
+        found = evaluate(each.run.folder, options=Options(label=name, **QUICK))
+        assert found["metrics"]["auc"]["value"] == pytest.approx(auc(logits[:, place], labels[:, place]), abs=1e-4)
+        assert found["positives"] == labels[:, place].sum() and found["label"] == name
 
 
 def test_what_is_asked_for_in_vain_is_said_in_one_line(runs):

@@ -33,11 +33,6 @@ PARTS = {"part_bytes": 8_000}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> str:
-    return prepared(tmp_path_factory.mktemp("clicks"), ROWS)
-
-
-@pytest.fixture(scope="module")
 def others(tmp_path_factory) -> dict[str, str]:
     return choosy(tmp_path_factory.mktemp("films"))
 

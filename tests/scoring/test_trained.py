@@ -14,11 +14,6 @@ from sml_dist.train.metrics import ExactScores
 from tests.scoring.runs import config, prepared, rows_of, train
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> str:
-    return prepared(tmp_path_factory.mktemp("clicks"))
-
-
 def test_a_run_scores_where_its_dataset_is_gone_with_the_vocabularies_it_kept(tmp_path):
     data = prepared(tmp_path, rows=300)
     run = config(data, tmp_path)
