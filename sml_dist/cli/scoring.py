@@ -1,11 +1,14 @@
 """predict, evaluate: what a run's model says of rows, and how right it is."""
 
 import contextlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from sml_dist.cli.app import Json, Verbose, app, fail, out, print_json, stage_bars
+from sml_dist.cli.app import Json, Verbose, app, out, print_json, stage_bars
+
+InPrecision = Annotated[Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Of matrix products; by default the run's.")]
+OnDevice = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes GPUs where there are any.")]
 
 
 @app.command()
@@ -21,8 +24,8 @@ def predict(
     ] = None,
     labelled: Annotated[bool | None, typer.Option(help="Whether raw logs have labels; by default, whether they have its column.")] = None,
     contributions: Annotated[bool, typer.Option("--contributions", help="Add what each layer adds to the logit.")] = False,
-    precision: Annotated[str | None, typer.Option(help="auto | fp32 | bf16; by default the run's.")] = None,
-    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
+    precision: InPrecision = None,
+    device: OnDevice = "auto",
     num_workers: Annotated[int | None, typer.Option(help="By default one for each GPU, or for each CPU where there is none.")] = None,
     max_reject_rate: Annotated[float, typer.Option(help="Stop when a larger share of rows is bad.")] = 0.001,
     overwrite: Annotated[bool, typer.Option(help="Replace other predictions.")] = False,
@@ -36,7 +39,7 @@ def predict(
     with ray_session(num_workers or 0, verbose=verbose), stage_bars() as progress:
         found = run_predict(
             run, input, output, step=step, splits=listed(split), keys=listed(keys), labelled=labelled, contributions=contributions,
-            precision=check_precision(precision), device=device, workers=num_workers, max_reject_rate=max_reject_rate,
+            precision=precision, device=device, workers=num_workers, max_reject_rate=max_reject_rate,
             overwrite=overwrite, progress=progress,
         )  # fmt: skip
     show_predictions(found, output, as_json)
@@ -53,11 +56,11 @@ def evaluate(
     by: Annotated[list[str] | None, typer.Option(help="Slices by a field, or by `group`. May be repeated.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Slices of each field: its most frequent values.")] = 10,
     resamples: Annotated[int, typer.Option(min=2, help="Bootstrap draws; fewer for millions of rows.")] = 1000,
-    unit: Annotated[str, typer.Option(help="What is drawn: row, or group, whose rows are not independent.")] = "row",
+    unit: Annotated[Literal["row", "group"], typer.Option(help="What is drawn; a group's rows are not independent.")] = "row",
     bins: Annotated[int, typer.Option(min=2, help="Of the calibration curve.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
-    precision: Annotated[str | None, typer.Option(help="auto | fp32 | bf16; by default the run's.")] = None,
-    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
+    precision: InPrecision = None,
+    device: OnDevice = "auto",
     max_reject_rate: Annotated[float, typer.Option(help="Of raw logs: stop when a larger share of rows is bad.")] = 0.001,
     output: Annotated[str | None, typer.Option(help="Folder for README.md, CSV, JSON and PNG.")] = None,
     as_json: Json = False,
@@ -72,7 +75,7 @@ def evaluate(
 
     options = Options(
         label=label, by=by or (), top=top, resamples=resamples, unit=unit, bins=bins, seed=seed,
-        precision=check_precision(precision), device=device, max_reject_rate=max_reject_rate,
+        precision=precision, device=device, max_reject_rate=max_reject_rate,
     )  # fmt: skip
     raw = data is not None and not is_prepared(data)
     with ray_session(verbose=verbose) if raw else contextlib.nullcontext(), stage_bars() as progress:
@@ -80,12 +83,6 @@ def evaluate(
     if output:
         write(found, output)
     show_evaluation(found, output, as_json)
-
-
-def check_precision(text: str | None) -> Any:
-    if text not in (None, "auto", "fp32", "bf16"):
-        fail(f"--precision {text}: auto, fp32 or bf16")
-    return text
 
 
 def listed(text: str | None) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Options:
     by: Sequence[str] = ()
     top: int = 10
     resamples: int = 1000
-    unit: str = "row"
+    unit: Literal["row", "group"] = "row"
     bins: int = 20
     seed: int = 0
     precision: Precision | None = None
@@ -91,8 +91,6 @@ def check(options: Options, model: Described) -> None:
         check_field(name, model.manifest)
     if options.label and options.label not in model.manifest.labels:
         raise InputError(f"--label {options.label}: the run predicts {', '.join(model.manifest.labels)}")
-    if options.unit not in ("row", "group"):
-        raise InputError(f"--unit {options.unit}: row or group")
     if options.unit == "group" and not model.manifest.group:
         raise InputError("--unit group: the run's rows have no group; leave the option out")
 
@@ -100,7 +98,9 @@ def check(options: Options, model: Described) -> None:
 def rows_of(model: Described, data: str, split: str | None, progress: Progress) -> Source:
     """With the label, and what goes with it: weight and group."""
     keys = ["label", *(name for name in ("weight", "group") if getattr(model.manifest, name))]
-    if not is_prepared(data) and data != model.config.data.path:
+    if not is_prepared(data):
+        if data == model.config.data.path:
+            raise InputError(f"the run's dataset is not at {data} any more; name rows with --data, a prepared dataset or raw logs")
         return raw_rows(data, model.schema, keys, labelled=True, option="--data").surveyed(progress)
     source = prepared_rows(data, model, [split] if split else None, keys)
     if split is None:

@@ -15,11 +15,10 @@ REST = "rest"
 class Explained(nn.Module):
     """A model and, beside its logit (B,), what its layers add to it, (B, L), which add up to it; `names` has the L columns.
 
-    Of T labels the logit is (B, T), and the columns of one label, LABEL:head.3 and so on, add up to that label's.
-
     A column `head.3` is the third layer of the Skip Logit `head`; the last, `rest`, is all else: biases, first-order weights,
     heads of a last layer alone. A zoo model's logit is a sum or a mean of heads, so a term reaches it times a constant,
-    which autograd finds once on `probe`, any rows of the model's input.
+    which autograd finds once on `probe`, any rows of the model's input. Of T labels the logit is (B, T), and the columns of
+    one label, LABEL:head.3 and so on, add up to that label's.
     """
 
     def __init__(self, model: nn.Module, *probe: Tensor, labels: Sequence[str] = ("label",)):

@@ -92,7 +92,6 @@ def test_what_is_asked_for_in_vain_is_said_in_one_line(runs):
     for options, line in (
         (Options(by=("sight",)), "--by sight: the dataset has group, price_log_square"),
         (Options(label="love"), "--label love: the run predicts label"),
-        (Options(unit="user"), "--unit user: row or group"),
     ):
         with pytest.raises(InputError, match=line):
             evaluate(runs[0]["run"], options=options)

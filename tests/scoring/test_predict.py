@@ -89,6 +89,16 @@ def test_raw_logs_and_the_prepared_dataset_score_as_the_training_forward_and_lay
         np.testing.assert_allclose(whole, logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["dnn", "dcn_v2", "finalnet"])
+def test_where_all_layers_reach_the_logit_they_leave_a_constant(data, tmp_path, serial, name):
+    """A sum of heads, and a mean of two."""
+    run = config(data, tmp_path, model=to_dict(model_config(name)))
+    train(run)
+    table = predicted(tmp_path / "out", predict(run.run.folder, data, str(tmp_path / "out"), splits=["valid"], contributions=True))
+    layers = np.ptp(matrix(table, "contribution"), axis=0)  # `rest` is the last
+    assert layers[-1] < 1e-5 < layers[:-1].min()
+
+
 def test_a_row_scores_the_same_alone_and_in_any_batch_from_its_text_on(run, tmp_path, serial):
     table = clicks(ROWS).slice(0, 12)
     (tmp_path / "logs").mkdir()
