@@ -116,9 +116,10 @@ def actors(device: str, workers: int | None) -> tuple[Actors, bool, int]:
     gpus = cluster.get("GPU", 0) if device in ("auto", "cuda") else 0
     if device == "cuda" and not gpus:
         raise InputError("--device cuda: the cluster has no GPU; leave the option out")
-    cpus, nodes = int(cluster.get("CPU", 1)), max(1, len(ray.nodes()))
-    count = min(workers or int(gpus or cpus), cpus)
-    threads = max(1, (os.cpu_count() or 1) * nodes // count)
+    cpus, nodes, cores = int(cluster.get("CPU", 1)), len(ray.nodes()), os.cpu_count() or 1
+    alone = min(cpus, cores) if nodes == 1 else cpus  # a local Ray may have more logical CPUs than the machine has cores
+    count = min(workers or int(gpus or alone), cpus)
+    threads = max(1, cores * nodes // count)
     return Actors(count, gpus=min(1.0, gpus / count)), gpus > 0, threads
 
 
