@@ -63,8 +63,8 @@ def worker_logs(folder: Path, run: str, place: Place) -> Iterator[None]:
 
 
 def log_event(**values: Any) -> None:
-    """An event or evaluation of the run; lines of steps are metrics.jsonl's alone."""
-    if "event" in values or "split" in values:
+    """An event or evaluation of the run; lines of steps and of their health are metrics.jsonl's alone."""
+    if "split" in values or values.get("event", "health") != "health":
         name = values.get("event") or f"evaluated {values['split']}"
         level = logging.WARNING if name in ("skipped", "rolled back") else logging.INFO
         logger.log(level, name, extra={"fields": {key: value for key, value in values.items() if isinstance(value, int | float | str)}})
