@@ -47,7 +47,10 @@ def config(dataset: str, storage: Path, **train) -> RunConfig:
 
 
 def files(run: Path) -> list[Path]:
-    """What W&B wrote, the oldest first."""
+    """What W&B wrote, the oldest first; the last block of a file may come after its run was finished, so W&B is ended first."""
+    import wandb
+
+    wandb.teardown()
     return sorted(run.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
 
 
@@ -123,14 +126,17 @@ def followed(storage: Path) -> list[str]:
 
 def test_the_trials_of_a_sweep_are_a_group_that_names_its_space(tmp_path):
     sweep = write_sweep(tmp_path, trials=2)
-    base = sweep / "trials/00000/config.yaml"
-    base.write_text(base.read_text().replace("wandb: null", "wandb: {project: ctr}"))
+    write_run(sweep / "trials", "00001", steps=100, seed=1)
+    for path in sweep.glob("trials/*/config.yaml"):
+        path.write_text(path.read_text().replace("wandb: null", "wandb: {project: ctr}"))
     with tracked_sweep(str(sweep), print):
         pass
-    (path,) = files(sweep / "trials/00000")
-    assert wandb_file.run_of(path).run_group == "sweep"
-    assert set(wandb_file.config(path)["sweep"]["space"]) == set(SPACE)
-    assert len(wandb_file.history(path)) == 25
+    written = [path for trial in ("00000", "00001") for path in files(sweep / "trials" / trial)]
+    assert len({wandb_file.run_of(path).run_id for path in written}) == 2
+    for path in written:
+        assert wandb_file.run_of(path).run_group == "sweep"
+        assert set(wandb_file.config(path)["sweep"]["space"]) == set(SPACE)
+        assert len(wandb_file.history(path)) == 25
 
 
 @contextlib.contextmanager
