@@ -48,6 +48,11 @@ class RunConfig:
 
 def load(path: str, overrides: list[str] | None = None) -> RunConfig:
     """The configuration of a YAML file with `a.b=c` overrides; the run is named after the file unless it says otherwise."""
+    return parse(read(path, overrides))
+
+
+def read(path: str, overrides: list[str] | None = None) -> dict[str, Any]:
+    """What a YAML file and overrides say, as plain data without the defaults: what `parse` takes."""
     try:
         raw = OmegaConf.load(path)
         if not OmegaConf.is_dict(raw):
@@ -56,7 +61,7 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
             if "=" not in override:
                 raise InputError(f"--set {override}: expected key=value, as in --set train.epochs=2")
         raw = OmegaConf.merge({"run": {"name": Path(path).stem}}, raw, OmegaConf.from_dotlist(overrides or []))
-        return parse(OmegaConf.to_container(raw, resolve=True))
+        return OmegaConf.to_container(raw, resolve=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; configs/ holds ready ones") from None
     except (OmegaConfBaseException, YAMLError) as error:

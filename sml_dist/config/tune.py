@@ -75,8 +75,8 @@ class SweepConfig:
     pair: a key of the space; each draw of all others is a pair of trials (or more), one for each of its values.
     trials: in all, points included; with `pair`, draws. A grid has as many as it has.
     cpus: of Ray's, for each worker; as many trials run at once as the cluster has room for, at most `concurrent`.
-    minutes, rows: budgets of the whole sweep, rows trained on by all trials together; what is cut off by one goes on where
-        it was when the same command comes with a larger one.
+    minutes: of this command; rows: trained on by all trials together. Trials end at their next evaluation then, and go on
+        from there when the same command comes again, with more rows.
     retries: of a trial whose process died. keep: trials, the best, whose checkpoints are kept.
     """
 
@@ -106,6 +106,8 @@ class SweepConfig:
             raise ValueError(f"the mode of {self.metric} is {own}")
         if self.pair and self.pair not in self.space:
             raise ValueError(f"pair {self.pair} is not in the space")
+        if self.pair and self.search.name == "grid":
+            raise ValueError("a grid has every pair as it is; take the pair out, or set search.name to random or optuna")
         if self.pair and self.scheduler.name != "none":
             raise ValueError("a pair is compared at the same rows; with pair, set scheduler.name to none")
 

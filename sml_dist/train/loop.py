@@ -72,7 +72,7 @@ class Trainer:
     """What the loop needs, made by the worker.
 
     `evaluate`, `commit`, `restore` (the newest sound checkpoint's progress; its weights are loaded), `settle` (waits for
-    the commit under way) and `report` (of each evaluation but the last, once it is committed; may raise Stopped) are
+    the commit under way) and `report` (of each evaluation, once it is committed; may raise Stopped) are
     collective; `log` does nothing but on rank 0; `beat` tells a watchdog that the worker is alive; `traced` is told of each
     step's end.
     """
@@ -134,9 +134,9 @@ class Trainer:
                 metrics = self.evaluate()
                 self.judge(metrics, progress)
                 self.save(progress)
+                self.report(progress, metrics)
                 if progress.finished(self.config):
                     break
-                self.report(progress, metrics)
             elif self.config.checkpoint_every_steps and progress.step % self.config.checkpoint_every_steps == 0:
                 self.log_steps(progress)
                 self.save(progress)

@@ -34,7 +34,8 @@ from sml_dist.train.schedule import Schedule
 from sml_dist.train.sharded import shard
 from sml_dist.train.watchdog import DONE, Watchdog
 
-# Hears of each evaluation but the last, its checkpoint complete: {"rows" trained on, "step", "epoch", metrics ...}; False stops the run.
+# Hears of each evaluation when its checkpoint is complete: {"rows" trained on, "step", "epoch", "last", metrics ...}.
+# False stops the run.
 Report = Callable[[dict[str, Any]], bool]
 
 
@@ -109,8 +110,9 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
         if report is None:
             return
         keeper.settle()
-        about = {"rows": rows_seen(progress, plan), "step": progress.step, "epoch": progress.epoch}
-        if not agree(report(metrics | about) if place.rank == 0 else None):
+        reached = {"rows": rows_seen(progress, plan), "step": progress.step, "epoch": progress.epoch}
+        reached["last"] = progress.finished(config.train)
+        if not agree(report(metrics | reached) if place.rank == 0 else None):
             raise Stopped
 
     if place.rank == 0:

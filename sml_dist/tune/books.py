@@ -40,7 +40,7 @@ class Record:
     history: of each evaluation on the validation rows {"rows" trained on, "step", "epoch" (whole ones), "time" (Unix),
         "auc", "logloss", "ne", "calibration" and "gauc" where there are groups}, in the order of rows.
     value: the best of the metric in its history. summary: the run's summary.json, where it finished.
-    exploits: under population based training, [{"rows", "step", "from": the donor's id, "params": from then on}].
+    exploits: under population based training, [{"step", "from": the donor's id, "params": from then on}].
     started, ended: Unix times; seconds: of work, over all attempts.
     """
 
@@ -78,8 +78,8 @@ class Books:
         self.records = {record.id: record for record in read_trials(folder)}
         self.since: dict[int, float] = {}  # when the running ones began, by the monotonic clock
 
-    def add(self, record: Record) -> None:
-        self.records[record.id] = record
+    def add(self, records: Iterable[Record]) -> None:
+        self.records |= {record.id: record for record in records}
         self.write()
 
     def begin(self, id: int) -> None:

@@ -1,0 +1,50 @@
+"""sweep: many runs of one configuration with searched keys."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json, warn
+
+
+@app.command()
+def sweep(
+    config: Annotated[str, typer.Argument(help="YAML file; configs/sweeps/ has three.")],
+    overrides: Set = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Search a run's settings; the same command again runs what is not done yet."""
+    from sml_dist.review.follow import tracked_sweep
+    from sml_dist.review.report import report_quietly
+    from sml_dist.session import ray_session
+    from sml_dist.tune.blueprint import Blueprint
+    from sml_dist.tune.sweep import run
+
+    blueprint = Blueprint.read(config, overrides)
+    workers = blueprint.base.train.worker_range[1]
+    ray = ray_session(workers if workers > 1 else 0, reader_cpus=blueprint.base.data.reader_cpus, verbose=verbose)
+    with ray, tracked_sweep(str(blueprint.folder), warn):
+        found = run(config, overrides, SweepProgress())
+    report_quietly(found["folder"], warn)
+    if as_json:
+        print_json(found)
+    else:
+        out.print((Path(found["folder"]) / "README.md").read_text(), markup=False, highlight=False, soft_wrap=True)
+        out.print(f"sweep folder {found['folder']}", soft_wrap=True, highlight=False)
+
+
+class SweepProgress:
+    """A line on standard error for each trial that starts or ends."""
+
+    def __init__(self) -> None:
+        self.best: float | None = None
+
+    def __call__(self, event: str, record: Any) -> None:
+        if event in ("evaluated", "waiting"):
+            return
+        value = "" if record.value is None else f" {record.value:.5f} after {record.rows:,} rows"
+        settings = " ".join(f"{key}={value}" for key, value in record.params.items()) if event in ("started", "exploited") else ""
+        why = f": {record.error}" if record.error else ""
+        err.print(f"trial {record.id} {event}{value}{why} {settings}".rstrip(), highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,160 @@
+"""From a trial's parameters to its run's configuration; and all that can be refused before a trial starts."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sml_dist.config.run import RunConfig, parse, read
+from sml_dist.config.settings import load_settings
+from sml_dist.config.tune import SweepConfig
+from sml_dist.data.dataset import read_manifest
+from sml_dist.spec import InputError, to_dict
+from sml_dist.train.launch import absolute, check
+from sml_dist.train.resume import FIXED
+from sml_dist.train.rows import training_plan
+from sml_dist.tune.space import Params, Space, new_study
+
+SAMPLES = 50  # whole points that are drawn and checked beforehand
+MISSING = object()
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A sweep and what its trials vary: `raw` is the base's plain data, without defaults."""
+
+    sweep: SweepConfig
+    raw: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str, overrides: list[str] | None = None) -> "Blueprint":
+        """Of a sweep's YAML file with `key=value` overrides. Raises InputError."""
+        sweep = load_settings(SweepConfig, path, overrides)
+        return cls(sweep, read(sweep.base, sweep.set))
+
+    @functools.cached_property
+    def space(self) -> Space:
+        return Space(self.sweep.space)
+
+    @functools.cached_property
+    def base(self) -> RunConfig:
+        return parse(self.raw)
+
+    @property
+    def folder(self) -> Path:
+        return Path(absolute(self.sweep.folder))
+
+    def run_of(self, id: int) -> str:
+        """A trial's run folder, relative to the sweep's."""
+        return f"trials/{id:05d}"
+
+    def trial(self, id: int, params: Params) -> RunConfig:
+        """The configuration that a trial runs with. Raises InputError."""
+        found = self.chosen(params)
+        manifest = read_manifest(found.data.path)
+        steps = max(1, round(training_plan(manifest, found).steps * self.sweep.evaluate_every))
+        threads = found.train.threads or max(1, int(self.sweep.cpus))
+        own = {
+            "run.name": f"{id:05d}",
+            "run.storage": str(self.folder / "trials"),
+            "data.path": absolute(found.data.path),
+            "train.monitor": self.sweep.metric,
+            "train.threads": threads,
+            "train.eval_every_steps": None if self.sweep.evaluate_every == 1 else steps,
+        }
+        if found.run.warm_start:
+            own["run.warm_start"] = absolute(found.run.warm_start)
+        return parse(with_values(self.raw, params | own))
+
+    def best(self, params: Params) -> RunConfig:
+        """The configuration for `sml-dist train` of the trial with these parameters."""
+        found = self.chosen(params)
+        every = self.trial(0, params).train.eval_every_steps
+        own = {"run.name": f"{self.sweep.name}-best", "train.monitor": self.sweep.metric, "train.eval_every_steps": every}
+        return parse(with_values(self.raw, params | own | {"run.storage": found.run.storage}))
+
+    def chosen(self, params: Params) -> RunConfig:
+        return parse(with_values(self.raw, params))
+
+    def point(self, number: int, given: Params | None = None) -> Params:
+        """One of the points that come first: its values, the base's for the other keys. Raises InputError."""
+        named = self.sweep.points[number]
+        if unknown := [key for key in named if key not in self.space.dimensions]:
+            raise InputError(f"points[{number}]: {unknown[0]} is not a key of the space")
+
+        def value(key: str) -> Any:
+            found = named[key] if key in named else value_at(to_dict(self.base), key)
+            if found is MISSING or not self.space.contains(key, found):
+                what = f"the base's {key} {found}" if key not in named else f"{key} {found}"
+                raise InputError(f"points[{number}]: {what} is not in the space; add it there, name another in the point, or set points=[]")
+            return found
+
+        return self.space.walk(value, given)
+
+    def check(self) -> int:
+        """Every value in a branch that has it, then whole points: each must be a configuration that can run.
+
+        Returns the most rows that a trial can train on. Raises InputError that names the key and the way out.
+        """
+        for key in self.space.dimensions:
+            for value in self.space.extremes(key):
+                self._check(f"space.{key}: {value!r}", self.space.branch_of(key) | {key: value})
+        drawn = new_study(optuna.samplers.RandomSampler(seed=self.sweep.search.seed))
+        most = [self._check("space", self.space.suggested(drawn.ask())) for _ in range(SAMPLES)]
+        if self.sweep.search.name == "grid":
+            most += [self._check("space", params) for params in self.space.grid()]
+        most += [self._check(f"points[{number}]", self.point(number)) for number in range(len(self.sweep.points))]
+        self._check_scheduler(max(most))
+        return max(most)
+
+    def _check(self, where: str, params: Params) -> int:
+        """The rows of a whole run of this configuration."""
+        try:
+            config = self.chosen(params)
+            check(config)
+            self.trial(0, params)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        plan = training_plan(read_manifest(config.data.path), config)
+        return min(config.train.most_steps(plan.steps) * config.train.global_batch_size, config.train.epochs * plan.rows)
+
+    def _check_scheduler(self, rows: int) -> None:
+        scheduler, epoch = self.sweep.scheduler, self.epoch_rows
+        if scheduler.name in ("asha", "median") and scheduler.grace * epoch > rows:
+            raise InputError(f"scheduler.grace {scheduler.grace:g} is longer than a trial of {rows / epoch:g} epochs")
+        if scheduler.name != "pbt":
+            return
+        for key, dimension in self.sweep.space.items():
+            if dimension.when:
+                raise InputError(f"space.{key}: population based training changes settings as it goes; it knows no `when`")
+            if any(key == fixed or key.startswith(f"{fixed}.") for fixed in (*FIXED, "train.num_workers")):
+                raise InputError(f"space.{key} cannot change within a run, as population based training would have it; take it out")
+        if self.base.train.record_rows:
+            raise InputError("train.record_rows: a run that takes another's checkpoint has no ledger of its rows; set it to false")
+
+    @functools.cached_property
+    def epoch_rows(self) -> int:
+        return read_manifest(self.base.data.path).splits["train"].rows
+
+
+def with_values(raw: dict[str, Any], values: Params) -> dict[str, Any]:
+    """Plain data with dotted keys set. Raises InputError."""
+    found = OmegaConf.create(raw)
+    for key, value in values.items():
+        try:
+            OmegaConf.update(found, key, value, merge=False, force_add=True)
+        except (OmegaConfBaseException, AttributeError, TypeError) as error:
+            raise InputError(f"{key}: {' '.join(str(error).split())}") from None
+    return OmegaConf.to_container(found)
+
+
+def value_at(raw: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(raw, dict) or part not in raw:
+            return MISSING
+        raw = raw[part]
+    return raw

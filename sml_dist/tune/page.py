@@ -1,0 +1,102 @@
+"""What a sweep leaves for people: best.yaml, README.md with its tables, pairs.csv."""
+
+from typing import Any
+
+from sml_dist.config.run import dump
+from sml_dist.statistics import Paired, paired
+from sml_dist.tabular import Row, markdown_table, write_csv
+from sml_dist.train.report import RunFolder, finite
+from sml_dist.tune.blueprint import Blueprint
+from sml_dist.tune.books import Books, Record
+
+TARGET = 1e-4  # a difference that one wants to be able to see
+SHOWN = 50  # trials in the table
+
+
+def write_results(blueprint: Blueprint, books: Books) -> dict[str, Any]:
+    """Writes what can be said of a sweep; returns it."""
+    folder, pairs = RunFolder(blueprint.folder), paired_differences(blueprint, books)
+    found: dict[str, Any] = {"folder": str(blueprint.folder), "trials": counts(books), "metric": blueprint.sweep.metric}
+    if ranked := books.ranked():
+        best = ranked[0]
+        folder.write("best.yaml", f"# Trial {best.id} of the sweep {blueprint.sweep.name}\n{dump(blueprint.best(best.params))}")
+        found |= {"best": {"id": best.id, "value": best.value, "params": best.params}, "default": default_of(books)}
+    if pairs:
+        write_csv(blueprint.folder / "pairs.csv", [row for rows, _ in pairs.values() for row in rows])
+        found["pairs"] = finite({label: vars(result) for label, (_, result) in pairs.items()})
+    folder.write("README.md", page(blueprint, books, pairs))
+    return found
+
+
+def counts(books: Books) -> dict[str, int]:
+    statuses = [record.status for record in books.records.values()]
+    return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
+
+
+def default_of(books: Books) -> float | None:
+    """The value of the first point, by default the base's own configuration."""
+    return next((record.value for record in books.records.values() if record.point == 0), None)
+
+
+def page(blueprint: Blueprint, books: Books, pairs: dict[str, tuple[list[Row], Paired]]) -> str:
+    sweep, ranked = blueprint.sweep, books.ranked()
+    rows = sum(record.rows for record in books.records.values())
+    minutes = sum(record.seconds for record in books.records.values()) / 60
+    told = ", ".join(f"{number} {status}" for status, number in counts(books).items())
+    text = f"# {sweep.name}\n\n{len(books.records)} trials of `{sweep.base}` ({told}); {rows:,} rows, {minutes:.1f} minutes of trials.\n\n"
+    if ranked:
+        text += verdict(blueprint, ranked[0], default_of(books)) + "\n"
+        text += "".join(f"\n{difference(sweep.metric, label, result)}\n" for label, (_, result) in pairs.items())
+        lines = [line(each, blueprint) for each in ranked[:SHOWN]]
+        text += f"\nBest first, by {sweep.metric} on the validation rows:\n\n{markdown_table(lines)}\n"
+    failed = [record for record in books.records.values() if record.error]
+    return text + "".join(f"- trial {record.id} failed: {record.error}\n" for record in failed)
+
+
+def verdict(blueprint: Blueprint, best: Record, default: float | None) -> str:
+    sweep = blueprint.sweep
+    text = f"Best: trial {best.id} with {sweep.metric} {best.value:.5f}; `best.yaml` trains it."
+    if best.point == 0:
+        return f"{text} It is the first point, the default: no trial was better."
+    if default is None:
+        return text
+    return f"{text} The default (the first point) has {default:.5f}: a difference of {best.value - default:+.5f}, of the best of many."
+
+
+def line(record: Record, blueprint: Blueprint) -> Row:
+    found = {"trial": record.id, blueprint.sweep.metric: f"{record.value:.5f}", "status": record.status}
+    found |= {"epochs": round(record.rows / blueprint.epoch_rows, 2), "seconds": round(record.seconds, 1)}
+    return found | {short(key, blueprint): record.params.get(key) for key in blueprint.sweep.space}
+
+
+def short(key: str, blueprint: Blueprint) -> str:
+    """A key's last part where it alone says which it is, else the last two."""
+    last = [other.rpartition(".")[2] for other in blueprint.sweep.space]
+    return ".".join(key.split(".")[-1 if last.count(key.rpartition(".")[2]) == 1 else -2 :])
+
+
+def paired_differences(blueprint: Blueprint, books: Books) -> dict[str, tuple[list[Row], Paired]]:
+    """For each value of `pair` but its first: a row for each draw both of whose trials finished, and what they say."""
+    pair, found = blueprint.sweep.pair, {}
+    if not pair:
+        return found
+    control, *others = blueprint.space.extremes(pair)
+    finished = {(each.pair, str(each.params.get(pair))): each for each in books.records.values() if each.status == "finished"}
+    draws = sorted({draw for draw, _ in finished})
+    for other in others:
+        both = [(draw, finished.get((draw, str(other))), finished.get((draw, str(control)))) for draw in draws]
+        rows = [
+            {"draw": draw, pair: other, "trial": a.id, "against": b.id, "value": a.value, "of": b.value, "difference": a.value - b.value}
+            for draw, a, b in both
+            if a and b
+        ]
+        if rows:
+            found[f"{pair} {other} minus {control}"] = rows, paired([row["difference"] for row in rows], TARGET)
+    return found
+
+
+def difference(metric: str, label: str, result: Paired) -> str:
+    return (
+        f"{label}: {metric} {result.mean:+.5f}, 95 % interval [{result.t_low:+.5f}, {result.t_high:+.5f}] (Student's t, "
+        f"{result.seeds} draws of the rest; higher in {result.wins}; p {result.p:.3f})."
+    )

@@ -1,0 +1,144 @@
+"""Which trial comes next: a Searcher of Ray Tune over an Optuna study, told of every trial in the books.
+
+Tune's own OptunaSearch knows neither pairs nor a sweep that goes on: its state is a pickle, written now and then.
+"""
+
+import itertools
+import json
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from sml_dist.tune.blueprint import Blueprint
+from sml_dist.tune.books import Books, Record
+from sml_dist.tune.space import Params, new_study
+
+
+class Search(Searcher):
+    """First the trials that were cut off, then the points, then what the study or the grid says.
+
+    A draw is one trial, or one for each value of `pair`, of which the study is told the mean.
+    """
+
+    def __init__(self, blueprint: Blueprint, books: Books):
+        super().__init__(metric=blueprint.sweep.metric, mode="max" if blueprint.sweep.sign > 0 else "min")
+        self.blueprint, self.books, self.space = blueprint, books, blueprint.space
+        self.unfinished = iter([record for _, record in sorted(books.records.items()) if not record.ended_for_good])
+        self.study = new_study(sampler(blueprint, len(books.records)), self.mode)
+        self.asked: dict[int, optuna.Trial] = {}  # by draw
+        for draw in range(self.draws_done()):
+            self.recall(draw)
+        self.fresh = self.new_records()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher, scheduler and callbacks, to go on from; this sweep goes on from its books."""
+        return {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        record = next(self.unfinished, None) or next(self.fresh, None)
+        if record is None:
+            return Searcher.FINISHED
+        return {"given": given(record)}
+
+    def all_given(self) -> list[dict[str, Any]]:
+        """Every trial that is left, at once."""
+        return [given(record) for record in [*self.unfinished, *self.fresh]]
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing yet: a draw is told when the books have closed all its trials; see `tell`."""
+
+    def tell(self, record: Record) -> None:
+        """A trial has ended; when all of its draw have, the study hears of them."""
+        draw = draw_of(record)
+        trial, members = self.asked.get(draw), self.members(draw)
+        if trial is None or not all(member.ended_for_good for member in members):
+            return
+        del self.asked[draw]
+        values = [member.value for member in members if member.value is not None]
+        if not values or any(member.status == "failed" for member in members):
+            self.study.tell(trial, state=TrialState.FAIL)
+            return
+        for evaluation in members[0].history if len(members) == 1 else []:
+            trial.report(evaluation[self.metric], evaluation["rows"])
+        pruned = any(member.status == "stopped" for member in members)
+        self.study.tell(trial, None if pruned else sum(values) / len(values), TrialState.PRUNED if pruned else TrialState.COMPLETE)
+
+    def recall(self, draw: int) -> None:
+        """Tells the study of a draw in the books."""
+        params = {key: value for member in self.members(draw) for key, value in member.params.items() if key != self.blueprint.sweep.pair}
+        self.study.enqueue_trial(self.space.encoded(params))
+        self.asked[draw] = self.ask(draw)[0]
+        for member in self.members(draw):
+            self.tell(member)
+
+    def ask(self, draw: int) -> tuple[optuna.Trial, list[Params]]:
+        """The study's next trial, and the parameters of the draw's trials."""
+        trial = self.study.ask()
+        return trial, [self.space.suggested(trial, given) for given in self.variants()]
+
+    def variants(self) -> list[Params]:
+        pair = self.blueprint.sweep.pair
+        return [{pair: value} for value in self.space.extremes(pair)] if pair else [{}]
+
+    def new_records(self) -> Iterator[Record]:
+        """The trials that are not in the books yet, as they are asked for."""
+        for draw, source in zip(itertools.count(), self.sources(), strict=False):
+            if draw < self.draws_done():
+                continue
+            point, found = source if source is not None else (None, None)
+            if found is None:
+                self.asked[draw], found = self.ask(draw)
+            else:
+                self.study.enqueue_trial(self.space.encoded({k: v for params in found for k, v in params.items()}))
+                self.asked[draw], _ = self.ask(draw)
+            yield from self.booked(draw, point, found)
+
+    def sources(self) -> Iterator[tuple[int | None, list[Params]] | None]:
+        """For each draw its point's number and parameters, or None: the study's choice."""
+        points = [[self.blueprint.point(n, given) for given in self.variants()] for n in range(len(self.blueprint.sweep.points))]
+        yield from enumerate(points)
+        if self.blueprint.sweep.search.name == "grid":
+            known = {json.dumps(params, sort_keys=True) for found in points for params in found}
+            every = (params for params in self.space.grid() if json.dumps(params, sort_keys=True) not in known)
+            yield from ((None, [params]) for params in every)
+        else:
+            yield from itertools.repeat(None, max(0, self.blueprint.sweep.trials - len(points)))
+
+    def booked(self, draw: int, point: int | None, found: list[Params]) -> list[Record]:
+        """A draw's trials, all of them or none in the books."""
+        ids = range(draw * len(found), (draw + 1) * len(found))
+        pair = draw if self.blueprint.sweep.pair else None
+        records = [Record(id, each, self.blueprint.run_of(id), point=point, pair=pair) for id, each in zip(ids, found, strict=True)]
+        self.books.add(records)
+        return records
+
+    def members(self, draw: int) -> list[Record]:
+        """The trials of a draw that are in the books."""
+        return [record for record in self.books.records.values() if draw_of(record) == draw]
+
+    def draws_done(self) -> int:
+        return len({draw_of(record) for record in self.books.records.values()})
+
+
+def given(record: Record) -> dict[str, Any]:
+    """What a trial's actor has to know."""
+    return {"id": record.id, "params": record.params}
+
+
+def draw_of(record: Record) -> int:
+    return record.id if record.pair is None else record.pair
+
+
+def sampler(blueprint: Blueprint, known: int) -> optuna.samplers.BaseSampler:
+    """With a seed of its own after each restart: else the same points would be drawn again."""
+    search = blueprint.sweep.search
+    seed = search.seed * 100_003 + known
+    if search.name != "optuna":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=search.startup, multivariate=True, group=True)

@@ -1,0 +1,146 @@
+"""`sml-dist sweep CONFIG`: many runs of one configuration with searched keys, packed onto the cluster by Ray Tune.
+
+The books (books.py, which says what a sweep's folder holds) are this project's, not Tune's: written at each event, so
+that after a kill no finished trial is run again, and one that was running goes on from its own checkpoint. Tune starts
+anew each time, told what the books know.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from omegaconf import OmegaConf
+from ray import tune
+
+from sml_dist.config.run import RunConfig, dump
+from sml_dist.spec import InputError, to_dict
+from sml_dist.train.report import RunFolder
+from sml_dist.tune.blueprint import Blueprint
+from sml_dist.tune.books import Books
+from sml_dist.tune.clerk import Budget, Clerk, Show
+from sml_dist.tune.page import write_results
+from sml_dist.tune.schedule import make_scheduler
+from sml_dist.tune.search import Search
+from sml_dist.tune.trial import Trial, in_own_process, on_gpu
+
+# Of Tune: logs for each trial that nobody reads, printing, a handler of the interrupt that should end the command, and a
+# fault where a trial that failed has no metric.
+WITHOUT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+FREE = ("trials", "concurrent", "minutes", "rows", "retries", "keep", "cpus")  # what may be another when a sweep goes on
+SCRATCH = ("tune", "donors")
+
+
+def run(path: str, overrides: list[str] | None = None, show: Show = lambda event, record: None) -> dict[str, Any]:
+    """Runs what is not done yet; then writes best.yaml, README.md and pairs.csv. Ray must be running. Raises InputError."""
+    blueprint = Blueprint.read(path, overrides)
+    rows = blueprint.check()
+    begin(blueprint)
+    books = Books(blueprint.folder, blueprint.sweep.sign, blueprint.sweep.metric)
+    for record in books.records.values():
+        show(record.status if record.ended_for_good else "waiting", record)
+    search = Search(blueprint, books)
+    clerk = Clerk(blueprint, books, search, show)
+    try:
+        run_trials(blueprint, search, clerk, rows)
+        clerk.close()
+    finally:
+        remove_scratch(blueprint.folder)
+    return write_results(blueprint, books)
+
+
+def begin(blueprint: Blueprint) -> None:
+    """Writes what the sweep is. Raises InputError where its folder holds another."""
+    folder = RunFolder(blueprint.folder)
+    now = {"sweep.yaml": OmegaConf.to_yaml(OmegaConf.create(to_dict(blueprint.sweep))), "base.yaml": dump(blueprint.base)}
+    for name, text in now.items():
+        if earlier := folder.read(name):
+            refuse_another(blueprint, name, *(OmegaConf.to_container(OmegaConf.create(each)) for each in (earlier, text)))
+    try:
+        for name, text in now.items():
+            folder.write(name, text)
+    except OSError as error:
+        raise InputError(f"storage: {folder.path} cannot be written ({error.strerror}); name another with --set storage=FOLDER") from None
+    remove_scratch(blueprint.folder)
+
+
+def refuse_another(blueprint: Blueprint, name: str, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    for key in {**earlier, **now}:
+        if earlier.get(key) != now.get(key) and not (name == "sweep.yaml" and key in FREE):
+            what = key if name == "sweep.yaml" else f"the base's {key}"
+            raise InputError(f"{blueprint.folder} holds a sweep with another {what}; choose another name, or remove the folder")
+
+
+def remove_scratch(folder: Path) -> None:
+    for name in SCRATCH:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def run_trials(blueprint: Blueprint, search: Search, clerk: Clerk, rows: int) -> None:
+    sweep, population = blueprint.sweep, blueprint.sweep.scheduler.name == "pbt"
+    trial, at_once = placed(blueprint)
+    settings: dict[str, Any] = {"search_alg": search, "num_samples": -1, "max_concurrent_trials": at_once}
+    if population:  # whose scheduler takes no searcher: all its trials are known from the start
+        settings = {"num_samples": 1}
+    with without(WITHOUT):
+        tune.Tuner(
+            tune.with_parameters(trial, blueprint=blueprint),
+            param_space={"given": tune.grid_search(search.all_given())} if population else {},
+            tune_config=tune.TuneConfig(
+                metric=sweep.metric,
+                mode=search.mode,
+                scheduler=make_scheduler(blueprint, clerk.books, rows),
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                **settings,
+            ),
+            run_config=tune.RunConfig(
+                name=f"{time.time_ns()}",
+                storage_path=str(blueprint.folder / "tune"),
+                failure_config=tune.FailureConfig(max_failures=sweep.retries),
+                callbacks=[clerk],
+                stop=Budget(sweep, clerk.books),
+                verbose=0,
+            ),
+        ).fit()
+
+
+def placed(blueprint: Blueprint) -> tuple[Any, int | None]:
+    """The trial with what it needs of the cluster, and how many may run at once where that does not say so."""
+    sweep, base = blueprint.sweep, blueprint.base
+    cluster = ray.cluster_resources()
+    if in_own_process(base):
+        cpus = max(sweep.cpus, cluster["CPU"] / sweep.concurrent) if sweep.concurrent else sweep.cpus
+        return tune.with_resources(Trial, {"CPU": cpus}), None
+    # Ray Train places the workers; the trial itself needs nothing, which Tune does not take
+    return tune.with_resources(Trial, {"CPU": 0.001}), min(sweep.concurrent or 1_000, groups_at_once(base, cluster))
+
+
+def groups_at_once(base: RunConfig, cluster: dict[str, float]) -> int:
+    """Trials on several workers, or on GPUs, for which the cluster has room, their readers included."""
+    workers, gpu = base.train.worker_range[1], on_gpu(base)
+    each = base.train.worker_resources or {"GPU" if gpu else "CPU": 1.0}
+    needed = {name: workers * number for name, number in each.items()}
+    needed["CPU"] = needed.get("CPU", 0) + 4 * workers * base.data.reader_cpus
+    return max(1, int(min(cluster.get(name, 0) / number for name, number in needed.items() if number)))
+
+
+@contextlib.contextmanager
+def without(settings: dict[str, str]):
+    """Environment variables for as long as Tune runs."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)

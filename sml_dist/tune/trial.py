@@ -1,0 +1,200 @@
+"""A trial: a run like any other, in an actor of Ray Tune that hears of its evaluations and may end it at one of them.
+
+A trial of one worker on CPU trains in the actor's own process (train/alone.py): the actor is used for trial after trial,
+so that imports and the start of a process are paid once. Any other goes to Ray Train (train/launch.py), whose start of
+about 11 s each of them pays. Either way a trial ends at an evaluation, whose checkpoint is complete: the workers return
+and free what they held by themselves; nothing is killed.
+"""
+
+import contextlib
+import fcntl
+import gc
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from sml_dist.config.run import RunConfig
+from sml_dist.spec import InputError, RunError
+from sml_dist.train.launch import launch
+from sml_dist.train.loop import Stopped
+from sml_dist.train.report import RunFolder
+from sml_dist.tune.blueprint import Blueprint
+from sml_dist.tune.donation import donate, take
+
+Report = Callable[[dict[str, Any]], bool]
+
+
+class Desk:
+    """Where a training hands in its evaluations and waits for what is said to each."""
+
+    def __init__(self) -> None:
+        self.handed_in: queue.Queue = queue.Queue()
+
+    def hand_in(self, evaluation: dict[str, Any]) -> bool:
+        answer: queue.Queue = queue.Queue()
+        self.handed_in.put((evaluation, answer))
+        return answer.get()
+
+    def take(self) -> dict[str, Any] | None:
+        """The next evaluation; None where there will be no more."""
+        evaluation, self.answer_to = self.handed_in.get()
+        return evaluation
+
+    def answer(self, go_on: bool) -> None:
+        self.answer_to.put(go_on)
+
+    def close(self) -> None:
+        self.handed_in.put((None, None))
+
+
+class Training:
+    """A run in a thread, from evaluation to evaluation."""
+
+    def __init__(self, run: Callable[[Report], dict[str, Any]]):
+        self.desk, self.outcome, self.fault, self.waits = Desk(), None, None, False
+        self.thread = threading.Thread(target=self._work, args=(run,), name="training", daemon=True)
+        self.thread.start()
+
+    def next(self) -> dict[str, Any] | None:
+        """Lets it go on to its next evaluation. None: it has ended, with an `outcome`. Raises what it failed of."""
+        if self.waits:
+            self.desk.answer(True)
+        evaluation = self.desk.take()
+        self.waits = evaluation is not None
+        if self.fault is not None:
+            raise self.fault
+        return evaluation
+
+    def stop(self) -> None:
+        """Ends it at the evaluation at which it waits, and waits for that."""
+        if self.waits:
+            self.desk.answer(False)
+            self.waits = False
+        self.thread.join()
+
+    def _work(self, run: Callable[[Report], dict[str, Any]]) -> None:
+        try:
+            self.outcome = run(self.desk.hand_in)
+        except Stopped:
+            pass
+        except BaseException as fault:
+            self.fault = fault
+        finally:
+            self.desk.close()
+
+
+class Trial(tune.Trainable):
+    """Its configuration is {"given": {"id", "params"}}."""
+
+    def setup(self, config: dict[str, Any], blueprint: Blueprint) -> None:
+        self.blueprint, self.training = blueprint, None
+        self.given, self.note = config["given"], {}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Becomes another trial, or this one with what it takes from another."""
+        self.cleanup()
+        self.given, self.note = new_config["given"], {}
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """To the next evaluation: its metrics. At the end {"done", "summary"} besides, or {"done", "failed"} alone."""
+        try:
+            if self.training is None:
+                config = self.blueprint.trial(self.given["id"], self.given["params"])
+                self.training = Training(lambda report: trained(config, report))
+            evaluation = self.training.next()
+            if evaluation is not None and not evaluation["last"]:
+                return self._told(evaluation)
+            last = evaluation or {}
+            while evaluation is not None:
+                evaluation = self.training.next()
+        except (InputError, RunError) as error:  # what another attempt would not mend
+            return {"done": True, "failed": str(error)}
+        summary = self.training.outcome
+        return self._told(last or last_evaluation(self.folder, summary)) | {"done": True, "summary": summary}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """For another trial, or for itself when its turn comes again; called at an evaluation."""
+        return donate(self.folder, self.blueprint.folder / "donors", self.given["id"])
+
+    def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes another's; its own lies in its run folder."""
+        if checkpoint["id"] != self.given["id"]:
+            step = take(checkpoint, self.folder, self.given["params"])
+            self.note = {"exploit": {"step": step, "from": checkpoint["id"], "params": self.given["params"]}}
+
+    def cleanup(self) -> None:
+        if self.training is not None:
+            self.training.stop()
+            self.training = None
+            gc.collect()  # a model's reference cycles, before the next one is built
+
+    @property
+    def folder(self) -> Path:
+        return self.blueprint.folder / self.blueprint.run_of(self.given["id"])
+
+    def _told(self, evaluation: dict[str, Any]) -> dict[str, Any]:
+        """An evaluation, the first with a note of what was taken from another."""
+        note, self.note = self.note, {}
+        return evaluation | note
+
+
+def trained(config: RunConfig, report: Report) -> dict[str, Any]:
+    with held(Path(config.run.folder)):
+        if in_own_process(config):
+            from sml_dist.train.alone import train_alone
+
+            return train_alone(config, report)
+        return train_group(config, report)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A run folder as this process' own: what a sweep that was killed has left running, for some seconds, must end first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def in_own_process(config: RunConfig) -> bool:
+    return config.train.worker_range[1] == 1 and not on_gpu(config)
+
+
+def on_gpu(config: RunConfig) -> bool:
+    return config.train.device == "cuda" or (config.train.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
+
+
+def train_group(config: RunConfig, report: Report) -> dict[str, Any]:
+    """On Ray Train's workers, whose first hands its evaluations in at a desk in an actor. Raises Stopped."""
+    desk = ray.remote(num_cpus=0, max_concurrency=4)(Desk).remote()
+    relay = threading.Thread(target=relayed, args=(desk, report), daemon=True)
+    relay.start()
+    try:
+        summary = launch(config, report=lambda evaluation: ray.get(desk.hand_in.remote(evaluation)))
+    finally:
+        ray.get(desk.close.remote())
+        relay.join()
+        ray.kill(desk)
+    if summary.get("stopped"):
+        raise Stopped
+    return summary
+
+
+def relayed(desk: Any, report: Report) -> None:
+    while (evaluation := ray.get(desk.take.remote())) is not None:
+        ray.get(desk.answer.remote(report(evaluation)))
+
+
+def last_evaluation(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """Of a run that had only its summary left to write."""
+    lines = [json.loads(line) for line in (RunFolder(folder).read("metrics.jsonl") or "").splitlines()]
+    with contextlib.suppress(IndexError):
+        return [line for line in lines if line.get("split") == "valid"][-1] | {"rows": summary["rows_seen"]}
+    return summary["valid"] | {"rows": summary["rows_seen"], "step": summary["steps"], "epoch": int(summary["epochs"])}

@@ -1,0 +1,80 @@
+"""The space is walked branch by branch, and what a trial could not run with is refused before one starts."""
+
+import itertools
+
+import optuna
+import pytest
+
+from sml_dist.config.run import RunConfig
+from sml_dist.config.tune import Dimension
+from sml_dist.spec import InputError, from_dict
+from sml_dist.tune.blueprint import Blueprint
+from sml_dist.tune.space import Space
+from tests.tune.sweeps import SPACE, write_sweep
+
+LEARNER, RANK = "model.sml.mtn.learner", "model.sml.mtn.rank"
+
+
+def space(**dimensions) -> Space:
+    return Space({key.replace("__", "."): from_dict(Dimension, value) for key, value in dimensions.items()})
+
+
+def test_a_key_is_set_exactly_in_the_branches_that_have_it():
+    found = Space({key: from_dict(Dimension, value) for key, value in SPACE.items()})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    points = [found.suggested(study.ask()) for _ in range(60)]
+    for point in points:
+        assert (LEARNER in point) == point["model.sml.enabled"] and (RANK in point) == (point.get(LEARNER) == "lowrank")
+        assert point["model.tower.hidden"] in ([8], [16, 8]) and 1e-3 <= point["embedding.lr"] <= 0.2
+    assert {len(point) for point in points} == {3, 4, 5}
+
+
+def test_a_grid_has_every_combination_once():
+    found = space(a={"choice": [1, 2]}, b={"grid": ["x", "y"], "when": {"a": 2}}, c={"grid": [None, [3]]})
+    assert list(found.grid()) == [
+        {"a": 1, "c": None}, {"a": 1, "c": [3]}, *({"a": 2, "b": b, "c": c} for b, c in itertools.product(["x", "y"], [None, [3]])),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"space.a: a grid needs its values; give grid"):
+        list(space(a={"uniform": [0, 1]}).grid())
+
+
+def test_a_changed_number_stays_in_its_range_and_on_its_steps():
+    found = space(a={"uniform": [0, 1]}, b={"quniform": [0.0, 1.0, 0.25]}, c={"randint": [2, 5]}, d={"choice": ["x"]})
+    assert [found.nearest(key, 1.3) for key in "ab"] == [1, 1] and found.nearest("b", 0.3) == 0.25
+    assert found.nearest("c", 6) == 5 and found.nearest("d", "x") == "x"
+
+
+def test_trials_have_the_points_values_and_the_types_of_the_configuration(rows, tmp_path):
+    blueprint = Blueprint.read(write_sweep(tmp_path, rows, points=[{}, {"model.sml.enabled": True, LEARNER: "lowrank", RANK: 3}]))
+    assert blueprint.check() == 6 * 8_000
+    default, second = (blueprint.trial(number, blueprint.point(number)) for number in (0, 1))
+    assert isinstance(default, RunConfig) and not default.model.sml.enabled and default.embedding.lr == 0.05
+    assert second.model.sml.enabled and second.model.sml.mtn.rank == 3 and second.model.tower.hidden == (8,)
+    assert default.run.folder == str(tmp_path / "s/trials/00000") and default.train.monitor == "auc" and default.train.threads == 1
+    best = blueprint.best(blueprint.point(1))
+    assert (best.run.name, best.run.storage, best.train.threads, best.model) == ("s-best", "runs", None, second.model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"space": {"train.epoch": {"choice": [1]}}}, "space.train.epoch: 1: train.epoch is not a key; did you mean train.epochs?"),
+        ({"space": {"train.lr": {"uniform": [-1, 1]}}}, "space.train.lr: -1.0: train.lr: input should be greater than 0"),
+        ({"space": {"train.global_batch_size": {"choice": [256, 250]}}}, "250: train.global_batch_size 250 is not divisible by"),
+        ({"space": {"train.lr": {"uniform": [1, 1]}}}, r"space.train.lr: .*uniform \(1.0, 1.0\) is empty"),
+        ({"space": {"train.lr": {}}}, "give one of choice, grid, uniform, loguniform, quniform, randint .got none"),
+        ({"space": {"train.lr": {"choice": [0.1], "when": {"model.name": "dnn"}}}}, "when model.name: no such key further up in the space"),
+        ({"space": {"train.lr": {"choice": [0.1]}}}, r"points.0.: the base's train.lr 0.001 is not in the space; add it there"),
+        ({"points": [{"embedding.lr": 7}]}, r"points.0.: embedding.lr 7 is not in the space"),
+        ({"points": [{"lr": 7}]}, r"points.0.: lr is not a key of the space"),
+        ({"mode": "min"}, "the mode of auc is max"),
+        ({"pair": "train.lr"}, "pair train.lr is not in the space"),
+        ({"scheduler": {"name": "asha", "grace": 7}}, "scheduler.grace 7 is longer than a trial of 6 epochs"),
+        ({"scheduler": {"name": "pbt"}, "space": {"model.tower.hidden": {"choice": [[8]]}}}, "model.tower.hidden cannot change within"),
+        ({"trails": 3}, "trails: unexpected keyword argument"),
+    ],
+)  # fmt: skip
+def test_what_no_trial_could_run_with_is_one_line(rows, tmp_path, changes, line):
+    with pytest.raises(InputError, match=line) as error:
+        Blueprint.read(write_sweep(tmp_path, rows, **changes)).check()
+    assert "\n" not in str(error.value)

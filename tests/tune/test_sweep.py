@@ -1,0 +1,170 @@
+"""Whole sweeps on a real Ray: what they leave, what they do again and what not, and that nothing of them stays behind."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from omegaconf import OmegaConf
+
+from sml_dist.config.run import load
+from sml_dist.train.alone import train_alone
+from sml_dist.train.in_process import alone
+from sml_dist.train.loop import Stopped
+from sml_dist.train.warm import open_checkpoint
+from sml_dist.tune.blueprint import Blueprint
+from sml_dist.tune.donation import donate, steps_in, take
+from sml_dist.tune.sweep import run
+from tests.faults.runs import Striker
+from tests.tune.sweeps import SPACE, trials, write_sweep
+
+pytestmark = pytest.mark.ray
+BAD = 1e30  # a rate that no training survives
+
+
+def placement_groups() -> list[str]:
+    return [group["state"] for group in ray.util.placement_group_table().values() if group["state"] != "REMOVED"]
+
+
+def free_again(cpus: float) -> bool:
+    """Whether all CPUs come free within some seconds."""
+    until = time.monotonic() + 10
+    while ray.available_resources().get("CPU", 0) < cpus and time.monotonic() < until:
+        time.sleep(0.1)
+    return ray.available_resources().get("CPU", 0) >= cpus
+
+
+@pytest.fixture(scope="module")
+def swept(ray_local, rows, tmp_path_factory) -> tuple[str, dict, list]:
+    """Seven trials under ASHA, one of which must fail: the sweep's file, its result and the events that were shown."""
+    space = SPACE | {"train.lr": {"choice": [0.001, 0.003, BAD]}}
+    path = write_sweep(
+        tmp_path_factory.mktemp("asha"), rows, space=space, trials=7, points=[{}, {"train.lr": BAD}], concurrent=2, keep=2,
+        search={"name": "random", "seed": 3}, scheduler={"name": "asha", "grace": 1, "reduction": 2},
+    )  # fmt: skip
+    events: list[tuple[str, int]] = []
+    return path, run(path, show=lambda event, record: events.append((event, record.id))), events
+
+
+def test_a_sweep_ends_with_a_configuration_that_trains(swept):
+    path, found, _ = swept
+    folder, records = Path(found["folder"]), trials(Path(found["folder"]))
+    assert [record["id"] for record in records] == list(range(7)) and records[0]["point"] == 0
+    values = [record["value"] for record in records if record["value"] is not None]
+    assert found["best"]["value"] == max(values) and found["default"] == records[0]["value"]
+    best = load(str(folder / "best.yaml"))
+    assert best.run.name == "s-best" and best == Blueprint.read(path).best(found["best"]["params"])
+    assert f"Best: trial {found['best']['id']}" in (folder / "README.md").read_text()
+
+
+def test_the_scheduler_stops_trials_and_a_failed_one_is_told_of(swept):
+    _, found, _ = swept
+    folder, records = Path(found["folder"]), trials(Path(found["folder"]))
+    by_status = {status: [r for r in records if r["status"] == status] for status in ("finished", "stopped", "failed")}
+    assert sum(map(len, by_status.values())) == 7 and all(by_status.values()), {k: len(v) for k, v in by_status.items()}
+    assert all(r["history"][-1]["rows"] == 48_000 and r["summary"]["rows_seen"] == 48_000 for r in by_status["finished"])
+    assert all(0 < r["history"][-1]["rows"] < 48_000 for r in by_status["stopped"])
+    assert records[1]["status"] == "failed" and "bad steps in a row" in records[1]["error"] and records[1]["attempts"] == 1
+    assert "trial 1 failed: 3 bad steps" in (folder / "README.md").read_text()
+    kept = {path.parent.name for path in (folder / "trials").glob("*/checkpoints")}
+    ranked = sorted((r for r in records if r["value"] is not None), key=lambda r: -r["value"])
+    assert kept == {Path(r["run"]).name for r in ranked[:2]}
+
+
+def test_nothing_of_a_sweep_stays_behind(swept):
+    _, found, _ = swept
+    names = {path.name for path in Path(found["folder"]).iterdir()}
+    assert names == {"sweep.yaml", "base.yaml", "trials.jsonl", "trials", "best.yaml", "README.md"}
+    assert not placement_groups() and free_again(8)
+
+
+def test_a_sweep_that_is_done_runs_no_trial_again(swept):
+    path, found, _ = swept
+    before, events = (Path(found["folder"]) / "trials.jsonl").read_text(), []
+    assert run(path, show=lambda event, record: events.append(event)) == found
+    assert "started" not in events and (Path(found["folder"]) / "trials.jsonl").read_text() == before
+
+
+def test_a_budget_of_rows_cuts_trials_off_and_a_larger_one_takes_them_up(ray_local, rows, tmp_path):
+    path = write_sweep(tmp_path, rows, trials=2, concurrent=1)
+    run(path, ["rows=20000"])
+    first = trials(tmp_path / "s")
+    assert first[0]["status"] == "cut" and 16_000 < first[0]["history"][-1]["rows"] < 48_000
+    run(path)
+    again = trials(tmp_path / "s")
+    assert [record["status"] for record in again] == ["finished", "finished"]
+    assert again[0]["history"][: len(first[0]["history"])] == first[0]["history"] and again[0]["summary"]["restarts"] == 1
+    assert [evaluation["rows"] for evaluation in again[0]["history"]] == [8_000 * epoch for epoch in range(1, 7)]
+
+
+def test_a_trial_whose_process_dies_goes_on_in_another(ray_local, rows, tmp_path):
+    path = write_sweep(tmp_path, rows, base={"train": {"epochs": 40}}, trials=1)
+    striker = Striker(tmp_path / "s/trials/00000", seed=0, within=0.1, after_first_step=True)
+    run(path)
+    striker.over.set()
+    (record,) = trials(tmp_path / "s")
+    assert striker.struck is not None and record["status"] == "finished" and record["attempts"] == 2
+    assert [evaluation["rows"] for evaluation in record["history"]] == [8_000 * epoch for epoch in range(1, 41)]
+
+
+def test_what_is_taken_of_a_donor_is_its_tables_and_its_cursor_to_the_bit(rows, tmp_path):
+    blueprint = Blueprint.read(write_sweep(tmp_path, rows))
+    donor, taker = (blueprint.trial(id, {"embedding.lr": rate}) for id, rate in ((0, 0.05), (1, 0.01)))
+    evaluations: list[dict] = []
+
+    def to_the_third(evaluation: dict) -> bool:
+        evaluations.append(evaluation)
+        return len(evaluations) < 3
+
+    with pytest.raises(Stopped):
+        train_alone(donor, to_the_third)
+    donated = donate(Path(donor.run.folder), tmp_path / "donors", 0)
+    expected = tensors(donor.run.folder)
+    train_alone(taker)
+    assert tensors(taker.run.folder) != expected
+    train_alone(donor)  # goes on, and prunes what it donated
+    assert take(donated, Path(taker.run.folder), {}) == evaluations[-1]["step"]
+    assert tensors(taker.run.folder) == expected and steps_in(Path(taker.run.folder) / "checkpoints")[-1] == Path(donated["kept"]).name
+    summary = train_alone(taker)
+    assert summary["restarts"] == 1 and summary["rows_seen"] == 48_000
+
+
+def tensors(folder: str) -> dict[str, str]:
+    """The hash of each data file of a run's newest checkpoint: tables, optimiser state, dense part."""
+    with alone():
+        return open_checkpoint(folder).manifest["files"]
+
+
+def test_a_population_exploits_and_goes_on_from_the_donors_step(ray_local, rows, tmp_path):
+    path = write_sweep(
+        tmp_path, rows, trials=4, space={"embedding.lr": {"loguniform": [1e-5, 0.5]}, "train.lr": {"loguniform": [1e-6, 0.1]}},
+        points=[{"embedding.lr": 1e-5, "train.lr": 1e-6}, {"embedding.lr": 0.1, "train.lr": 0.01}],
+        scheduler={"name": "pbt", "interval": 1, "quantile": 0.5}, concurrent=2,
+    )  # fmt: skip
+    run(path)
+    records = trials(tmp_path / "s")
+    assert all(record["status"] == "finished" for record in records), records
+    exploited = [record for record in records if record["exploits"]]
+    assert exploited
+    for record in exploited:
+        lines = [json.loads(line) for line in (tmp_path / "s" / record["run"] / "metrics.jsonl").read_text().splitlines()]
+        resumed = [line["step"] for line in lines if line.get("event") == "resumed"]
+        assert record["exploits"][-1]["step"] in resumed
+        config = OmegaConf.load(tmp_path / "s" / record["run"] / "config.yaml")
+        assert config.embedding.lr == record["params"]["embedding.lr"] == record["exploits"][-1]["params"]["embedding.lr"]
+
+
+@pytest.mark.long
+def test_trials_on_two_workers_are_stopped_and_free_what_they_held(ray_local, rows, tmp_path):
+    base = {"train": {"num_workers": 2, "epochs": 4}, "data": {"reader_cpus": 0.25}}
+    space = {"embedding.lr": {"choice": [0.05, 1e-6]}}
+    path = write_sweep(
+        tmp_path, rows, base=base, space=space, points=[{}, {"embedding.lr": 1e-6}], trials=2, concurrent=1,
+        scheduler={"name": "asha", "grace": 1, "reduction": 2},
+    )  # fmt: skip
+    run(path)
+    first, second = trials(tmp_path / "s")
+    assert first["status"] == "finished" and first["summary"]["workers"] == 2
+    assert second["status"] == "stopped" and second["history"][-1]["rows"] == 8_000
+    assert not placement_groups() and free_again(8)
