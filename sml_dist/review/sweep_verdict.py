@@ -25,7 +25,8 @@ def best(sweep: Sweep) -> Section:
         return Section("Best against default")
     top, default = sweep.ranked[0], sweep.default
     keys = [key for key in sweep.config.space if sweep.setting(top, key) is not None]
-    found = [[key, shown(sweep.setting(top, key)), shown(sweep.base_value(key))] for key in keys]
+    was = [sweep.setting(default, key) if default else sweep.base_value(key) for key in keys]
+    found = [[key, shown(sweep.setting(top, key)), shown(value)] for key, value in zip(keys, was, strict=True)]
     return Section(
         "Best against default", verdict(sweep, top, default), tables=[Table(["key", f"best (trial {top['id']})", "default"], found)]
     )
