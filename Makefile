@@ -32,6 +32,7 @@ test: setup
 # Everything that injects faults, the ten minutes of fuzzing included: about an hour on two cores.
 test-faults: setup
 	SML_DIST_FUZZ_MINUTES=10 $(BIN)/python -m pytest tests/faults -m faults --timeout 1800
+	$(BIN)/python -m pytest tests/serve -m long --timeout 1800
 
 # The clusters of several nodes on this machine, those with network namespaces included (they need root).
 test-cluster: setup

@@ -3,7 +3,7 @@
 A file holds the commands of one thing that users do; this is the order in which --help lists them.
 """
 
-from sml_dist.cli import data, training, scoring, sweeps, studies, review, planning, bench, cluster, jobs, status, installation  # noqa: F401, I001, E501
+from sml_dist.cli import data, training, scoring, serving, sweeps, studies, review, planning, bench, cluster, jobs, status, installation  # noqa: F401, I001, E501
 from sml_dist.cli.app import app, main
 
 __all__ = ["app", "main"]

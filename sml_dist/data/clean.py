@@ -158,10 +158,9 @@ def as_text(array: pa.Array) -> pa.Array:
             return pa.array([cell if cell is None else cell.decode(errors="mark_broken") for cell in cells], pa.string())
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), None, array)
-        try:
-            return array.cast(pa.int64()).cast(pa.string())
-        except pa.ArrowInvalid:
-            return array.cast(pa.string())
+        # value by value: 1e17 must not be another token beside 1.5 than alone
+        whole = pc.and_(pc.equal(pc.floor(array), array), pc.less(pc.abs(array), 2.0**63))
+        return pc.coalesce(pc.if_else(whole, array, None).cast(pa.int64()).cast(pa.string()), array.cast(pa.string()))
     return array if pa.types.is_string(array.type) else array.cast(pa.string())
 
 

@@ -1,0 +1,85 @@
+"""export, apply-delta, serve: a trained model outside this project."""
+
+from typing import Annotated, Any
+
+import typer
+
+from sml_dist.cli.app import Json, Verbose, app, out, print_json
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Folder of a run, or of one of its checkpoints.")],
+    output: Annotated[str, typer.Option(help="Folder to write; it must not exist yet.")],
+    since: Annotated[str | None, typer.Option(help="An export: write only what has changed since, as a delta.")] = None,
+    quantize: Annotated[str | None, typer.Option(help="Of the tables: none | int8 | int4. With --since what that export has.")] = None,
+    step: Annotated[int | None, typer.Option(help="Of the checkpoint, if not the best one.")] = None,
+    onnx: Annotated[bool, typer.Option(help="The dense part as ONNX too.")] = True,
+    model_license: Annotated[str, typer.Option(help="For the model card.")] = "",
+    data_license: Annotated[str, typer.Option(help="For the model card.")] = "",
+    as_json: Json = False,
+) -> None:
+    """A run's model as a folder that other systems load, or what has changed in it since an earlier export."""
+    from sml_dist.serve.export import export as run_export
+
+    licences = {"model": model_license, "data": data_license}
+    if since is None:
+        show(run_export(run, output, step=step, quantize=quantize or "none", onnx=onnx, licences=licences), as_json)
+        return
+    from sml_dist.serve.delta import export_since
+
+    show(export_since(run, since, output, step=step, quantize=quantize, onnx=onnx, licences=licences), as_json)
+
+
+@app.command()
+def apply_delta(
+    base: Annotated[str, typer.Argument(help="An export.")],
+    deltas: Annotated[list[str], typer.Argument(help="Deltas, in the order in which they were made.")],
+    output: Annotated[str, typer.Option(help="Folder to write; it must not exist yet.")],
+    as_json: Json = False,
+) -> None:
+    """An export with deltas applied: byte for byte the full export of the last."""
+    from sml_dist.serve.delta import apply
+
+    show(apply(base, deltas, output), as_json)
+
+
+@app.command()
+def serve(
+    export: Annotated[str, typer.Argument(help="Folder of an export, or a link; a link moved to another export changes the model in use.")],
+    host: Annotated[str, typer.Option(help="Address to listen at; any but loopback needs a token.")] = "127.0.0.1",
+    port: int = 8000,
+    token_file: Annotated[str | None, typer.Option(help="File of the bearer token; or the environment's SML_DIST_TOKEN.")] = None,
+    replicas: Annotated[int, typer.Option(help="Processes that score.")] = 1,
+    max_rows: Annotated[int, typer.Option(help="Of a request.")] = 4096,
+    max_body_bytes: Annotated[int, typer.Option(help="Of a request.")] = 8 << 20,
+    concurrency: Annotated[int, typer.Option(help="Requests of a replica at a time; more get status 429.")] = 256,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """A web service on Ray Serve: scores, health, metrics, and a page to try a row."""
+    import os
+
+    from sml_dist.serve.launch import running, until_stopped
+    from sml_dist.session import ray_session
+
+    arguments: dict[str, Any] = {
+        "export": os.path.abspath(export), "token_file": token_file and os.path.abspath(token_file), "replicas": replicas,
+        "max_rows": max_rows, "max_body_bytes": max_body_bytes, "concurrency": concurrency,
+    }  # fmt: skip
+
+    def tell(address: str) -> None:
+        if as_json:
+            print_json({"address": address, "export": export})
+        else:
+            out.print(f"serving {export} at {address} (Ctrl-C stops it)", soft_wrap=True, highlight=False)
+
+    with ray_session(replicas, verbose=verbose), running(arguments, host, port) as address:
+        until_stopped(lambda: tell(address))
+
+
+def show(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    else:
+        out.print(f"{found['export']}: version {found['version']}, {found['files']} files, {found['bytes']:,} bytes", soft_wrap=True)

@@ -1,0 +1,55 @@
+"""The dense part as programs that need none of our code: torch.export's and ONNX."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from sml_dist.models.fields import FieldShape
+from sml_dist.scoring.explain import Explained
+
+INPUTS, OUTPUTS = ["embeddings", "dense"], ["logit", "contributions"]
+PROBE_ROWS = 2  # torch.export takes sizes 0 and 1 of an example for fixed
+
+
+def trace(model: nn.Module, shape: FieldShape, labels: Sequence[str]) -> tuple[ExportedProgram, list[str]]:
+    """(program, names of its contributions): embeddings (B, F, D), dense (B, N) -> logit (B,), contributions (B, L), any B.
+
+    Of several labels the logit is (B, labels).
+    """
+    probe = torch.zeros(PROBE_ROWS, shape.fields, shape.dim), torch.zeros(PROBE_ROWS, shape.dense)
+    explained = Explained(model, *probe, labels=labels)
+    batch = Dim("batch")
+    with quiet(), torch.no_grad():
+        program = torch.export.export(explained, probe, dynamic_shapes=(({0: batch}, {0: batch}),), strict=False)
+    for node in program.graph.nodes:  # where our code lies is nobody's business, and would make the bytes depend on it
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
+            node.meta.pop(key, None)
+    return program, explained.names
+
+
+def write_pt2(program: ExportedProgram, path: Path) -> None:
+    torch.export.save(program, path)
+
+
+def write_onnx(program: ExportedProgram, path: Path) -> None:
+    with quiet():
+        made = torch.onnx.export(program, (), input_names=INPUTS, output_names=OUTPUTS, dynamo=True, verbose=False, external_data=False)
+    made.save(path)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporters' remarks on themselves."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,56 @@
+"""Starting the service and keeping it up until it is told to stop."""
+
+import ipaddress
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray import serve
+
+from sml_dist.serve.application import TOKEN, build, read_token
+from sml_dist.serve.layout import verify
+from sml_dist.spec import InputError
+
+APPLICATION = "sml-dist"
+
+
+@contextmanager
+def running(arguments: dict[str, Any], host: str, port: int) -> Iterator[str]:
+    """The service on the Ray that is at hand; its address. Raises InputError."""
+    check(arguments, host)
+    application = build(arguments)
+    serve.start(http_options={"host": host, "port": port, "request_timeout_s": 60})
+    try:
+        try:
+            serve.run(application, name=APPLICATION, route_prefix="/")
+        except (RuntimeError, OSError) as error:
+            raise InputError(f"the service did not start: {str(error).splitlines()[0]}; --verbose shows its log") from None
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    finally:
+        serve.shutdown()
+
+
+def check(arguments: dict[str, Any], host: str) -> None:
+    """What can be refused before anything is started."""
+    verify(arguments["export"])
+    token = read_token(arguments.get("token_file"))
+    if token is None and not is_loopback(host):
+        raise InputError(f"--host {host} is open to other machines: give a token with --token-file or the environment's {TOKEN}")
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def until_stopped(tell: Callable[[], None]) -> None:
+    """Waits for Ctrl-C or SIGTERM."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    tell()
+    stop.wait()

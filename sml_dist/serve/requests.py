@@ -1,0 +1,223 @@
+"""The body of a request to raw rows; whatever is wrong with it is a Refusal, which has a status, a code and one line.
+
+JSON is {"rows": [{column: value, ...}, ...], "contributions": false}: a value is a string as it stands in a log, a number, null
+where it is missing, or for a list column a list of strings. Arrow is an IPC stream with one column for each input. Every input
+must be there; columns that the log has beside them are ignored, any other is refused.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import pyarrow as pa
+
+from sml_dist.data.dataset import one_line
+from sml_dist.data.quarantine import quote
+from sml_dist.data.schema import Schema
+
+JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
+ROWS, EXPLAIN = "rows", "contributions"
+
+
+class Refusal(Exception):
+    """Why a request is not answered: HTTP status, a code for programs, a line for people."""
+
+    def __init__(self, status: int, code: str, message: str):
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Raw rows to be scored, and whether their layers' contributions are wanted."""
+
+    rows: pa.Table
+    contributions: bool
+
+
+def parse(kind: str, body: bytes, schema: Schema, max_rows: int, contributions: bool = False) -> Ask:
+    """The rows of a body of this content type. Raises Refusal."""
+    media = kind.partition(";")[0].strip().lower()
+    if media == JSON:
+        return parse_json(body, schema, max_rows, contributions)
+    if media == ARROW:
+        return Ask(parse_arrow(body, schema, max_rows), contributions)
+    raise Refusal(415, "content_type", f"content type {quote(media)} is not taken; send {JSON} or {ARROW}")
+
+
+def parse_json(body: bytes, schema: Schema, max_rows: int, contributions: bool) -> Ask:
+    found = load_json(body)
+    if not isinstance(found, dict) or not isinstance(found.get(ROWS), list):
+        raise Refusal(400, "no_rows", f'the body must be an object with a list "{ROWS}": {{"{ROWS}": [{{column: value}}]}}')
+    if unknown := found.keys() - {ROWS, EXPLAIN}:
+        raise Refusal(422, "unknown_key", f'key {quote(min(unknown))} is unknown; the body has "{ROWS}" and "{EXPLAIN}"')
+    if not isinstance(found.get(EXPLAIN, False), bool):
+        raise Refusal(422, "wrong_type", f'"{EXPLAIN}" must be true or false')
+    rows = found[ROWS]
+    check_count(len(rows), max_rows)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise Refusal(422, "wrong_type", f"row {number}: {quote(row)} is no object of columns")
+        check_names(row.keys(), schema, f"row {number}: ")
+    lists = {name for name, separator in schema.list_separators.items() if separator is None}
+    columns = {name: json_column([row[name] for row in rows], name, name in lists, name in schema.numbers) for name in schema.inputs}
+    return Ask(pa.table(columns), found.get(EXPLAIN, contributions))
+
+
+def load_json(body: bytes) -> Any:
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is no JSON number; write null where a value is missing")
+
+    try:
+        return json.loads(body, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number too long, a nesting too deep
+        raise Refusal(400, "malformed", f"the body is no JSON: {one_line(error)[:200]}") from None
+
+
+def check_count(rows: int, max_rows: int) -> None:
+    if not rows:
+        raise Refusal(400, "no_rows", "there is no row to score")
+    if rows > max_rows:
+        raise Refusal(413, "too_many_rows", f"{rows} rows, at most {max_rows} a request; send them in parts")
+
+
+def check_names(names: Any, schema: Schema, where: str = "") -> None:
+    """Every input is there, and nothing that the schema does not know."""
+    inputs = schema.inputs
+    if missing := [name for name in inputs if name not in names]:
+        raise Refusal(422, "missing_field", f"{where}field {missing[0]!r} is not there; give null where its value is missing")
+    if len(names) == len(inputs):
+        return
+    known = {*schema.used, *(schema.columns or ())}
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the model takes {', '.join(inputs)}"
+            raise Refusal(422, "unknown_field", f"{where}field {quote(name)} is unknown; {hint}")
+
+
+def json_column(values: list[Any], name: str, is_list: bool, is_number: bool) -> pa.Array:
+    """The values as a log has them: text. A number in a column of values is its digits, which a fraction has not."""
+    cell = list_cell if is_list else number_cell if is_number else text_cell
+    found = []
+    for number, value in enumerate(values, 1):
+        try:
+            found.append(cell(value))
+        except TypeError:
+            wanted = "a list of strings" if is_list else "a number or its text" if is_number else "a string or a whole number"
+            raise Refusal(422, "wrong_type", f"row {number}: field {name!r}: {quote(value)} is not {wanted}") from None
+    try:
+        return pa.array(found, pa.list_(pa.string()) if is_list else pa.string())
+    except (UnicodeEncodeError, pa.ArrowException):  # half a surrogate pair, which JSON can write
+        raise Refusal(422, "bad_value", f"field {name!r} holds text that is not Unicode") from None
+
+
+def text_cell(value: Any) -> str | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return number_cell(value) if not isinstance(value, float) else refuse_type()
+
+
+def number_cell(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        refuse_type()
+    try:
+        return repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return refuse_type()
+
+
+def list_cell(value: Any) -> list[str | None] | None:
+    if value is None:
+        return None
+    return [text_cell(part) for part in value] if isinstance(value, list) else refuse_type()
+
+
+def refuse_type() -> Any:
+    raise TypeError
+
+
+def parse_arrow(body: bytes, schema: Schema, max_rows: int) -> pa.Table:
+    """The input columns of an IPC stream. It comes from outside: nothing is read before its types and sizes are known to be fit."""
+    try:
+        if any(compressed(message) for message in messages(body)):
+            raise Refusal(422, "compressed", "compressed Arrow buffers are not taken; write the stream without compression")
+        with pa.ipc.open_stream(body) as stream:
+            check_columns(stream.schema, schema)
+            batches, count = [], 0
+            for batch in stream:
+                count += len(batch)
+                check_count(max(count, 1), max_rows)
+                batch.validate(full=True)
+                batches.append(batch.select(schema.inputs))
+            check_count(count, max_rows)
+            return pa.Table.from_batches(batches)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOFError, struct.error, MemoryError) as error:
+        raise Refusal(400, "malformed", f"the body is no Arrow IPC stream: {one_line(error)[:200]}") from None
+
+
+def check_columns(found: pa.Schema, schema: Schema) -> None:
+    if twice := [name for name in schema.inputs if found.names.count(name) > 1]:
+        raise Refusal(422, "unknown_field", f"field {twice[0]!r} is there twice")
+    check_names(found.names, schema)
+    lists = {name for name, separator in schema.list_separators.items() if separator is None}
+    for name in schema.inputs:
+        kind = found.field(name).type
+        fit = (
+            is_list_of_text(kind)
+            if name in lists
+            else is_plain(kind, time=schema.timestamp is not None and name == schema.timestamp.column)
+        )
+        if not fit:
+            wanted = "a list of strings" if name in lists else "strings or numbers"
+            raise Refusal(422, "wrong_type", f"field {name!r} is {kind}, not {wanted}")
+
+
+def is_plain(kind: pa.DataType, time: bool) -> bool:
+    """Types whose size in memory is their size in the body: no dictionaries, views or runs."""
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_float32, pa.types.is_float64, pa.types.is_null)
+    return any(test(kind) for test in tests) or (time and pa.types.is_timestamp(kind))
+
+
+def is_list_of_text(kind: pa.DataType) -> bool:
+    values = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
+    return values is not None and (pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_integer(values))
+
+
+def messages(body: bytes) -> Iterator[bytes]:
+    """The metadata (flatbuffers) of the messages of an IPC stream."""
+    for message in pa.ipc.MessageReader.open_stream(body):
+        yield message.metadata.to_pybytes()
+
+
+def compressed(metadata: bytes) -> bool:
+    """Whether a message's buffers are compressed: eight bytes could then claim any size. Walks Message.header -> [data] -> compression
+    (Arrow's format/Message.fbs), for pyarrow tells it of no message."""
+
+    def read(form: str, place: int) -> int:
+        return struct.unpack_from(form, metadata, place)[0]
+
+    def field(table: int, index: int) -> int | None:
+        vtable = table - read("<i", table)
+        offset = read("<H", vtable + 4 + 2 * index) if 4 + 2 * index < read("<H", vtable) else 0
+        return table + offset if offset else None
+
+    def follow(place: int) -> int:
+        return place + read("<I", place)
+
+    message = follow(0)
+    kind, header = field(message, 1), field(message, 2)
+    if kind is None or header is None:
+        return False
+    batch: int | None = follow(header)
+    if metadata[kind] == 2:  # DictionaryBatch
+        data = field(batch, 1)
+        batch = None if data is None else follow(data)
+    elif metadata[kind] != 3:  # RecordBatch
+        return False
+    return batch is not None and field(batch, 3) is not None

@@ -1,0 +1,141 @@
+"""What is wrong with a request has a status, a code and a line that names it; no body makes the service fail."""
+
+import json
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sml_dist.serve.model import Answer, ServedModel
+from sml_dist.serve.requests import ARROW, JSON, Ask, Refusal, parse
+from tests.serve.bodies import arrow, fuzzed, row_of
+
+ROW = {"price": 3, "age": "40", "site": "s1", "user": 3, "device": "d4", "tags": "a|b", "time": 1_600_000_000}
+
+
+@pytest.fixture(scope="module")
+def model(exported) -> ServedModel:
+    return ServedModel(exported)
+
+
+def answer(model: ServedModel, kind: str, body: bytes, max_rows: int = 100) -> Answer:
+    [found] = model.score([parse(kind, body, model.schema, max_rows)])
+    if isinstance(found, Refusal):
+        raise found
+    return found
+
+
+def rows(*changed: dict, **other) -> bytes:
+    return json.dumps({"rows": [{**ROW, **each} for each in changed], **other}).encode()
+
+
+def without(name: str) -> bytes:
+    return json.dumps({"rows": [{k: v for k, v in ROW.items() if k != name}]}).encode()
+
+
+BAD = {
+    "no json": (b"{", 400, "malformed", "no JSON"),
+    "no utf-8": (b"\xff\xfe\x00", 400, "malformed", "no JSON"),
+    "deep": (b"[" * 100_000, 400, "malformed", "no JSON"),
+    "nan": (rows({"price": float("nan")}), 400, "malformed", "NaN is no JSON number"),
+    "a list": (b"[]", 400, "no_rows", '"rows"'),
+    "no row": (rows(), 400, "no_rows", "no row"),
+    "too many": (rows(*[{}] * 101), 413, "too_many_rows", "101 rows, at most 100"),
+    "a key": (rows({}, contribution=True), 422, "unknown_key", "'contribution'"),
+    "a flag": (rows({}, contributions=1), 422, "wrong_type", "true or false"),
+    "no object": (b'{"rows": [1]}', 422, "wrong_type", "row 1: 1 is no object"),
+    "unknown": (rows({}, {"pryce": 1}), 422, "unknown_field", "row 2: field 'pryce' is unknown; did you mean 'price'?"),
+    "missing": (without("site"), 422, "missing_field", "field 'site' is not there; give null"),
+    "bool": (rows({"site": True}), 422, "wrong_type", "field 'site': True is not a string or a whole number"),
+    "fraction": (rows({"site": 1.5}), 422, "wrong_type", "field 'site'"),
+    "object": (rows({}, {"price": {}}), 422, "wrong_type", "row 2: field 'price': {} is not a number or its text"),
+    "list": (rows({"tags": ["a"]}), 422, "wrong_type", "field 'tags'"),
+    "surrogate": (b'{"rows": [' + json.dumps(ROW).replace('"s1"', '"\\ud800"').encode() + b"]}", 422, "bad_value", "not Unicode"),
+    "no number": (rows({}, {"price": "12x"}), 422, "bad_value", "row 2: field 'price': '12x' is not a finite number"),
+    "too large": (rows({"price": "1e99"}), 422, "bad_value", "not a finite number"),
+    "digits": (b'{"rows": [{"price": ' + b"9" * 5000 + b"}]}", 400, "malformed", "digits"),
+    "no time": (rows({"time": None}), 422, "bad_value", "row 1: field 'time': is missing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_each_kind_of_bad_json_is_named(model, case):
+    body, status, code, text = BAD[case]
+    with pytest.raises(Refusal) as refused:
+        answer(model, JSON, body)
+    assert (refused.value.status, refused.value.code) == (status, code) and text in refused.value.message
+    assert "\n" not in refused.value.message
+
+
+def arrow_cases():
+    good = row_of(ROW)
+    site = good.column_names.index("site")
+    yield "truncated", arrow(good)[:60], 400, "malformed"
+    yield "empty", b"", 400, "malformed"
+    yield "no rows", arrow(good.slice(0, 0)), 400, "no_rows"
+    yield "too many", arrow(pa.concat_tables([good] * 101)), 413, "too_many_rows"
+    yield "unknown", arrow(good.append_column("x", pa.array([1]))), 422, "unknown_field"
+    yield "missing", arrow(good.drop_columns(["site"])), 422, "missing_field"
+    yield "twice", arrow(good.append_column("site", pa.array(["a"]))), 422, "unknown_field"
+    yield "dictionary", arrow(good.set_column(site, "site", pa.array(["a"]).dictionary_encode())), 422, "wrong_type"
+    yield "struct", arrow(good.set_column(site, "site", pa.array([{"a": 1}]))), 422, "wrong_type"
+    yield "binary", arrow(good.set_column(site, "site", pa.array([b"\xff"]))), 422, "wrong_type"
+    yield "compressed", arrow(good, "zstd"), 422, "compressed"
+    yield "number", arrow(good.set_column(0, "price", pa.array([float("inf")]))), 422, "bad_value"
+
+
+@pytest.mark.parametrize(("body", "status", "code"), [pytest.param(*rest, id=name) for name, *rest in arrow_cases()])
+def test_each_kind_of_bad_arrow_is_named(model, body, status, code):
+    with pytest.raises(Refusal) as refused:
+        answer(model, ARROW, body)
+    assert (refused.value.status, refused.value.code) == (status, code)
+
+
+def test_another_content_type_is_refused(model):
+    with pytest.raises(Refusal, match="content type 'text/plain' is not taken") as refused:
+        answer(model, "text/plain; charset=utf-8", b"")
+    assert refused.value.status == 415
+
+
+def test_numbers_and_their_text_arrow_and_json_score_the_same_and_other_columns_of_the_log_are_ignored(model):
+    expected = answer(model, JSON, rows({})).logit
+    same = [{"price": "3"}, {"price": 3.0}, {"user": "3", "age": 40}, {"time": "1600000000"}, {"click": 1, "w": 2}]
+    for changed in same:
+        assert answer(model, JSON, rows(changed)).logit == expected, changed
+    assert answer(model, ARROW, arrow(row_of(ROW))).logit == expected
+    assert answer(model, JSON, rows({"price": None})).logit == answer(model, JSON, rows({"price": ""})).logit != expected
+
+
+def test_a_request_s_fault_is_not_its_neighbours_and_names_its_own_row(model):
+    asks = [parse(JSON, body, model.schema, 100) for body in (rows({}, {}), rows({}, {"price": "x"}), rows({"site": "s2"}))]
+    first, second, third = model.score(asks)
+    assert isinstance(second, Refusal) and second.message.startswith("row 2: field 'price'")
+    assert np.allclose(first.logit, answer(model, JSON, rows({}, {})).logit, atol=1e-6)
+    assert np.allclose(third.logit, answer(model, JSON, rows({"site": "s2"})).logit, atol=1e-6)
+
+
+def test_a_row_scores_the_same_alone_and_in_any_batch(model, trained):
+    raw = trained.raw.select(model.features.inputs)
+    [together] = model.score([Ask(raw, False)])
+    alone = model.score([Ask(raw.slice(i, 1), False) for i in range(20)]) + [
+        model.score([Ask(raw.slice(i, 1), False)])[0] for i in range(20)
+    ]
+    assert np.abs([each.probability[0] for each in alone] - np.tile(together.probability[:20], 2)).max() < 1e-6
+
+
+@pytest.mark.parametrize("bodies", [500, pytest.param(10_000, marks=pytest.mark.long)])
+def test_fuzzed_bodies_are_scored_or_refused_and_nothing_else(model, bodies):
+    draw = random.Random(0)
+    outcomes = {"scored": 0, "refused": 0}
+    for _ in range(bodies):
+        kind, body = fuzzed(draw, ROW)
+        try:
+            found = answer(model, kind, body)
+        except Refusal as refusal:
+            assert 400 <= refusal.status < 500 and "\n" not in refusal.message
+            outcomes["refused"] += 1
+        else:
+            assert np.isfinite(found.probability).all()
+            outcomes["scored"] += 1
+    assert min(outcomes.values()) > 20, outcomes

@@ -1,0 +1,237 @@
+"""The service over HTTP: it scores as training does, refuses in words, and changes its model without a request lost."""
+
+import json
+import os
+import random
+import shutil
+import socket
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sml_dist.serve.export import export
+from sml_dist.serve.launch import check, running
+from sml_dist.serve.layout import version_of
+from sml_dist.serve.light import Model
+from sml_dist.serve.requests import ARROW, JSON
+from sml_dist.spec import InputError
+from tests.serve.bodies import arrow, fuzzed
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+TOKEN = "a-token-of-the-tests"
+CHROMIUM = shutil.which("chromium")
+
+
+class Service:
+    """A running service, and the link that says which export it serves."""
+
+    def __init__(self, address: str, link: Path, exports: list[Path]):
+        self.host, self.port = address.removeprefix("http://").split(":")
+        self.address, self.link, self.exports = address, link, exports
+        self.local = threading.local()
+
+    def connection(self) -> HTTPConnection:
+        if not hasattr(self.local, "connection"):
+            self.local.connection = HTTPConnection(self.host, int(self.port), timeout=60)
+        return self.local.connection
+
+    def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], bytes]:
+        sent = {"authorization": f"Bearer {TOKEN}"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        connection = self.connection()
+        connection.request(method, path, body, {name: value for name, value in sent.items() if value})
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+    def predict(self, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        status, headers, body = self.call("POST", "/v1/predict", json.dumps({"rows": rows, **more}).encode(), content_type=JSON)
+        found = json.loads(body)
+        assert status == 200, found
+        assert headers["x-model-version"] == found["model_version"]
+        return found
+
+    def serve(self, export: Path) -> None:
+        point(self.link, export)
+
+
+def point(link: Path, target: Path) -> None:
+    new = link.with_name(link.name + ".new")
+    new.symlink_to(target)
+    os.replace(new, link)
+
+
+@pytest.fixture(scope="module")
+def service(ray_local, trained, exported, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("service")
+    export(trained.run, str(folder / "int4"), quantize="int4", onnx=False)
+    (folder / "token").write_text(TOKEN + "\n")
+    point(folder / "current", exported)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = {"export": str(folder / "current"), "token_file": str(folder / "token"), "max_rows": 300, "max_body_bytes": 200_000}
+    with running(arguments | {"watch_seconds": 0.2}, "127.0.0.1", port) as address:
+        yield Service(address, folder / "current", [exported, folder / "int4"])
+
+
+def rows_of(trained, count: int) -> list[dict[str, Any]]:
+    return trained.raw.drop_columns(["click", "w"]).slice(0, count).to_pylist()
+
+
+def test_scores_over_http_are_training_s_in_json_and_arrow_alone_and_in_a_batch(service, trained):
+    together = service.predict(rows_of(trained, 300), contributions=True)
+    assert np.abs(np.array(together["scores"]) - trained.probability).max() < 1e-6
+    shares = np.array(together["contributions"]["rows"])
+    assert np.abs(shares.sum(1) - together["logits"]).max() < 1e-4 and shares.shape[1] == len(together["contributions"]["layers"])
+    alone = [service.predict([row])["scores"][0] for row in rows_of(trained, 10)]
+    assert np.abs(np.array(alone) - trained.probability[:10]).max() < 1e-6
+    with ThreadPoolExecutor(8) as pool:  # requests that meet are one batch
+        at_once = list(pool.map(lambda row: service.predict([row])["scores"][0], rows_of(trained, 64)))
+    assert np.abs(np.array(at_once) - trained.probability[:64]).max() < 1e-6
+    status, _, body = service.call("POST", "/v1/predict", arrow(trained.raw), content_type=ARROW, accept=ARROW)
+    with pa.ipc.open_stream(body) as stream:
+        found = stream.read_all()
+    assert status == 200 and found.schema.metadata[b"model_version"].decode() == version_of(service.link)
+    assert np.abs(found["score"].to_numpy() - trained.probability).max() < 1e-6
+
+
+def test_what_is_wrong_has_its_status_and_every_answer_the_model_s_version(service, trained):
+    row = rows_of(trained, 1)[0]
+    good = json.dumps({"rows": [row]}).encode()
+    cases = [
+        (("POST", "/v1/predict", good), {"authorization": "", "content_type": JSON}, 401, "token"),
+        (("POST", "/v1/predict", good), {"authorization": "Bearer no", "content_type": JSON}, 401, "token"),
+        (("POST", "/v1/predict", good), {"content_type": "text/csv"}, 415, "content_type"),
+        (("POST", "/v1/predict", b" " * 300_000), {"content_type": JSON}, 413, "body_too_large"),
+        (("POST", "/v1/predict", json.dumps({"rows": [row] * 301}).encode()), {"content_type": JSON}, 413, "too_many_rows"),
+        (("POST", "/v1/predict", b"{"), {"content_type": JSON}, 400, "malformed"),
+        (("POST", "/v1/predict", good.replace(b"site", b"side")), {"content_type": JSON}, 422, "missing_field"),
+        (("GET", "/v1/predict", b""), {}, 405, "method"),
+        (("GET", "/v2", b""), {}, 404, "not_found"),
+        (("GET", "/metrics", b""), {"authorization": ""}, 401, "token"),
+    ]
+    for request, headers, status, code in cases:
+        found = service.call(*request, **headers)
+        error = json.loads(found[2])
+        assert (found[0], error["error"]["code"]) == (status, code), (request[:2], found)
+        assert error["model_version"] == found[1]["x-model-version"] == version_of(service.link)
+    status, headers, body = service.call("GET", "/healthz", authorization="")
+    assert status == 200 and json.loads(body) == {"status": "ok", "model_version": version_of(service.link)}
+
+
+def test_metrics_count_answers_rows_and_swaps(service, trained):
+    service.predict(rows_of(trained, 7))
+    text = service.call("GET", "/metrics")[2].decode()
+    assert 'path="/v1/predict"' in text and 'status="200"' in text and f'model_version="{version_of(service.link)}"' in text
+    assert "sml_dist_batch_rows_bucket" in text and 'outcome="refused"' in text
+
+
+def swapped_under_load(service: Service, trained, requests: int, threads: int = 8) -> Counter:
+    """Sends one-row requests, moves the link in the middle; (status, version) of each, every score held against its model's."""
+    rows, expected = rows_of(trained, 50), {}
+    for folder in service.exports:
+        expected[version_of(folder)] = Model(folder).score(trained.raw.slice(0, 50)).numpy()
+    bodies = [json.dumps({"rows": [row]}).encode() for row in rows]
+
+    def send(number: int) -> tuple[int, str]:
+        if number == requests // 2:
+            service.serve(service.exports[1])
+        status, headers, body = service.call("POST", "/v1/predict", bodies[number % 50], content_type=JSON)
+        found = json.loads(body)
+        if status == 200:
+            assert abs(found["scores"][0] - expected[found["model_version"]][number % 50]) < 1e-6
+        return status, headers["x-model-version"]
+
+    service.serve(service.exports[0])
+    with ThreadPoolExecutor(threads) as pool:
+        return Counter(pool.map(send, range(requests)))
+
+
+@pytest.mark.parametrize("requests", [600, pytest.param(10_000, marks=pytest.mark.long)])
+def test_a_model_is_exchanged_under_load_and_no_request_fails(service, trained, requests):
+    seen = swapped_under_load(service, trained, requests)
+    assert {status for status, _ in seen} == {200}, seen
+    assert {version for _, version in seen} == {version_of(folder) for folder in service.exports}
+    assert seen.total() == requests
+
+
+def test_an_export_that_is_damaged_is_not_taken(service, trained, tmp_path):
+    service.serve(service.exports[0])
+    wait_for(service, version_of(service.exports[0]))
+    shutil.copytree(service.exports[1], tmp_path / "bad")
+    path = next((tmp_path / "bad/tables").iterdir())
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    service.serve(tmp_path / "bad")
+    wait_for(service, 'outcome="refused",replica', path="/metrics", text="1.0")
+    assert service.predict(rows_of(trained, 1))["model_version"] == version_of(service.exports[0])
+    service.serve(service.exports[0])
+
+
+def wait_for(service: Service, word: str, path: str = "/healthz", text: str = "") -> None:
+    for _ in range(100):
+        lines = service.call("GET", path)[2].decode().splitlines()
+        if any(word in line and text in line for line in lines):
+            return
+        threading.Event().wait(0.1)
+    raise AssertionError(f"{word} was not seen at {path}")
+
+
+@pytest.mark.parametrize("bodies", [300, pytest.param(10_000, marks=pytest.mark.long)])
+def test_fuzzed_bodies_give_no_5xx_and_the_service_still_answers(service, trained, bodies):
+    draw, statuses = random.Random(1), Counter()
+    row = {**rows_of(trained, 1)[0], "price": 3}
+    for _ in range(bodies):
+        kind, body = fuzzed(draw, row)
+        statuses[service.call("POST", "/v1/predict", body, content_type=kind)[0]] += 1
+    assert all(200 <= status < 500 for status in statuses), statuses
+    assert statuses[200] > bodies // 20 and statuses[400] > bodies // 20 and statuses[422] > bodies // 20, statuses
+    assert len(service.predict(rows_of(trained, 5))["scores"]) == 5
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+def test_the_page_scores_a_row_and_shows_what_each_layer_adds(service, trained, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    row = rows_of(trained, 1)[0]
+    expected = service.predict([row], contributions=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 820})
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(service.address)
+        page.locator("#token input").fill(TOKEN)
+        page.locator("button.primary").click()
+        page.wait_for_selector("#layers tr")
+        for name, value in row.items():
+            page.locator(f"input[name={name}]").fill(str(value))
+        with page.expect_response("**/v1/predict"):
+            page.locator("button.primary").click()
+        page.get_by_text(f"{100 * expected['scores'][0]:.2f} %").wait_for()
+        assert page.locator("#layers tr").count() == len(expected["contributions"]["layers"])
+        page.locator("input[name=price]").fill("12x")
+        page.locator("button.primary").click()
+        page.wait_for_selector("#error:not(:empty)")
+        assert "'12x' is not a finite number" in page.inner_text("#error")
+        page.screenshot(path=os.environ.get("SML_DIST_SCREENSHOT", str(tmp_path / "page.png")), full_page=True)
+        browser.close()
+    assert not faults and all(url.startswith(service.address) for url in asked)
+
+
+def test_what_cannot_be_served_is_refused_before_it_starts(exported, tmp_path, monkeypatch):
+    monkeypatch.delenv("SML_DIST_TOKEN", raising=False)
+    with pytest.raises(InputError, match="--host 0.0.0.0 is open to other machines: give a token with --token-file"):
+        check({"export": str(exported)}, "0.0.0.0")
+    with pytest.raises(InputError, match="is no export"):
+        check({"export": str(tmp_path)}, "127.0.0.1")
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(InputError, match="token file .*empty is empty"):
+        check({"export": str(exported), "token_file": str(tmp_path / "empty")}, "127.0.0.1")
