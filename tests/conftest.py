@@ -1,13 +1,26 @@
 """One local Ray for the whole session, and where the real data lies."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from sml_dist.session import LOCAL_ENVIRONMENT
 
 REAL_DATA = Path(os.environ.get("SML_DIST_DATA", Path(__file__).parents[1] / "../shared/data"))
+
+# How long an example takes says how busy the machine is: pytest's own limit ends what hangs.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """On the small tensors of a test two threads wait for each other longer than they compute."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ Address = Annotated[str | None, typer.Option(help="A dashboard's URL or a local 
 Insecure = Annotated[bool, typer.Option("--insecure", help="Take a cluster on another machine that asks for no token.")]
 Id = Annotated[str, typer.Argument(help="A job's id, as `sml-dist jobs` lists it.")]
 # Of a command's paths those that outlast it: a job's own folder is thrown away.
-KEPT = ("run", "input", "output", "data", "train", "valid", "test", "export")
+KEPT = ("run", "input", "output", "data", "train", "valid", "test", "export", "against")
 
 jobs = typer.Typer(invoke_without_command=True, help="List the jobs of a cluster; follow or stop one.")
 
@@ -95,7 +95,7 @@ def run_of(job: str, arguments: list[str]) -> str:
 
     commands = typer.main.get_command(app).commands
     given = commands[job].make_context(job, list(arguments)).params
-    paths = {f"--{key}" if key in ("input", "output", "data", "train", "valid", "test") else key: given.get(key) for key in KEPT}
+    paths = {key: given.get(key) for key in KEPT}
     name = Path(given.get("output") or given.get("run") or given.get("export") or given.get("config") or job).name
     if job == "train":
         config = load(given["config"], given["overrides"])

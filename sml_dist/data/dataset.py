@@ -50,7 +50,11 @@ class Field:
     rows: int
     multivalued: bool = False
     of: Annotated[str | None, Option(exclude_if=lambda of: of is None)] = None
-    length: Annotated[int | None, Option(exclude_if=lambda length: length is None)] = None
+    length: Annotated[int | None, Option(gt=0, exclude_if=lambda length: length is None)] = None
+
+    def __post_init__(self) -> None:
+        if (self.of is None) != (self.length is None) or (self.of and not self.multivalued):
+            raise ValueError(f"field {self.name}: `of` and `length` go together, and with `multivalued`")
 
 
 @spec
@@ -249,6 +253,7 @@ def read_manifest(root: str) -> Manifest:
     try:
         manifest = from_dict(Manifest, json.loads(fs.cat_file(path)))
         _check_counts(manifest)
+        _check_parts(manifest)
         for vocabulary in dict(manifest.source.get("vocabularies", {})).values():
             confined(str(vocabulary))
     except ValidationError as error:
@@ -274,6 +279,17 @@ def _check_counts(manifest: Manifest) -> None:
     for whole, parts in sums:
         if whole != sum(parts) or min(parts, default=0) < 0:
             raise ValueError(f"{whole} rows where its parts hold {sum(parts)}")
+
+
+def _check_parts(manifest: Manifest) -> None:
+    """A sequence has the ids of a single-valued field, a split a sum for each label."""
+    rows = {field.name: field.rows for field in manifest.single}
+    for sequence in manifest.sequences:
+        if rows.get(sequence.of) != sequence.rows:
+            raise ValueError(f"{sequence.name} has {sequence.rows} rows of {sequence.of}, which is no field with as many")
+    for split in manifest.splits.values():
+        if len(split.positives_by_label) != len(manifest.labels):
+            raise ValueError(f"{len(split.positives_by_label)} sums of {len(manifest.labels)} labels")
 
 
 def fingerprint(root: str) -> str:

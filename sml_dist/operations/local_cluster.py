@@ -7,6 +7,7 @@ its token, cluster.json, and the nodes' output.
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,6 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,8 @@ class LocalCluster:
 
 
 def state_folder(name: str) -> Path:
+    if not re.fullmatch(r"[\w-]+", name):
+        raise InputError(f"{name!r} is no name of a cluster; letters, digits, _ and - make one")
     root = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(root).expanduser() / "sml_dist" / "clusters" / name
 
@@ -84,7 +86,7 @@ def find(name: str) -> LocalCluster | None:
     return TypeAdapter(LocalCluster).validate_json(path.read_text()) if path.is_file() else None
 
 
-def up(config: ClusterConfig, *, insecure: bool = False, show: Callable[[str], None] = lambda line: None) -> LocalCluster:
+def up(config: ClusterConfig, *, insecure: bool = False) -> LocalCluster:
     """Starts a cluster and waits until every node is there. Raises InputError, RunError; then nothing is left running."""
     if not config.token and config.dashboard_host not in LOOPBACK and not insecure:
         why = f"a dashboard at {config.dashboard_host} without a token lets anyone run code"
@@ -102,7 +104,6 @@ def up(config: ClusterConfig, *, insecure: bool = False, show: Callable[[str], N
         if cluster.network:
             cluster.network.make()
         for name in cluster.nodes:
-            show(f"starting {name}")
             _start(cluster, name)
             if name == HEAD:
                 _await(cluster, 1)

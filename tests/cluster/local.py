@@ -12,20 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sml_dist.operations.local_cluster import MARK, NODE_MARK, LocalCluster, find
+from sml_dist.operations.local_cluster import MARK, NODE_MARK, LocalCluster
 from sml_dist.operations.processes import marked
 
 CANARY = "canary-6d1f0b7e"
-WAIT_SECONDS = 240.0
+WAIT_SECONDS = 300.0
 
 
 class Shell:
-    """`sml-dist` in a folder, with a state folder of its own and a secret in its environment."""
+    """`sml-dist` in a folder, with a secret in its environment."""
 
-    def __init__(self, folder: Path, state: Path):
+    def __init__(self, folder: Path):
         self.folder = folder
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        self.environment = inherited | {"XDG_STATE_HOME": str(state), "WANDB_API_KEY": CANARY, "COLUMNS": "200"}
+        self.environment = inherited | {"WANDB_API_KEY": CANARY, "COLUMNS": "200"}
         self.environment["PYTHONPATH"] = str(folder)
 
     def command(self, *words: str) -> list[str]:
@@ -78,11 +78,6 @@ def until(happened: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < deadline, f"waited {WAIT_SECONDS:g} s for {what}"
         time.sleep(0.2)
     return value
-
-
-def cluster_of(shell: Shell, name: str) -> LocalCluster:
-    os.environ["XDG_STATE_HOME"] = shell.environment["XDG_STATE_HOME"]
-    return find(name)
 
 
 def processes(cluster: LocalCluster) -> list[int]:

@@ -15,9 +15,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+import typer
 import yaml
 
 from sml_dist import __version__
+from sml_dist.cli import app
 from sml_dist.config.run import load
 from sml_dist.data.stream import DATA_NODES
 from sml_dist.session import LOCAL_ENVIRONMENT
@@ -374,7 +376,12 @@ def test_images_run_as_non_root_and_copy_code_last(kind: str):
 # --- jobs
 
 
-@pytest.mark.parametrize("name", ["prepare", "train", "study"])
+def test_every_long_command_is_a_job_too():
+    commands = set(typer.main.get_command(app).commands) & {"prepare", "train", "sweep", "evaluate", "predict", "export", "study"}
+    assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == commands
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "jobs").glob("*.py")))
 def test_a_job_is_thin_and_takes_the_commands_arguments(name: str):
     path = ROOT / "jobs" / f"{name}.py"
     assert len(path.read_text().splitlines()) <= 30

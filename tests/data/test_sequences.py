@@ -1,5 +1,7 @@
 """Behaviour sequences and several labels, from the raw log to tensors."""
 
+import json
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from sml_dist.data.dataset import read_manifest, read_rows
 from sml_dist.data.vocab import read_tokens
 from sml_dist.embeddings.batch import Collator, by_position
-from sml_dist.spec import to_dict
+from sml_dist.spec import InputError, to_dict
 from tests.data.histories import LENGTH, log, prepared
 from tests.data.raw_logs import rows_of
 
@@ -77,3 +79,22 @@ def test_a_dataset_of_one_label_without_sequences_says_nothing_of_either(tmp_pat
     assert set(to_dict(manifest)["fields"][0]) == {"name", "rows", "multivalued"}
     stored = pq.read_schema(tmp_path / "data" / manifest.splits["train"].files[0].path)
     assert str(stored.field("label").type) == "float" and isinstance(manifest.splits["train"].positives, float)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m["fields"][2].pop("length"), "`of` and `length` go together"),
+        (lambda m: m["fields"][2].update(length=0), "length"),
+        (lambda m: m["fields"][2].update(of="age"), "seen has 31 rows of age, which is no field with as many"),
+        (lambda m: m["fields"][2].update(rows=7), "seen has 7 rows of film"),
+        (lambda m: m.pop("labels"), "2 sums of 1 labels"),
+    ],
+)
+def test_a_manifest_whose_sequence_or_labels_do_not_fit_is_damaged(made, tmp_path, change, said):
+    manifest = to_dict(made[1])
+    change(manifest)
+    (tmp_path / "dataset.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="dataset.json is damaged") as error:
+        read_manifest(str(tmp_path))
+    assert said in str(error.value) and "\n" not in str(error.value)

@@ -48,7 +48,7 @@ def test_a_job_is_named_after_the_run_that_it_works_at():
         ("train", [SMOKE], "run.storage demo is relative, and a job's folder is thrown away"),
         ("train", [SMOKE, "--set", "run.storage=/shared", "--set", "data.path=data"], "data.path data is relative"),
         ("train", [SMOKE, *KEPT, "--set", "train.epoch=2"], "train.epoch is not a key; did you mean train.epochs?"),
-        ("prepare", ["--schema", "criteo", "--input", "logs/*", "--output", "/shared/criteo"], "--input logs/.* is relative"),
+        ("prepare", ["--schema", "criteo", "--input", "logs/*", "--output", "/shared/criteo"], "input logs/.* is relative"),
     ],
 )
 def test_what_cannot_work_in_a_job_is_refused_before_it_is_sent(job, arguments, told):
