@@ -6,7 +6,7 @@ KIND ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 READY := $(VENV)/.ready-$(KIND)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test test-faults test-cluster lint audit format lock clean
+.PHONY: setup demo test bench-ci test-faults test-cluster lint audit format lock clean
 
 setup: $(READY)
 
@@ -38,6 +38,10 @@ test-faults: setup
 test-cluster: setup
 	$(BIN)/python -m pytest tests/cluster -m cluster --timeout 900
 
+# A few ratios of this machine; bounds are shown, not enforced: noise fails no build.
+bench-ci: setup
+	$(BIN)/sml-dist bench step sml --rounds 1
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
@@ -57,4 +61,4 @@ lock:
 	$(UV) --no-deps cluster/torch-gpu.in -o cluster/torch-gpu.txt
 
 clean:
-	rm -rf demo runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo runs bench .pytest_cache .ruff_cache .hypothesis

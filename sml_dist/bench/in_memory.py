@@ -18,7 +18,7 @@ from sml_dist.data.dataset import Manifest, read_manifest
 from sml_dist.train.in_process import Laboratory, one_process
 from sml_dist.train.loop import Progress
 
-BATCHES = 40
+BATCHES = 24
 ROWS = BATCHES * BATCH
 DEPTHS = (3, 10, 30)
 WIDTHS = (26, 80, 200)  # fields

@@ -19,7 +19,8 @@ class TableConfig:
 
 @spec
 class EmbeddingConfig:
-    """`auto` keeps tables of at most `data_parallel_rows` rows on every worker and lets TorchRec's planner place the others.
+    """`auto` keeps tables of at most `data_parallel_rows` rows on every worker, where there are several, and lets TorchRec's
+    planner place the others.
 
     `l2` is coupled weight decay: a data_parallel table decays all its rows each step, a sharded one the rows looked up.
     """

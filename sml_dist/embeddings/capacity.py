@@ -143,7 +143,7 @@ class Capacity:
 def solve(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None:
     """The planner's best plan for a run on a cluster; None where it finds none."""
     batch, config = math.ceil(run.train.global_batch_size / cluster.world_size), run.embedding
-    fixed = fixed_memory(run, tables, batch, cluster.device)
+    fixed = fixed_memory(run, tables, cluster.world_size, cluster.device)
     room, host_room = (1 - RESERVE) * cluster.memory, (1 - RESERVE) * cluster.host_memory
     if room <= fixed.total:
         return None
@@ -185,16 +185,17 @@ def solve(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None:
     return Capacity(sorted(placed, key=lambda table: -table.weights), weigh(found, config, cluster, fixed), room, host_room)
 
 
-def fixed_memory(run: RunConfig, tables: Tables, batch: int, device: str) -> Memory:
+def fixed_memory(run: RunConfig, tables: Tables, world_size: int, device: str) -> Memory:
     """What every rank has whatever the plan."""
     manifest, config = tables.manifest, run.embedding
     with torch.device("meta"):
         model = build(run.model, field_shape(manifest, config.dim))
     numbers = sum(p.numel() for p in model.parameters())
     buffers = sum(b.numel() for b in model.buffers())
-    kinds = allowed_kinds(manifest, config, device)
+    kinds = allowed_kinds(manifest, config, device, world_size)
     replicated = sum(field.rows * config.dim for field in manifest.tables if kinds[field.name] == ["data_parallel"])
     dense = 4 * (numbers * (2 + STATES[run.train.optimizer]) + buffers + replicated)
+    batch = math.ceil(run.train.global_batch_size / world_size)
     return Memory(ids=ID_COPIES * 8 * batch * sum(tables.ids_per_row.values()), dense=dense)
 
 
@@ -261,8 +262,8 @@ def demand(run: RunConfig, tables: Tables, cluster: Cluster) -> tuple[Capacity, 
 def least(run: RunConfig, tables: Tables, world_size: int, device: str) -> float:
     """A bound from below on the main memory of the fullest rank without host memory: all tables spread evenly, lookups free."""
     config, manifest = run.embedding, tables.manifest
-    fixed = fixed_memory(run, tables, math.ceil(run.train.global_batch_size / world_size), device).total
-    kinds = allowed_kinds(manifest, config, device)
+    fixed = fixed_memory(run, tables, world_size, device).total
+    kinds = allowed_kinds(manifest, config, device, world_size)
 
     def size(rows: int) -> int:
         return 4 * (rows * config.dim + states(rows, config.dim, config.optimizer))
