@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.review.tensorboard import TensorBoard
 from sml_dist.review.wandb import Wandb
+from sml_dist.spec import InputError
 from sml_dist.train.report import RunFolder
 
 POLL_SECONDS = 1.0
@@ -123,7 +124,7 @@ class SweepFollower(threading.Thread):
         last = False
         while not last:
             last = self.done.wait(POLL_SECONDS)
-            with contextlib.suppress(OSError):  # a folder that is away for a moment
+            with contextlib.suppress(OSError, InputError):  # a folder that is away for a moment, a trial of another version
                 self.look()
         for followers in self.trials.values():
             for follower in followers:
@@ -134,9 +135,8 @@ class SweepFollower(threading.Thread):
         for line in (RunFolder(self.folder).read("trials.jsonl") or "").splitlines():
             trial = json.loads(line)
             if trial["id"] not in self.trials and (text := RunFolder(self.folder / trial["run"]).read("config.yaml")):
-                self.trials[trial["id"]] = follow(
-                    in_group(parse(OmegaConf.to_container(OmegaConf.create(text))), self.folder.name), self.say
-                )
+                config = parse(OmegaConf.to_container(OmegaConf.create(text)))
+                self.trials[trial["id"]] = follow(in_group(config, self.folder.name), self.say)
             if trial["status"] in ENDED:
                 for follower in self.trials.get(trial["id"], []):
                     follower.finish(failed=trial["status"] == "failed")

@@ -85,7 +85,8 @@ class Wandb:
     def finish(self, *, failed: bool) -> None:
         if summary := self.folder.read_json("summary.json"):
             self.run.summary.update(summary)
-        self.run.log(self.tables(), step=self.step)
+        if self.step:  # not where a run that was finished is started once more
+            self.run.log(self.tables(), step=self.step)
         if self.config.tracking.wandb.artifacts and summary and not failed:
             log_artifacts(self.run, self.folder, summary)
         self.run.finish(exit_code=int(failed))
