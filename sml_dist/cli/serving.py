@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sml_dist.cli.app import Json, Verbose, app, out, print_json
+from sml_dist.cli.app import Json, Verbose, app, out, print_json, warn
 
 
 @app.command()
@@ -20,11 +20,14 @@ def export(
     as_json: Json = False,
 ) -> None:
     """A run's model as a folder that other systems load, or what has changed in it since an earlier export."""
+    from sml_dist.review.follow import track_export
     from sml_dist.serve.export import export as run_export
 
     licences = {"model": model_license, "data": data_license}
     if since is None:
-        show(run_export(run, output, step=step, quantize=quantize or "none", onnx=onnx, licences=licences), as_json)
+        found = run_export(run, output, step=step, quantize=quantize or "none", onnx=onnx, licences=licences)
+        track_export(run, output, warn)
+        show(found, as_json)
         return
     from sml_dist.serve.delta import export_since
 

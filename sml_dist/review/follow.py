@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from omegaconf import OmegaConf
 
 from sml_dist.config.run import RunConfig, parse
+from sml_dist.review.artifacts import log_folder
 from sml_dist.review.tensorboard import TensorBoard
 from sml_dist.review.wandb import Wandb
 from sml_dist.spec import InputError
@@ -70,6 +71,29 @@ def follow(config: RunConfig, say: Say) -> list["Follower"]:
     return followers
 
 
+def track_export(run: str, export: str, say: Say) -> None:
+    """Adds an export to the W&B run of the run (or checkpoint) that it was made of, where that one asked for artifacts."""
+    path = Path(run) if (Path(run) / "config.yaml").is_file() else Path(run).resolve().parent.parent
+    folder, config = RunFolder(path), read_config(RunFolder(path))
+    if config is None or config.tracking.wandb is None or not config.tracking.wandb.artifacts:
+        return
+    try:
+        sink = Wandb(folder, config, say)
+        log_folder(sink.run, "export", export, {"folder": export})
+        sink.run.finish()
+    except Exception as error:  # as below: the export is there
+        say(f"the export is no W&B artifact: {one_line(error)}")
+
+
+def read_config(folder: RunFolder) -> RunConfig | None:
+    text = folder.read("config.yaml")
+    return parse(OmegaConf.to_container(OmegaConf.create(text))) if text else None
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 class Follower(threading.Thread):
     def __init__(self, name: str, sink: type[Sink], config: RunConfig, say: Say):
         super().__init__(daemon=True, name=f"follower-{name}")
@@ -87,8 +111,7 @@ class Follower(threading.Thread):
                 self.pass_on([json.loads(line) for line in next(lines)], sink)
             sink.finish(failed=self.failed)
         except Exception as error:  # whatever a sink's library raises: training is not to hear of it
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            self.say(f"{self.name.removeprefix('follower-')} stopped, training does not: {reason}")
+            self.say(f"{self.name.removeprefix('follower-')} stopped, training does not: {one_line(error)}")
 
     def pass_on(self, lines: list[dict[str, Any]], sink: Sink) -> None:
         new = []
@@ -134,8 +157,7 @@ class SweepFollower(threading.Thread):
     def look(self) -> None:
         for line in (RunFolder(self.folder).read("trials.jsonl") or "").splitlines():
             trial = json.loads(line)
-            if trial["id"] not in self.trials and (text := RunFolder(self.folder / trial["run"]).read("config.yaml")):
-                config = parse(OmegaConf.to_container(OmegaConf.create(text)))
+            if trial["id"] not in self.trials and (config := read_config(RunFolder(self.folder / trial["run"]))):
                 self.trials[trial["id"]] = follow(in_group(config, self.folder.name), self.say)
             if trial["status"] in ENDED:
                 for follower in self.trials.get(trial["id"], []):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from sml_dist.config.run import RunConfig
+from sml_dist.review.artifacts import log_dataset_and_model
 from sml_dist.review.lines import happened, scalars
 from sml_dist.spec import to_dict
 from sml_dist.train.report import RunFolder
@@ -88,7 +89,7 @@ class Wandb:
         if self.step:  # not where a run that was finished is started once more
             self.run.log(self.tables(), step=self.step)
         if self.config.tracking.wandb.artifacts and summary and not failed:
-            log_artifacts(self.run, self.folder, summary)
+            log_dataset_and_model(self.run, self.folder, summary)
         self.run.finish(exit_code=int(failed))
 
     def tables(self) -> dict[str, Any]:
@@ -144,18 +145,3 @@ def plots(split: str, curves: dict[str, Any]) -> dict[str, Any]:
             points = wandb.Table([x, y], [list(pair) for pair in zip(curves[key][x], curves[key][y], strict=True)])
             made[f"curves/{split} {key}"] = wandb.plot.line(points, x, y, title=f"{title} ({split})")
     return made
-
-
-def log_artifacts(run: "wandb.Run", folder: RunFolder, summary: dict[str, Any]) -> None:
-    """Dataset (its manifest, by hash) -> run -> model (the best checkpoint). W&B takes a run's inputs online alone."""
-    import wandb
-
-    dataset = (folder.read_json("about.json") or {})["dataset"]
-    if not run.offline:
-        used = wandb.Artifact(f"{dataset['name']}-{dataset['sha256'][:12]}", "dataset", metadata=dataset)
-        used.add_file(f"{dataset['path']}/dataset.json")
-        run.use_artifact(used)
-    metadata = {"valid": summary["valid"], "dataset": dataset["sha256"], "steps": summary["steps"]}
-    model = wandb.Artifact(f"{run.id}-model", "model", metadata=metadata)
-    model.add_dir(summary["checkpoint"], policy="immutable")  # no copy of it is made
-    run.log_artifact(model, aliases=["best"])

@@ -13,7 +13,7 @@ import pytest
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
 from sml_dist.review import follow
-from sml_dist.review.follow import tracked, tracked_sweep
+from sml_dist.review.follow import track_export, tracked, tracked_sweep
 from sml_dist.train.alone import train_alone
 from tests.review import wandb_file
 from tests.review.folders import SPACE, run_config, write_run, write_sweep
@@ -137,6 +137,23 @@ def test_the_trials_of_a_sweep_are_a_group_that_names_its_space(tmp_path):
         assert wandb_file.run_of(path).run_group == "sweep"
         assert set(wandb_file.config(path)["sweep"]["space"]) == set(SPACE)
         assert len(wandb_file.history(path)) == 25
+
+
+@pytest.mark.parametrize("name", ["", "checkpoints/step-000000060"])
+def test_an_export_joins_the_wandb_run_of_what_it_was_made_of(tmp_path, name):
+    folder, export = write_run(tmp_path, "a", steps=100), tmp_path / "export"
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    export.mkdir()
+    (export / "card.md").write_text("a model")
+    track_export(str(folder / name), str(export), print)
+    assert not files(folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("wandb: null", "wandb: {project: ctr, artifacts: true}"))
+    track_export(str(folder / name), str(export), print)
+    (path,) = files(folder)
+    (artifact,) = (r.artifact for r in wandb_file.records(path) if r.HasField("artifact"))
+    assert artifact.type == "export" and [entry.path for entry in artifact.manifest.contents] == ["card.md"]
+    assert wandb_file.run_of(path).run_id == json.loads((folder / "wandb.json").read_text())["id"]
 
 
 @contextlib.contextmanager
