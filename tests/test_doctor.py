@@ -126,6 +126,11 @@ def test_what_a_system_does_not_tell_is_no_fault():
     assert all(check.ok and not check.fix for check in (doctor.memory_check(None), doctor.shm_check(None), doctor.bf16_check(None)))
 
 
+def test_no_compiler_is_a_hint():
+    without, found = doctor.compiler_check(None), doctor.compiler_check("/usr/bin/c++")
+    assert without.ok and "g++" in without.fix and found.ok and not found.fix
+
+
 def test_bf16_units_are_found_in_the_flags():
     assert doctor.bf16_check(frozenset({"sse", "avx512_bf16", "amx_bf16"})).detail == "amx_bf16, avx512_bf16"
     assert "no bf16" in doctor.bf16_check(frozenset({"sse"})).detail

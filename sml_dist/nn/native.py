@@ -21,14 +21,18 @@ FLAGS += ["-fopenmp", "-shared", "-fPIC"]
 @functools.cache
 def library(source: Path) -> ctypes.CDLL | None:
     """The compiled file. It shares torch's OpenMP threads: torch has loaded the libgomp that it asks for by name."""
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None or platform.system() != "Linux":
+    compiler = find_compiler()
+    if compiler is None:
         return None
     try:
         return ctypes.CDLL(str(_compiled(compiler, source)))
     except (OSError, subprocess.SubprocessError) as error:
         print(f"{source.name} was not compiled ({error}); torch's own operations take its place", flush=True)
         return None
+
+
+def find_compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX", "c++")) if platform.system() == "Linux" else None
 
 
 def _compiled(compiler: str, source: Path) -> Path:
