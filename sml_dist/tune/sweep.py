@@ -106,6 +106,7 @@ def run_trials(blueprint: Blueprint, search: Search, clerk: Clerk, rows: int) ->
             run_config=tune.RunConfig(
                 name=f"{time.time_ns()}",
                 storage_path=str(blueprint.folder / "tune"),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # only where a scheduler asks for one
                 failure_config=tune.FailureConfig(max_failures=sweep.retries),
                 callbacks=[clerk],
                 stop=Budget(sweep, clerk.books),
