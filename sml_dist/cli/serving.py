@@ -51,7 +51,7 @@ def apply_delta(
 def serve(
     export: Annotated[str, typer.Argument(help="Folder of an export, or a link; a link moved to another export changes the model in use.")],
     host: Annotated[str, typer.Option(help="Address to listen at; any but loopback needs a token.")] = "127.0.0.1",
-    port: int = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     token_file: Annotated[str | None, typer.Option(help="File of the bearer token; or the environment's SML_DIST_TOKEN.")] = None,
     replicas: Annotated[int, typer.Option(help="Processes that score.")] = 1,
     max_rows: Annotated[int, typer.Option(help="Of a request.")] = 4096,

@@ -1,7 +1,9 @@
 """Starting the service and keeping it up until it is told to stop."""
 
 import ipaddress
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ APPLICATION = "sml-dist"
 @contextmanager
 def running(arguments: dict[str, Any], host: str, port: int) -> Iterator[str]:
     """The service on the Ray that is at hand; its address. Raises InputError."""
-    check(arguments, host)
+    check(arguments, host, port)
     application = build(arguments)
     serve.start(http_options={"host": host, "port": port, "request_timeout_s": 60})
     try:
@@ -32,12 +34,24 @@ def running(arguments: dict[str, Any], host: str, port: int) -> Iterator[str]:
         serve.shutdown()
 
 
-def check(arguments: dict[str, Any], host: str) -> None:
-    """What can be refused before anything is started."""
+def check(arguments: dict[str, Any], host: str, port: int) -> None:
+    """What can be refused before anything is started. Raises InputError."""
     verify(arguments["export"])
     token = read_token(arguments.get("token_file"))
     if token is None and not is_loopback(host):
         raise InputError(f"--host {host} is open to other machines: give a token with --token-file or the environment's {TOKEN}")
+
+    if not os.environ.get("RAY_ADDRESS"):  # a cluster's proxies listen on its own machines
+        check_free(host, port)
+
+
+def check_free(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        reason = str(error.strerror or error).partition(" (")[0]
+        raise InputError(f"the service cannot listen at {host}, port {port}: {reason}; give another --host or --port") from None
 
 
 def is_loopback(host: str) -> bool:

@@ -229,9 +229,14 @@ def test_the_page_scores_a_row_and_shows_what_each_layer_adds(service, trained, 
 def test_what_cannot_be_served_is_refused_before_it_starts(exported, tmp_path, monkeypatch):
     monkeypatch.delenv("SML_DIST_TOKEN", raising=False)
     with pytest.raises(InputError, match="--host 0.0.0.0 is open to other machines: give a token with --token-file"):
-        check({"export": str(exported)}, "0.0.0.0")
+        check({"export": str(exported)}, "0.0.0.0", 8000)
     with pytest.raises(InputError, match="is no export"):
-        check({"export": str(tmp_path)}, "127.0.0.1")
+        check({"export": str(tmp_path)}, "127.0.0.1", 8000)
     (tmp_path / "empty").write_text("")
     with pytest.raises(InputError, match="token file .*empty is empty"):
-        check({"export": str(exported), "token_file": str(tmp_path / "empty")}, "127.0.0.1")
+        check({"export": str(exported), "token_file": str(tmp_path / "empty")}, "127.0.0.1", 8000)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(InputError, match="cannot listen .* in use; give another --host or --port"),
+    ):
+        check({"export": str(exported)}, "127.0.0.1", taken.getsockname()[1])
