@@ -1,5 +1,6 @@
 """An evaluation as a folder to read: README.md, CSV of every table, the calibration curve as PNG, all of it as JSON."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,14 @@ def page(found: dict[str, Any]) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """Numbers to five decimals: differences between good models begin at the fourth."""
-    return markdown_table([{name: f"{x:.5f}" if isinstance(x, float) and x == x else x for name, x in row.items()} for row in rows])
+    """Numbers to five decimals, since good models differ from the fourth on; p values to two digits."""
+    return markdown_table([{name: shown(name, value) for name, value in row.items()} for row in rows])
+
+
+def shown(name: str, value: Any) -> Any:
+    if not isinstance(value, float) or math.isnan(value):
+        return value
+    return f"{value:.2g}" if name.endswith("_p") else f"{value:.5f}"
 
 
 def plot_calibration(found: dict[str, Any], path: Path) -> None:

@@ -1,6 +1,7 @@
 """An evaluation as tables for the terminal."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -10,32 +11,31 @@ TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "logloss", "ne": "NE", "calib
 
 
 def metrics_table(found: dict[str, Any]) -> Table:
-    """A line a metric; against another run also its value, the difference (bold where it is sure), the p value where there is one."""
-    table = table_of(f"{found['model']}, {found['rows']:,} {found['split']} rows", "", "value", "95 %")
-    against = found.get("against")
-    for name in (against["model"], "difference", "95 %", "p") if against else ():
-        table.add_column(name, justify="right")
+    """A line a metric with its interval; against another run both values, the difference (bold where it is sure) and its interval."""
+    title = f"{found['model']}, {found['rows']:,} {found['split']} rows"
+    if "against" in found:
+        table = table_of(title, "", Path(found["run"]).name, Path(found["against"]["run"]).name, "difference", "95 %", "p")
+    else:
+        table = table_of(title, "", Path(found["run"]).name, "95 %")
     for name, own in found["metrics"].items():
-        line: list[str | Text] = [TITLES[name], number(own["value"]), interval(own)]
-        if against:
-            difference = found["differences"][name]
-            sure = "" if difference["low"] <= 0 <= difference["high"] else "bold"
-            p = f"{difference['p']:.2g}" if "p" in difference else ""
-            line += [number(against["metrics"][name]["value"]), Text(f"{difference['value']:+.5f}", style=sure)]
-            line += [f"{difference['low']:+.5f} to {difference['high']:+.5f}", p]
-        table.add_row(*line)
+        table.add_row(TITLES[name], number(own["value"]), *(against(found, name) if "against" in found else [interval(own)]))
     return table
 
 
+def against(found: dict[str, Any], name: str) -> list[str | Text]:
+    difference = found["differences"][name]
+    sure = "" if difference["low"] <= 0 <= difference["high"] else "bold"
+    shown = Text(f"{difference['value']:+.5f}", style=sure)
+    p = f"{difference['p']:.2g}" if "p" in difference else ""
+    return [number(found["against"]["metrics"][name]["value"]), shown, f"{difference['low']:+.5f}, {difference['high']:+.5f}", p]
+
+
 def slices_table(name: str, slices: list[dict[str, Any]]) -> Table:
-    metrics = [metric for metric in ("auc", "logloss", "calibration") if slices and metric in slices[0]]
-    table = table_of(f"by {name}", name, "rows", "positive")
-    for metric in metrics:
-        table.add_column(TITLES[metric], justify="right")
-        table.add_column("95 %", justify="right")
+    table = table_of(f"by {name}", name, "rows", "positive", "AUC", "95 %", "logloss", "calibration")
     for line in slices:
-        cells = [cell for metric in metrics for cell in (number(line[metric]["value"]), interval(line[metric]))]
-        table.add_row(line["value"], f"{line['rows']:,}", f"{line['positives'] / line['rows']:.2%}", *cells)
+        logloss, calibration = (number(line[metric]["value"]) for metric in ("logloss", "calibration"))
+        shown = [number(line["auc"]["value"]), interval(line["auc"]), logloss, calibration]
+        table.add_row(line["value"], f"{line['rows']:,}", f"{line['positives'] / line['rows']:.2%}", *shown)
     return table
 
 
@@ -46,7 +46,7 @@ def calibration_table(found: dict[str, Any]) -> Table:
     )
     for one in found["calibration_curve"]:
         off = "" if one["low"] <= one["probability"] <= one["high"] else "too high" if one["probability"] > one["high"] else "too low"
-        table.add_row(f"{one['probability']:.4f}", f"{one['rate']:.4f}", f"{one['low']:.4f} to {one['high']:.4f}", f"{one['rows']:,}", off)
+        table.add_row(f"{one['probability']:.4f}", f"{one['rate']:.4f}", interval(one), f"{one['rows']:,}", off)
     return table
 
 
@@ -58,7 +58,7 @@ def table_of(title: str, *columns: str) -> Table:
 
 
 def interval(value: dict[str, float]) -> str:
-    return "" if math.isnan(value["low"]) else f"{value['low']:.5f} to {value['high']:.5f}"
+    return "" if math.isnan(value["low"]) else f"{value['low']:.4f}, {value['high']:.4f}"
 
 
 def number(value: float) -> str:
