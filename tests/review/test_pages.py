@@ -55,7 +55,7 @@ def test_a_browser_draws_every_plot_without_an_error_or_a_request(pages):
 
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for name in ("run", "two", "sweep"):
+        for name in ("run", "sweep"):
             page, errors, requests = browser.new_page(), [], []
             page.on("console", lambda message, errors=errors: errors.append(message.text) if message.type == "error" else None)
             page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))

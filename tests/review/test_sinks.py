@@ -64,7 +64,7 @@ def test_a_run_killed_and_started_again_is_one_wandb_run_that_holds_every_step_o
     for checkpoint in sorted((tmp_path / "a/checkpoints").glob("step-*"))[-1:]:  # the newest is lost: its steps are done again
         subprocess.run(["rm", "-r", str(checkpoint)], check=True)
     with tracked(config(dataset, tmp_path), said.append):
-        summary = train_alone(config(dataset, tmp_path))
+        summary = train_alone(config(dataset, tmp_path, max_steps=100))
     first, second = files(tmp_path / "a")
     assert wandb_file.run_of(first).run_id == wandb_file.run_of(second).run_id
     assert wandb_file.run_of(first).run_group == "g" and wandb_file.run_of(first).project == "ctr"
