@@ -17,8 +17,8 @@ KINDS = {torch.bfloat16: ("bfloat16", torch.float32), torch.float32: ("float32",
 def mtn(x_BK: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, slope: float) -> Tensor:
     """scale * tanh(s * x), s = leaky_relu(bias + weight * stop_grad(x)): (B, K) -> (B, K); the parameters are (K,).
 
-    On a CPU a fifth of the processor time of torch's operations: 4096 x 400 bf16, forward and backward in one thread,
-    1.9 ms against 9. The arithmetic is float32 for bf16 too, so that only the result is rounded.
+    On a CPU a quarter of the processor time of torch's operations: 4096 x 400, forward and backward in one thread, 2.4 ms
+    against 8.7 in bf16, 2.1 against 12.9 in float32. The arithmetic is float32 for bf16 too, so that only the result is rounded.
     """
     return Norm.apply(x_BK, weight, bias, scale, slope) if has_kernel(x_BK) else mtn_written_out(x_BK, weight, bias, scale, slope)
 
