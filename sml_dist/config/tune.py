@@ -75,8 +75,8 @@ class SweepConfig:
     pair: a key of the space; each draw of all others is a pair of trials (or more), one for each of its values.
     trials: in all, points included; with `pair`, draws. A grid has as many as it has.
     cpus: of Ray's, for each worker; as many trials run at once as the cluster has room for, at most `concurrent`.
-    minutes: of this command; rows: trained on by all trials together. Trials end at their next evaluation then, and go on
-        from there when the same command comes again, with more rows.
+    minutes: of this command; rows: trained on by all trials together. Then trials are cut off, and go on from their last
+        checkpoints when the command comes again, with more rows.
     retries: of a trial whose process died. keep: trials, the best, whose checkpoints are kept.
     """
 

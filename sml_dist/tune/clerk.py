@@ -75,7 +75,8 @@ class Clerk(Callback):
 
 
 class Budget(Stopper):
-    """Ends all trials at their next evaluation, once the minutes of this command or the rows of the sweep are spent."""
+    """Ends all trials once the minutes of this command or the rows of the sweep are spent. Tune gives them ten seconds to
+    come to an evaluation, then kills them: their checkpoints are whole."""
 
     def __init__(self, sweep: SweepConfig, books: Books):
         self.books, self.rows = books, sweep.rows

@@ -86,15 +86,18 @@ def remove_scratch(folder: Path) -> None:
 
 
 def run_trials(blueprint: Blueprint, search: Search, clerk: Clerk, rows: int) -> None:
-    sweep, population = blueprint.sweep, blueprint.sweep.scheduler.name == "pbt"
+    sweep = blueprint.sweep
     trial, at_once = placed(blueprint)
     settings: dict[str, Any] = {"search_alg": search, "num_samples": -1, "max_concurrent_trials": at_once}
-    if population:  # whose scheduler takes no searcher: all its trials are known from the start
-        settings = {"num_samples": 1}
+    space: dict[str, Any] = {}
+    if sweep.scheduler.name == "pbt":  # takes no searcher: all its trials are known from the start
+        settings, space = {}, {"given": tune.grid_search(search.all_given())}
+        if not space["given"]["grid_search"]:
+            return
     with without(WITHOUT):
         tune.Tuner(
             tune.with_parameters(trial, blueprint=blueprint),
-            param_space={"given": tune.grid_search(search.all_given())} if population else {},
+            param_space=space,
             tune_config=tune.TuneConfig(
                 metric=sweep.metric,
                 mode=search.mode,
