@@ -13,7 +13,7 @@ import pytest
 from sml_dist.data.synthetic import synth
 from tests.tune.sweeps import trials, write_sweep
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(600)]
 SPACE = {"embedding.lr": {"loguniform": [0.01, 0.1]}}
 
 
