@@ -66,12 +66,15 @@ def plot(found: Result, path: Path) -> None:
     axes = figure.subplots()
     for place, (case, name) in enumerate(reversed(bars)):
         value, (low, high) = case["ratios"][name], case["ranges"][name]
-        axes.barh(place, value, color="#4c78a8", height=0.6)
-        axes.plot([low, high], [place, place], color="black", linewidth=1.5)
+        axes.plot([low, high], [place, place], color="#4c78a8", linewidth=3)
+        axes.plot([value], [place], "o", color="#1f3b5c", markersize=7)
         bound = (case["at_least"] | case["at_most"]).get(name)
         if bound is not None:
             axes.plot([bound, bound], [place - 0.4, place + 0.4], color="#e45756", linewidth=2.5)
     axes.set_yticks(range(len(bars)), [f"{case['case']}: {name.replace('_', ' ')}" for case, name in reversed(bars)])
+    axes.axvline(1, color="grey", linewidth=1, linestyle=":")
     axes.set_xscale("log")
-    axes.set_xlabel("ratio (log scale); black: least to most of the rounds, red: the bound")
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks("{x:g}")
+    axes.set_xlabel("ratio, on a logarithmic scale: median of the rounds, least to most; red: the bound")
     figure.savefig(path, dpi=120)
