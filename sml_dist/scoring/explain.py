@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sml_dist.nn.deep_supervision import DeepSupervision
 from sml_dist.nn.skip_logit import SkipLogit
 
 REST = "rest"
@@ -24,7 +25,7 @@ class Explained(nn.Module):
     def __init__(self, model: nn.Module, *probe: Tensor, labels: Sequence[str] = ("label",)):
         super().__init__()
         self.model = model
-        self.heads = {name.removesuffix(".head"): part for name, part in model.named_modules() if isinstance(part, SkipLogit)}
+        self.heads = dict(skip_logits(model))
         self.scales = self._scales(probe, len(labels))
         self.names = []
         for label, scales in zip(labels, self.scales, strict=True):
@@ -74,6 +75,15 @@ class Explained(nn.Module):
         gradients = torch.autograd.grad(logit, heads, retain_graph=True, allow_unused=True)
         found = {name: gradient.mean().item() for name, gradient in zip(self.heads, gradients, strict=True) if gradient is not None}
         return {name: factor for name, factor in found.items() if factor}
+
+
+def skip_logits(model: nn.Module) -> Iterator[tuple[str, SkipLogit]]:
+    """By the names that they have in a zoo model, without those of what they are wrapped in."""
+    modules = dict(model.named_modules())
+    for name, part in modules.items():
+        outer = name.rpartition(".")[0]
+        if isinstance(part, SkipLogit):
+            yield (outer if isinstance(modules[outer], DeepSupervision) else name).removeprefix("model."), part
 
 
 def each_label(logit: Tensor) -> tuple[Tensor, ...]:

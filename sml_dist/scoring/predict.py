@@ -7,6 +7,7 @@ to end by one worker, which holds the model and one batch; so files come whole, 
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,7 +31,7 @@ from sml_dist.scoring.output import PREDICTIONS, Folder, PartDone, Predictions
 from sml_dist.scoring.prepared_rows import is_prepared, prepared_rows
 from sml_dist.scoring.raw_rows import raw_rows
 from sml_dist.scoring.rows import Source
-from sml_dist.scoring.trained import Described, Precision, Trained, describe, find, load
+from sml_dist.scoring.trained import Described, Precision, Trained, describe, find, load, reopened
 from sml_dist.spec import InputError
 from sml_dist.train.checkpoint import Checkpoint
 from sml_dist.train.evaluate import by_label
@@ -40,10 +41,11 @@ BATCH_ROWS = 4096  # of one forward: DCN-V2 with SML on one core scored 5 to 40 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs to know."""
+    """What every worker needs to know: little, for Ray keeps what is large in a node's object store, which an actor may outlive."""
 
-    checkpoint: Checkpoint
+    checkpoint: str
     source: Source
+    rows: int
     output: str
     max_reject_rate: float
     contributions: bool
@@ -52,7 +54,7 @@ class Job:
     threads: int
 
     def tally(self) -> Tally:
-        return Tally(self.source.rows, self.max_reject_rate)
+        return Tally(self.rows, self.max_reject_rate)
 
 
 def predict(
@@ -95,10 +97,11 @@ def predict(
 
     source = source.surveyed(progress)
     pool, cuda, threads = actors(device, workers)
-    job = Job(model.checkpoint, source, output, max_reject_rate, contributions, precision, cuda, threads)
+    how = (output, max_reject_rate, contributions, precision, cuda, threads)
+    job = Job(model.checkpoint.path, source.reader(), source.rows, *how)
     with writing(output):
         done = folder.done()
-    done |= score_parts(job, done, pool, progress)
+    done |= score_parts(job, source.parts, done, pool, progress)
     with writing(output):
         found = summed(job, model, inputs, about, [done[number] for number in range(len(source.parts))])
         folder.complete(found)
@@ -123,12 +126,12 @@ def actors(device: str, workers: int | None) -> tuple[Actors, bool, int]:
     return Actors(count, gpus=min(1.0, gpus / count)), gpus > 0, threads
 
 
-def score_parts(job: Job, done: dict[int, PartDone], pool: Actors, progress: Progress) -> dict[int, PartDone]:
+def score_parts(job: Job, parts: Sequence[Any], done: dict[int, PartDone], pool: Actors, progress: Progress) -> dict[int, PartDone]:
     """The parts that are not done yet. Raises InputError at too many rejects in all."""
     tally = job.tally()
     for part in done.values():
         tally.add(part.rows_read, part.rows_rejected)
-    left = [(number, part) for number, part in enumerate(job.source.parts) if number not in done]
+    left = [(number, part) for number, part in enumerate(parts) if number not in done]
     found: dict[int, PartDone] = {}
     progress("score", tally.read, tally.total)
     for index, (written, first) in map_tasks(Scorer(job), left, replace(pool, count=max(1, min(pool.count, len(left))))):
@@ -147,7 +150,7 @@ class Scorer:
     @cached_property
     def model(self) -> Trained:
         torch.set_num_threads(self.job.threads)
-        return load(self.job.checkpoint, "cuda" if self.job.cuda else "cpu", self.job.precision)
+        return load(reopened(self.job.checkpoint), "cuda" if self.job.cuda else "cpu", self.job.precision)
 
     def __call__(self, numbered: tuple[int, Any]) -> tuple[PartDone, str]:
         """What was written, and the first reject."""

@@ -1,7 +1,7 @@
 """Splits of a prepared dataset to be scored."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import fsspec
@@ -63,6 +63,9 @@ class PreparedRows:
     def surveyed(self, progress: Progress) -> "PreparedRows":
         """The manifest says all."""
         return self
+
+    def reader(self) -> "PreparedRows":
+        return replace(self, manifest=replace(self.manifest, splits={}, rejects=[]))
 
     def read(self, part: Groups, model: Described, tally: Tally) -> Iterator[Rows]:
         row = part.row + 1

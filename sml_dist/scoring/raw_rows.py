@@ -49,6 +49,9 @@ class RawRows:
         spans, _ = survey(self.files, self.schema, self.part_bytes, progress, columns=self.columns)
         return replace(self, parts=group_spans(spans, self.part_bytes))
 
+    def reader(self) -> "RawRows":
+        return replace(self, files=[], parts=[])
+
     def read(self, part: Part, model: Described, tally: Tally) -> Iterator[Rows]:
         for found in cleaned(part, self.schema, tally, self.columns, labelled=self.labelled):
             path = found.span.file.path

@@ -48,6 +48,10 @@ class Source(Protocol):
 
     def surveyed(self, progress: Progress) -> "Source": ...
 
+    def reader(self) -> "Source":
+        """What a worker needs to `read` a part, without the lists of all files and parts."""
+        ...
+
     def read(self, part: Any, model: Described, tally: Tally) -> Iterator[Rows]: ...
 
 
