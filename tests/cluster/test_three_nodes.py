@@ -22,7 +22,7 @@ from tests.cluster.checkout import checkout
 from tests.cluster.local import CANARY, Shell, listening, processes, until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="network namespaces need root and `ip`")
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         shell.run("cluster", "down", "--name", "three")
 
 
-@pytest.mark.parametrize("options", [[], pytest.param(["--namespaces"], marks=[pytest.mark.long, needs_root])], ids=["plain", "namespaces"])
+@pytest.mark.parametrize("options", [[], pytest.param(["--namespaces"], marks=needs_root)], ids=["plain", "namespaces"])
 def test_a_job_from_a_clean_checkout_goes_on_through_a_lost_node_and_uses_each_row_once(shell: Shell, tmp_path: Path, options: list[str]):
     data, run = str(tmp_path / "data"), tmp_path / "runs/smoke"
     shell.run("synth", "--rows", "25000", "--fields", "4", "--dense", "2", "--table-rows", "200", "--output", data)
@@ -56,7 +56,7 @@ def test_a_job_from_a_clean_checkout_goes_on_through_a_lost_node_and_uses_each_r
     until(lambda: list((run / "checkpoints").glob("step-*")), "a checkpoint")
     assert shell.json("status", str(run))["state"] == "alive"
     ranks = set(re.findall(r"table_row_wise\W+fused\W+([\d,]+)", (run / "plan.txt").read_text()))
-    assert ranks == {"0,1", "2,3"}  # two on each node, and the planner knows it
+    assert ranks == ({"0,1", "2,3"} if options else {"0,1,2,3"})  # Ray Train and the planner take one address for one machine
     assert {record["rank"] for record in logged(run) if record["run"] == "smoke"} == {0, 1, 2, 3}
     until(lambda: set(NAMES) <= prometheus(cluster), "metrics")
     secret_is_nowhere(cluster, shell, run)
