@@ -37,6 +37,7 @@ def config(dataset: str, storage: Path, **train) -> RunConfig:
                 "global_batch_size": 256,
                 "epochs": 2,
                 "precision": "fp32",
+                "threads": 1,
                 "health_every_steps": 10,
                 "eval_every_steps": 40,
                 **train,

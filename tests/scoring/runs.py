@@ -45,7 +45,7 @@ def config(data: str, storage: Path, name: str = "run", model: dict[str, Any] | 
         "data": {"path": data, "streams": 2},
         "model": model or {"name": "dnn", "tower": TOWER},
         "embedding": {"dim": 4, "lr": 0.1, "init_std": 0.1, "sharding": "table_wise"},
-        "train": {"global_batch_size": 64, "precision": "fp32"},
+        "train": {"global_batch_size": 64, "precision": "fp32", "threads": 1},
     }
     return parse({section: values | sections.get(section, {}) for section, values in base.items()})
 
