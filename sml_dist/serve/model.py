@@ -112,6 +112,10 @@ class ServedModel:
         for place, (ask, start, stop) in enumerate(zip(asks, [0, *stops[:-1]], stops, strict=True)):
             part = slice(start, stop)
             shares = terms[part] if ask.contributions else None
+            if place not in faults and (row := not_finite(logit[part], shares)):
+                faults[place] = Refusal(
+                    422, "not_finite", f"row {row}: its logit is not finite; a number in it is too large for this model"
+                )
             made = Answer(self.version, self.features.contributions, logit[part], probability[part], shares)
             answers.append(faults.get(place, made))
         return answers
@@ -163,6 +167,12 @@ class ServedModel:
     def _frequent(self, path: str, count: int = 200) -> list[str]:
         """The first values of a vocabulary: ids go by how often a value was seen."""
         return pq.read_table(self.folder / path)["token"].slice(0, count).to_pylist()
+
+
+def not_finite(*parts: np.ndarray | None) -> int:
+    """The first row, from 1, with a number that JSON cannot hold, or 0."""
+    bad = np.any([~np.isfinite(part.reshape(len(part), -1)).all(axis=1) for part in parts if part is not None], axis=0)
+    return int(bad.argmax()) + 1 if bad.any() else 0
 
 
 def by_place(values: Tensor, lengths: Tensor, most: int) -> Tensor:

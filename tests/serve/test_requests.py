@@ -54,6 +54,7 @@ BAD = {
     "surrogate": (b'{"rows": [' + json.dumps(ROW).replace('"s1"', '"\\ud800"').encode() + b"]}", 422, "bad_value", "not Unicode"),
     "no number": (rows({}, {"price": "12x"}), 422, "bad_value", "row 2: field 'price': '12x' is not a finite number"),
     "too large": (rows({"price": "1e99"}), 422, "bad_value", "not a finite number"),
+    "overflow": (rows({}, {"age": 1e38}), 422, "not_finite", "row 2: its logit is not finite"),
     "digits": (b'{"rows": [{"price": ' + b"9" * 5000 + b"}]}", 400, "malformed", "digits"),
     "no time": (rows({"time": None}), 422, "bad_value", "row 1: field 'time': is missing"),
 }
@@ -136,6 +137,6 @@ def test_fuzzed_bodies_are_scored_or_refused_and_nothing_else(model, bodies):
             assert 400 <= refusal.status < 500 and "\n" not in refusal.message
             outcomes["refused"] += 1
         else:
-            assert np.isfinite(found.probability).all()
+            assert np.isfinite(found.logit).all() and json.dumps(found.as_dict(), allow_nan=False)
             outcomes["scored"] += 1
     assert min(outcomes.values()) > 20, outcomes
