@@ -1,6 +1,7 @@
 """From a trial's parameters to its run's configuration; and all that can be refused before a trial starts."""
 
 import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sml_dist.config.tune import SweepConfig
 from sml_dist.data.dataset import read_manifest
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.launch import absolute, check
+from sml_dist.train.report import RunFolder
 from sml_dist.train.resume import FIXED
 from sml_dist.train.rows import training_plan
 from sml_dist.tune.space import Params, Space, new_study
@@ -69,6 +71,17 @@ class Blueprint:
         if found.run.warm_start:
             own["run.warm_start"] = absolute(found.run.warm_start)
         return parse(with_values(self.raw, params | own))
+
+    def evaluations(self, id: int, params: Params) -> list[dict[str, Any]]:
+        """What a trial's run has written down of its evaluations, with the rows that it had trained on."""
+        config = self.chosen(params)
+        plan = training_plan(read_manifest(config.data.path), config)
+        lines = (json.loads(line) for line in (RunFolder(self.folder / self.run_of(id)).read("metrics.jsonl") or "").splitlines())
+        found = []
+        for line in (line for line in lines if line.get("split") == "valid"):
+            batches = line["step"] - line["epoch"] * plan.steps
+            found.append(line | {"rows": line["epoch"] * plan.rows + min(batches * plan.batch_size, plan.rows)})
+        return found
 
     def best(self, params: Params) -> RunConfig:
         """The configuration for `sml-dist train` of the trial with these parameters."""

@@ -92,10 +92,19 @@ class Books:
     def evaluated(self, id: int, evaluation: dict[str, Any]) -> None:
         """Adds to the history; what lies at as many rows or more was of an attempt that went back, or of another's tables."""
         record = self.records[id]
-        kept = [earlier for earlier in record.history if earlier["rows"] < evaluation["rows"]]
-        named = {name: evaluation[name] for name in ("rows", "step", "epoch", *METRICS) if evaluation.get(name) is not None}
-        record.history = [*kept, named | {"time": round(time.time(), 3)}]
-        values = [each[self.metric] for each in record.history if self.metric in each]
+        earlier = [each for each in record.history if each["rows"] < evaluation["rows"]]
+        self._write_history(record, [*earlier, kept(evaluation)])
+
+    def recover(self, id: int, evaluations: Iterable[dict[str, Any]]) -> None:
+        """Takes up evaluations that a run wrote down and that did not come here before a kill."""
+        record = self.records[id]
+        known = {each["rows"] for each in record.history}
+        missing = [kept(each) for each in evaluations if each["rows"] not in known]
+        self._write_history(record, sorted([*record.history, *missing], key=lambda each: each["rows"]))
+
+    def _write_history(self, record: Record, history: list[dict[str, Any]]) -> None:
+        record.history = history
+        values = [each[self.metric] for each in history if self.metric in each]
         record.value = self.sign * max(self.sign * value for value in values) if values else None
         self._count(record)
         self.write()
@@ -125,6 +134,12 @@ class Books:
             now = time.monotonic()
             record.seconds = round(record.seconds + now - self.since[record.id], 3)
             self.since[record.id] = now
+
+
+def kept(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """What a history keeps of an evaluation."""
+    found = {name: evaluation[name] for name in ("rows", "step", "epoch", *METRICS) if evaluation.get(name) is not None}
+    return found | {"time": evaluation.get("time", round(time.time(), 3))}
 
 
 def read_trials(folder: Path) -> Iterable[Record]:

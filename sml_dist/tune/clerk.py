@@ -29,6 +29,7 @@ class Clerk(Callback):
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.books.begin(id_of(trial))
+        self.recover(self.books.records[id_of(trial)])
         self.show("started", self.books.records[id_of(trial)])
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
@@ -53,6 +54,11 @@ class Clerk(Callback):
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.end(id_of(trial), "failed", error=root_cause(trial.get_error()))
+
+    def recover(self, record: Record) -> None:
+        """An evaluation that was committed, but not told of before a kill, is in the run's folder alone."""
+        if record.history or record.attempts > 1:
+            self.books.recover(record.id, self.blueprint.evaluations(record.id, record.params))
 
     def end(self, id: int, status: str, **about: Any) -> None:
         self.books.end(id, status, **about)

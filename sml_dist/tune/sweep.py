@@ -50,6 +50,8 @@ def run(path: str, overrides: list[str] | None = None, show: Show = lambda event
         show(record.status if record.ended_for_good else "waiting", record)
     search = Search(blueprint, books)
     clerk = Clerk(blueprint, books, search, show)
+    for record in [each for each in books.records.values() if not each.ended_for_good]:
+        clerk.recover(record)
     try:
         run_trials(blueprint, search, clerk, rows)
         clerk.close()

@@ -9,7 +9,6 @@ and free what they held by themselves; nothing is killed.
 import contextlib
 import fcntl
 import gc
-import json
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ from sml_dist.config.run import RunConfig
 from sml_dist.spec import InputError, RunError
 from sml_dist.train.launch import launch
 from sml_dist.train.loop import Stopped
-from sml_dist.train.report import RunFolder
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.donation import donate, take
 
@@ -117,7 +115,9 @@ class Trial(tune.Trainable):
         except (InputError, RunError) as error:  # what another attempt would not mend
             return {"done": True, "failed": str(error)}
         summary = self.training.outcome
-        return self._told(last or last_evaluation(self.folder, summary)) | {"done": True, "summary": summary}
+        if not last:  # the run had only its summary left to write
+            last = self.blueprint.evaluations(self.given["id"], self.given["params"])[-1]
+        return self._told(last) | {"done": True, "summary": summary}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """For another trial, or for itself when its turn comes again; called at an evaluation."""
@@ -190,11 +190,3 @@ def train_group(config: RunConfig, report: Report) -> dict[str, Any]:
 def relayed(desk: Any, report: Report) -> None:
     while (evaluation := ray.get(desk.take.remote())) is not None:
         ray.get(desk.answer.remote(report(evaluation)))
-
-
-def last_evaluation(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    """Of a run that had only its summary left to write."""
-    lines = [json.loads(line) for line in (RunFolder(folder).read("metrics.jsonl") or "").splitlines()]
-    with contextlib.suppress(IndexError):
-        return [line for line in lines if line.get("split") == "valid"][-1] | {"rows": summary["rows_seen"]}
-    return summary["valid"] | {"rows": summary["rows_seen"], "step": summary["steps"], "epoch": int(summary["epochs"])}
