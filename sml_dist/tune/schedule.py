@@ -53,6 +53,13 @@ class Median(Recalling, MedianStoppingRule):
             super().on_trial_complete(controller, trial, result)
 
 
+class Population(PopulationBasedTraining):
+    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The donor's settings, changed; Tune clones the whole configuration, and with it whose run it is."""
+        config, operations = super()._get_new_config(trial, trial_to_clone)
+        return {"given": config["given"] | {"id": trial.config["given"]["id"]}}, operations
+
+
 def make_scheduler(blueprint: Blueprint, books: Books, rows: int) -> TrialScheduler:
     """`rows`: the most that a trial trains on."""
     settings, epoch = blueprint.sweep.scheduler, blueprint.epoch_rows
@@ -69,7 +76,7 @@ def make_scheduler(blueprint: Blueprint, books: Books, rows: int) -> TrialSchedu
         # a slice without end: else trials without peers to compare with take turns, each time from a checkpoint
         return Median(books, time_attr="rows", grace_period=settings.grace * epoch, min_time_slice=math.inf)
     if settings.name == "pbt":
-        return PopulationBasedTraining(
+        return Population(
             time_attr="rows",
             perturbation_interval=settings.interval * epoch,
             hyperparam_mutations={"given": {"params": mutations(blueprint.space, blueprint.sweep.search.seed)}},
