@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shlex
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import aiohttp
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from sml_dist.credentials import refuse
+from sml_dist.operations.package import pack
 from sml_dist.spec import InputError, RunError
 
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
@@ -35,12 +37,14 @@ def submit(client: JobSubmissionClient, job: str, arguments: list[str], run: str
     taken = {each["id"] for each in listed(client)}
     name = re.sub(r"[^\w.-]+", "-", run)
     identifier = next(each for each in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
-    environment: dict[str, Any] = {"working_dir": str(folder)}
+    environment: dict[str, Any] = {}
     if packages:
         environment["pip"] = {"packages": packages, "pip_check": False, "pip_install_options": ["--no-deps", "--disable-pip-version-check"]}
     entrypoint = shlex.join(["python", f"jobs/{job}.py", *arguments])
     about = {"run": run, "job": job}
-    return client.submit_job(entrypoint=entrypoint, submission_id=identifier, runtime_env=environment, metadata=about)
+    with tempfile.TemporaryDirectory() as scratch:
+        environment["working_dir"] = str(pack(folder, Path(scratch) / "checkout.zip"))
+        return client.submit_job(entrypoint=entrypoint, submission_id=identifier, runtime_env=environment, metadata=about)
 
 
 def locked(folder: Path, kind: str) -> list[str]:

@@ -22,6 +22,7 @@ from sml_dist import __version__
 from sml_dist.cli import app
 from sml_dist.config.run import load
 from sml_dist.data.stream import DATA_NODES
+from sml_dist.operations.package import pack
 from sml_dist.session import LOCAL_ENVIRONMENT
 from sml_dist.train import gauges
 from tests.cluster.checkout import checkout
@@ -399,13 +400,11 @@ def test_a_job_keeps_the_commands_exit_status():
 
 
 def test_what_a_job_uploads_is_under_a_megabyte_and_all_it_needs(tmp_path: Path):
-    from ray._private.runtime_env.packaging import create_package
-
     folder = checkout(tmp_path / "checkout")
     for leftover in (".git/objects/pack", ".venv/lib/torch.so", "demo/data/train/0.parquet", "runs/a/metrics.jsonl", "wandb/run"):
         (folder / leftover).parent.mkdir(parents=True, exist_ok=True)
         (folder / leftover).write_bytes(os.urandom(2_000_000))
-    create_package(str(folder), tmp_path / "package.zip", include_gitignore=True)
+    pack(folder, tmp_path / "package.zip")
     with zipfile.ZipFile(tmp_path / "package.zip") as package:
         names = {name for name in package.namelist() if not name.endswith("/")}
     assert (tmp_path / "package.zip").stat().st_size < 1_000_000

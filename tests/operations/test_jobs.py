@@ -60,7 +60,7 @@ def test_a_run_that_a_job_is_at_is_not_begun_again_and_one_that_ended_is_by_the_
     ended = Client(smoke=JobStatus.STOPPED, smoke_2=JobStatus.FAILED)
     assert jobs.submit(ended, "train", [SMOKE, "--set", "a='b c'"], "smoke", ROOT) == "smoke-3"
     assert ended.sent["entrypoint"].startswith("python jobs/train.py ") and ended.sent["metadata"] == {"run": "smoke", "job": "train"}
-    assert ended.sent["runtime_env"] == {"working_dir": str(ROOT)}  # nothing of this machine's environment
+    assert ended.sent["runtime_env"].keys() == {"working_dir"}  # nothing of this machine's environment
     with pytest.raises(InputError, match="job smoke is at run smoke now; follow it with sml-dist jobs follow smoke"):
         jobs.submit(Client(smoke=JobStatus.RUNNING), "train", [SMOKE], "smoke", ROOT)
 
