@@ -172,4 +172,4 @@ def test_the_environment_of_these_tests_is_sound():
     checks = doctor.diagnose()
     limits = {"memory", "disk"}  # of the machine, not of the installation
     assert [check for check in checks if not check.ok and check.name not in limits] == []
-    assert len(checks) == 13
+    assert len(checks) == 14

@@ -46,17 +46,16 @@ def workers_of(folder: Path) -> dict[int, int]:
 
 
 class Striker(threading.Thread):
-    """Sends a signal to a random worker of a run at a random moment after the workers are there (and have done a step)."""
+    """Sends a signal to a random worker of a run at a random moment after the workers are there (and a checkpoint is)."""
 
-    def __init__(self, folder: Path, seed: int, within: float, signal_number: int = signal.SIGKILL, after_first_step: bool = False):
+    def __init__(self, folder: Path, seed: int, within: float, signal_number: int = signal.SIGKILL, after_first_checkpoint: bool = False):
         super().__init__(daemon=True)
         self.folder, self.random, self.within, self.signal = folder, random.Random(seed), within, signal_number
-        self.after_first_step, self.struck, self.at, self.over = after_first_step, None, None, threading.Event()
+        self.after_first_checkpoint, self.struck, self.at, self.over = after_first_checkpoint, None, None, threading.Event()
         self.start()
 
     def run(self) -> None:
-        lines = len(steps_logged(self.folder))
-        while not (found := workers_of(self.folder)) or (self.after_first_step and len(steps_logged(self.folder)) <= lines):
+        while not (found := workers_of(self.folder)) or (self.after_first_checkpoint and not events(self.folder, "checkpoint")):
             if self.over.wait(0.05):
                 return
         if self.over.wait(self.random.uniform(0, self.within)):

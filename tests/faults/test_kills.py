@@ -90,7 +90,7 @@ def test_a_killed_driver_started_again_ends_with_the_same_bytes(undisturbed, dat
 def test_a_stopped_worker_is_noticed_its_stack_is_written_and_the_run_ends_the_same(undisturbed, dataset, tmp_path):
     each = config(dataset, tmp_path, "stopped", step_timeout_s=5)
     folder = Path(each.run.folder)
-    striker = Striker(folder, 3, 1.0, signal.SIGSTOP, after_first_step=True)
+    striker = Striker(folder, 3, 1.0, signal.SIGSTOP, after_first_checkpoint=True)
     summary, _ = launched(each)
     assert striker.struck is not None and summary["restarts"] == 1
     notes = {path.name.rpartition("-")[2]: path for path in (folder / "stacks").iterdir()}

@@ -101,7 +101,7 @@ def test_a_budget_of_rows_cuts_trials_off_and_a_larger_one_takes_them_up(ray_loc
 @pytest.mark.long
 def test_a_trial_whose_process_dies_goes_on_in_another(ray_local, rows, tmp_path):
     path = write_sweep(tmp_path, rows, base={"train": {"epochs": 40}}, trials=1)
-    striker = Striker(tmp_path / "s/trials/00000", seed=0, within=0.1, after_first_step=True)
+    striker = Striker(tmp_path / "s/trials/00000", seed=0, within=0.1, after_first_checkpoint=True)
     run(path)
     striker.over.set()
     (record,) = trials(tmp_path / "s")
