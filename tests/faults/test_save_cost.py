@@ -17,7 +17,7 @@ from sml_dist.train.storage import Storage
 from tests.train.ranks import make_trainer, on_ranks
 
 pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(1200)]
-STRETCH, PAIRS, EVERY = 150, 12, 60.0  # steps of a stretch, pairs of stretches, seconds from one save to the next in a run
+STRETCH, PAIRS, EVERY = 80, 10, 60.0  # steps of a stretch, pairs of stretches, seconds from one save to the next in a run
 
 
 def stretches(config: RunConfig, folder: Path) -> dict:
