@@ -40,7 +40,7 @@ def account(lines: list[dict], kills: list[float], started: float, ended: float)
 def test_one_kill_every_two_minutes_costs_less_than_a_fifth(ray_local, tmp_path):
     synth(300_000, str(tmp_path / "data"))
     overrides = ["train.checkpoint_every_steps=100", "train.eval_every_steps=4000", "train.record_rows=true", "train.max_restarts=100"]
-    places = [f"data.path={tmp_path}/data", f"run.storage={tmp_path}", "run.name=demo", "train.epochs=1000", "train.max_steps=24000"]
+    places = [f"data.path={tmp_path}/data", f"run.storage={tmp_path}", "run.name=demo", "train.epochs=1000", "train.max_steps=9000"]
     each, kills, done = load("configs/smoke.yaml", [*overrides, *places]), [], threading.Event()
     folder = Path(each.run.folder)
 
