@@ -1,6 +1,6 @@
 """Kernels in C++ beside their Python: compiled for this machine at their first use, a second once, and kept in the user's cache.
 
-Where there is no compiler, `library` is None and the same formulas run as torch's operations: slower, equal but for rounding.
+Where there is no compiler, `library` is None and torch's operations take its place: slower, equal but for rounding and random numbers.
 """
 
 import ctypes
@@ -11,7 +11,11 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Container
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 # no peeling: where a row lies in memory must not change the order of its sum
 FLAGS = "-std=c++17 -O3 -march=native -fno-math-errno -fno-trapping-math --param vect-max-peeling-for-alignment=0".split()
@@ -31,13 +35,20 @@ def library(source: Path) -> ctypes.CDLL | None:
         return None
 
 
+def has_kernel(x: Tensor, source: Path, kinds: Container[torch.dtype]) -> bool:
+    """Whether the compiled file can take x. An exported or compiled model holds operations: no call of ours."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not traced and x.device.type == "cpu" and x.dtype in kinds and library(source) is not None
+
+
 def find_compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "c++")) if platform.system() == "Linux" else None
 
 
 def _compiled(compiler: str, source: Path) -> Path:
     """Compiled once for each source, compiler and processor; renamed into place, so that workers may start together."""
-    made_of = "\n".join([source.read_text(), compiler, *FLAGS, _processor()])
+    headers = [header.read_text() for header in sorted(source.parent.glob("*.h"))]
+    made_of = "\n".join([source.read_text(), *headers, compiler, *FLAGS, _processor()])
     target = _cache() / f"{source.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

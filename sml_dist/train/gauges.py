@@ -30,28 +30,31 @@ NAMES = [name for name, _ in (*STEPS.values(), *EVALUATION.values(), *CHECKPOINT
 
 
 class Gauges:
-    """Takes the lines that metrics.jsonl takes."""
+    """Takes the lines that metrics.jsonl takes. Every line sets every gauge anew: Ray tells of a gauge once for each time it is set."""
 
     def __init__(self, run: str, rejected: int):
         self.tags, self.gauges, self.counts = {"run": run}, {}, dict.fromkeys(COUNTS, 0)
-        self._set(*REJECTED, rejected)
+        self.values: dict[str, float] = {}
+        self._note(*REJECTED, rejected)
         for event in COUNTS:
-            self._set(*COUNTS[event], 0)
+            self._note(*COUNTS[event], 0)
 
     def log(self, **values: Any) -> None:
         event = values.get("event")
         if event in COUNTS:
             self.counts[event] = values.get("restarts", self.counts[event] + 1)
-            self._set(*COUNTS[event], self.counts[event])
+            self._note(*COUNTS[event], self.counts[event])
         if event == "checkpoint":
-            self._set(*CHECKPOINT_TIME, time.time())
+            self._note(*CHECKPOINT_TIME, time.time())
         wanted = CHECKPOINT if event == "checkpoint" else EVALUATION if "split" in values else STEPS if "loss" in values else {}
         for name, gauge in wanted.items():
-            self._set(*gauge, values.get(name))
+            self._note(*gauge, values.get(name))
+        for name, value in self.values.items():
+            self.gauges[name].set(value, self.tags)
 
-    def _set(self, name: str, what: str, value: float | None) -> None:
+    def _note(self, name: str, what: str, value: float | None) -> None:
         if value is None:
             return
         if name not in self.gauges:
             self.gauges[name] = Gauge(f"sml_dist_{name}", description=what, tag_keys=("run",))
-        self.gauges[name].set(float(value), self.tags)
+        self.values[name] = float(value)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import secrets
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 from sml_dist.operations.local_cluster import MARK, NODE_MARK, LocalCluster
 from sml_dist.operations.processes import marked
 
-CANARY = "canary-6d1f0b7e"
+CANARY = f"canary-{secrets.token_hex(8)}"  # made anew: the checkout that is searched for it holds this file
 WAIT_SECONDS = 300.0
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from sml_dist.nn.dropout import Dropout
 from sml_dist.nn.mtn import MTNConfig
 from sml_dist.nn.norms import ACTIVATIONS, NORMS
 from sml_dist.nn.sml import SMLConfig
@@ -118,39 +117,3 @@ def test_dice_is_made_of_a_layers_own_width():
     x = torch.randn(4, 6)
     torch.testing.assert_close(tower(x)[0], tower.layers[0][1](tower.layers[0][0](x)))
     assert [layer[1].alpha.shape for layer in tower.layers] == [(5,), (3,)]
-
-
-@pytest.mark.parametrize("p", [0.1, 0.4, 0.75])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_dropout_drops_a_share_p_and_keeps_the_mean(p, dtype):
-    torch.manual_seed(0)
-    n = 400_003  # no multiple of the four masks that one random word makes
-    y = Dropout(p)(torch.ones(n, dtype=dtype)).float()
-    error = 4 * (p * (1 - p) / n) ** 0.5
-    assert abs((y == 0).float().mean().item() - p) < error
-    assert abs(y.mean().item() - 1) < error / (1 - p) + (0.005 if dtype is torch.bfloat16 else 0)  # bf16 rounds the scale
-
-
-def test_dropouts_masks_are_independent_of_each_other_and_of_their_neighbours():
-    torch.manual_seed(0)
-    dropout, n = Dropout(0.5), 200_000
-    first, second = (dropout(torch.ones(n)) - 1 for _ in range(2))
-    for lag in (1, 2, 3, 4, 8):
-        assert abs((first[:-lag] * first[lag:]).mean().item()) < 4 / n**0.5
-    assert abs((first * second).mean().item()) < 4 / n**0.5
-
-
-def test_dropouts_gradient_is_its_mask():
-    x = torch.randn(1000, requires_grad=True)
-    y = Dropout(0.3)(x)
-    y.sum().backward()
-    torch.testing.assert_close(x.grad * x, y)
-
-
-def test_dropout_repeats_with_the_seed_and_does_nothing_in_evaluation():
-    dropout, x = Dropout(0.5), torch.randn(1000)
-    torch.manual_seed(7)
-    first = dropout(x)
-    torch.manual_seed(7)
-    assert dropout(x).equal(first)
-    assert dropout.eval()(x) is x
