@@ -20,12 +20,16 @@ def mtn(x_BK: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, slope: float)
     On a CPU a quarter of the processor time of torch's operations: 4096 x 400, forward and backward in one thread, 2.4 ms
     against 8.7 in bf16, 2.1 against 12.9 in float32. The arithmetic is float32 for bf16 too, so that only the result is rounded.
     """
-    return Norm.apply(x_BK, weight, bias, scale, slope) if has_kernel(x_BK, SOURCE, KINDS) else mtn_written_out(x_BK, weight, bias, scale, slope)
+    return Norm.apply(x_BK, weight, bias, scale, slope) if compiled(x_BK) else mtn_written_out(x_BK, weight, bias, scale, slope)
 
 
 def mtn_dot(x_BK: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, slope: float) -> Tensor:
     """sum_k scale_k * tanh(s_k * x_k) in the type of the arithmetic: (B, K) -> (B,). Nothing of size (B, K) is made or kept."""
-    return Dot.apply(x_BK, weight, bias, scale, slope) if has_kernel(x_BK, SOURCE, KINDS) else dot_written_out(x_BK, weight, bias, scale, slope)
+    return Dot.apply(x_BK, weight, bias, scale, slope) if compiled(x_BK) else dot_written_out(x_BK, weight, bias, scale, slope)
+
+
+def compiled(x_BK: Tensor) -> bool:
+    return has_kernel(x_BK, SOURCE, KINDS)
 
 
 def mtn_written_out(x_BK: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, slope: float) -> Tensor:
