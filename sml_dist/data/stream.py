@@ -18,6 +18,7 @@ from sml_dist.spec import InputError
 ERROR = "input error"
 STEP_SECONDS = 0.05
 DATA_NODES = {"sml-dist/role": "data"}
+ROOM_SECONDS = 60.0
 MAX_TASKS = 2_000  # windows of one pipeline; Ray Data puts every task's input into the object store before the first starts
 
 
@@ -68,6 +69,7 @@ class Stream:
 
     def _blocks(self, start: Cursor) -> Iterator[pa.Table]:
         read, end = self._reader(start), self.epochs * self.plan.windows
+        until_there_is_room(self.reader_cpus)
         for segment in range(read.begin, end, MAX_TASKS):
             dataset = self._pipeline(read, range(segment, min(segment + MAX_TASKS, end)))
             for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
@@ -95,6 +97,17 @@ class Stream:
 def held_bytes(source: Source, plan: Plan, prefetch: int) -> int:
     """What the pipelines of all workers together may hold in object stores: `prefetch` windows of every stream, and one for evaluation."""
     return (prefetch + 1) * plan.streams * plan.window * source.row_bytes
+
+
+def until_there_is_room(cpus: float) -> None:
+    """Returns once the cluster has so many CPUs left for a reader: Ray Data would wait for ever, and say nothing. Raises InputError."""
+    deadline = time.monotonic() + ROOM_SECONDS
+    while ray.available_resources().get("CPU", 0) < cpus:
+        if time.monotonic() > deadline:
+            all_cpus = ray.cluster_resources().get("CPU", 0)
+            way_out = "start nodes with more --num-cpus, or lower train.num_workers or data.reader_cpus"
+            raise InputError(f"workers or others hold all {all_cpus:g} CPUs of the cluster, none is left to read with; {way_out}")
+        time.sleep(1)
 
 
 def placing(readers: str) -> dict[str, Any]:

@@ -52,8 +52,7 @@ def launch(
         scaling_config=ScalingConfig(
             num_workers=config.train.num_workers,
             use_gpu=cuda,
-            # A worker on a GPU keeps a CPU for itself: readers would take a node's last one, by Ray's default of none.
-            resources_per_worker=config.train.worker_resources or ({"CPU": 1, "GPU": 1} if cuda else {"CPU": 1}),
+            resources_per_worker=config.train.worker_resources or worker_resources(config, cuda),
             placement_strategy=config.train.placement.upper(),
             elastic_resize_monitor_interval_s=config.train.resize_seconds,
         ),
@@ -86,6 +85,16 @@ def launch(
     if "run_error" in summary:
         raise RunError(summary["run_error"])
     return summary
+
+
+def worker_resources(config: RunConfig, cuda: bool) -> dict[str, float]:
+    """What a worker asks Ray for where the configuration does not say.
+
+    One on a GPU keeps a CPU for itself: readers would take a node's last one, by Ray's default of none. A group of any size
+    takes as many workers as fit, and so it asks for a little over one CPU each: the last of a node's is left to the readers.
+    """
+    least, most = config.train.worker_range
+    return {"CPU": 1.0 if least == most else 1.01} | ({"GPU": 1.0} if cuda else {})
 
 
 def root_cause(error: TrainingFailedError) -> str:

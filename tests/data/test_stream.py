@@ -116,3 +116,22 @@ def test_readers_near_prefer_this_node_and_those_on_data_nodes_take_no_other(ray
 def test_what_readers_may_hold_grows_with_streams_and_windows_and_not_with_the_data(source):
     held = held_bytes(source, plan(source), prefetch=2)
     assert held == held_bytes(source, replace(plan(source), groups=source.rows * 100), prefetch=2) == 3 * 4 * WINDOW * 100
+
+
+@pytest.mark.ray
+def test_a_cluster_with_no_cpu_left_to_read_with_is_named(ray_local, source, monkeypatch):
+    """Ray Data itself would wait for ever, and say nothing."""
+
+    @ray_local.remote(num_cpus=8)
+    class All:
+        def there(self) -> bool:
+            return True
+
+    taken = All.remote()
+    ray_local.get(taken.there.remote())
+    monkeypatch.setattr("sml_dist.data.stream.ROOM_SECONDS", 0.0)
+    with pytest.raises(InputError, match="hold all 8 CPUs of the cluster, none is left to read with"):
+        next(Stream(source, plan(source)).batches())
+    ray_local.kill(taken)
+    monkeypatch.undo()
+    assert next(Stream(source, plan(source)).batches()).num_rows
