@@ -15,7 +15,15 @@ def confined(path: str) -> str:
     return path
 
 
+def mounted(path: str) -> str:
+    """The path, which this machine's file system has. Raises ValueError for a URL."""
+    if "://" in path:
+        raise ValueError(f"{path} is a URL, and a run needs a file system that all its nodes mount, for it appends and renames")
+    return path
+
+
 Inside = Annotated[str, AfterValidator(confined)]  # a file's path below the folder of the manifest that names it
+Mounted = Annotated[str, AfterValidator(mounted)]  # a folder that runs live in
 
 
 class InputError(Exception):

@@ -17,7 +17,7 @@ from sml_dist.config.tracking import TrackingConfig
 from sml_dist.config.train import TrainConfig
 from sml_dist.credentials import refuse_in
 from sml_dist.models.zoo import ZOO, ModelConfig
-from sml_dist.spec import InputError, from_dict, spec, to_dict
+from sml_dist.spec import InputError, Mounted, from_dict, spec, to_dict
 
 
 @spec
@@ -28,7 +28,7 @@ class RunSection:
     """
 
     name: str
-    storage: str = "runs"
+    storage: Mounted = "runs"
     warm_start: str | None = None
 
     @property
@@ -106,7 +106,7 @@ def _explain(fault: Any, raw: dict[str, Any]) -> str:
         return f"{key} is missing; add it to the file or give --set {key}=..."
     if fault["type"].startswith("union_tag"):
         return f"model.name {model!r} is not in the zoo; it has {', '.join(ZOO)}"
-    if fault["type"] == "value_error":  # a section's own check, whose input is the whole section
+    if fault["type"] == "value_error":  # a check of ours: its line says what was given
         return f"{key}: {fault['ctx']['error']}"
     return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]} (got {fault['input']!r})"
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from sml_dist.spec import spec
+from sml_dist.spec import Mounted, spec
 
 LARGER_IS_BETTER = {"auc": True, "gauc": True, "logloss": False, "ne": False}
 
@@ -83,7 +83,7 @@ class SweepConfig:
     name: str
     base: str
     space: dict[str, Dimension]
-    storage: str = "sweeps"
+    storage: Mounted = "sweeps"
     set: list[str] = field(default_factory=list)
     points: list[dict[str, Any]] = field(default_factory=lambda: [{}])
     metric: Literal["auc", "logloss", "ne", "gauc"] = "auc"

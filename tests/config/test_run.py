@@ -54,6 +54,7 @@ def test_a_config_is_frozen(file):
         ("train.epochs=0", "train.epochs: input should be greater than 0 (got 0)"),
         ("train.schedule=cos", "train.schedule: input should be 'constant', 'cosine' or 'plateau' (got 'cos')"),
         ("data.path=null", "data.path: input should be a valid string (got None)"),
+        ("run.storage=s3://bucket/runs", "run.storage: s3://bucket/runs is a URL, and a run needs a file system that all its nodes mount"),
         ("epochs", "--set epochs: expected key=value"),
     ],
 )
