@@ -2,6 +2,7 @@
 
 import sys
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ Address = Annotated[str | None, typer.Option(help="A dashboard's URL or a local 
 Insecure = Annotated[bool, typer.Option("--insecure", help="Take a cluster on another machine that asks for no token.")]
 Id = Annotated[str, typer.Argument(help="A job's id, as `sml-dist jobs` lists it.")]
 # Of a command's paths those that outlast it: a job's own folder is thrown away.
-KEPT = ("run", "input", "output", "data", "train", "valid", "test", "export", "against")
+KEPT = ("run", "input", "output", "data", "train", "valid", "test", "since", "against")
 
 jobs = typer.Typer(invoke_without_command=True, help="List the jobs of a cluster; follow or stop one.")
 
@@ -38,7 +39,7 @@ def submit(
     if not (working_dir / "jobs" / f"{job}.py").is_file():
         has = ", ".join(sorted(path.stem for path in (working_dir / "jobs").glob("*.py"))) or "none; give --working-dir"
         raise InputError(f"there is no job {job} in {working_dir / 'jobs'}; it has {has}")
-    run = run_of(job, context.args)
+    run = run_of(job, context.args, working_dir)
     packages = ray_jobs.locked(working_dir, install) if install else None
     client = connect(address, insecure=insecure)
     identifier = ray_jobs.submit(client, job, context.args, run, working_dir, packages)
@@ -54,10 +55,10 @@ def listing(context: typer.Context, address: Address = None, insecure: Insecure 
     from sml_dist.operations.connect import connect
     from sml_dist.operations.jobs import listed
 
-    context.obj = connect(address, insecure=insecure)
+    context.obj = partial(connect, address, insecure=insecure)  # not yet: a subcommand's --help needs no cluster
     if context.invoked_subcommand:
         return
-    found = listed(context.obj)
+    found = listed(context.obj())
     if as_json:
         print_json(found)
         return
@@ -74,7 +75,7 @@ def listing(context: typer.Context, address: Address = None, insecure: Insecure 
 @jobs.command("follow")
 def jobs_follow(context: typer.Context, identifier: Id, as_json: Json = False) -> None:
     """The job's log, from its beginning to the job's end; its exit status."""
-    followed(context.obj, identifier, as_json)
+    followed(context.obj(), identifier, as_json)
 
 
 @jobs.command("stop")
@@ -82,29 +83,45 @@ def jobs_stop(context: typer.Context, identifier: Id, as_json: Json = False) -> 
     """Stop a job and wait until it has."""
     from sml_dist.operations.jobs import stop
 
-    status = stop(context.obj, identifier)
+    status = stop(context.obj(), identifier)
     print_json({"id": identifier, "status": status}) if as_json else out.print(f"job {identifier}: {status.lower()}", highlight=False)
 
 
 app.add_typer(jobs, name="jobs")
 
 
-def run_of(job: str, arguments: list[str]) -> str:
+def run_of(job: str, arguments: list[str], checkout: Path) -> str:
     """The name of the run that a job works at. Raises InputError for arguments that the command refuses, or that cannot work in a job."""
-    from sml_dist.config.run import load
-
     commands = typer.main.get_command(app).commands
     given = commands[job].make_context(job, list(arguments)).params
     paths = {key: given.get(key) for key in KEPT}
-    name = Path(given.get("output") or given.get("run") or given.get("export") or given.get("config") or job).name
-    if job == "train":
-        config = load(given["config"], given["overrides"])
-        paths |= {"run.storage": config.run.storage, "data.path": config.data.path, "run.warm_start": config.run.warm_start}
-        name = config.run.name
+    name = Path(given.get("output") or given.get("run") or given.get("config") or job).name
+    if job in ("train", "sweep"):
+        lasting, name = (trained if job == "train" else swept)(checkout, given)
+        paths |= lasting
     for key, path in paths.items():
         if isinstance(path, str) and "://" not in path and not Path(path).is_absolute():
             raise InputError(f"{key} {path} is relative, and a job's folder is thrown away; name one that all nodes see, from the root on")
     return name if job == "train" else f"{job}-{name}"
+
+
+def trained(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None], str]:
+    """The paths of a run that outlast its job, by key, and its name."""
+    from sml_dist.config.run import load
+
+    config = load(str(checkout / given["config"]), given["overrides"])
+    return {"run.storage": config.run.storage, "data.path": config.data.path, "run.warm_start": config.run.warm_start}, config.run.name
+
+
+def swept(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None], str]:
+    """The same of a sweep."""
+    from sml_dist.config.run import load
+    from sml_dist.config.settings import load_settings
+    from sml_dist.config.tune import SweepConfig
+
+    sweep = load_settings(SweepConfig, str(checkout / given["config"]), given["overrides"])
+    base = load(str(checkout / sweep.base), sweep.set)
+    return {"storage": sweep.storage, "data.path": base.data.path, "run.warm_start": base.run.warm_start}, sweep.name
 
 
 def followed(client: Any, identifier: str, as_json: bool) -> None:

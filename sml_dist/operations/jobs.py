@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import requests
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from sml_dist.credentials import refuse
@@ -19,7 +20,7 @@ from sml_dist.spec import InputError, RunError
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 120.0  # with a cluster that does not answer
-LOST = (RuntimeError, aiohttp.ClientError, OSError)  # what the client raises then
+LOST = (RuntimeError, aiohttp.ClientError, requests.RequestException)  # what the client raises then
 
 
 def submit(client: JobSubmissionClient, job: str, arguments: list[str], run: str, folder: Path, packages: list[str] | None = None) -> str:
@@ -30,11 +31,11 @@ def submit(client: JobSubmissionClient, job: str, arguments: list[str], run: str
     """
     for number, argument in enumerate(arguments, 1):
         refuse(argument, f"argument {number} of {job}")
-    earlier = [each for each in listed(client) if each["run"] == run]
-    for each in earlier:
-        if each["status"] not in {status.value for status in ENDED}:
+    there = listed(client)
+    for each in there:
+        if each["run"] == run and each["status"] not in ENDED:
             raise InputError(f"job {each['id']} is at run {run} now; follow it with sml-dist jobs follow {each['id']}, or stop it first")
-    taken = {each["id"] for each in listed(client)}
+    taken = {each["id"] for each in there}
     name = re.sub(r"[^\w.-]+", "-", run)
     identifier = next(each for each in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
     environment: dict[str, Any] = {}
@@ -97,12 +98,15 @@ async def _tail(client: JobSubmissionClient, identifier: str, write: Callable[[s
             async for text in client.tail_job_logs(identifier):
                 if new := text[max(0, written - at) :]:
                     write(new)
-                at, heard = at + len(text), time.monotonic()
+                at += len(text)
                 written = max(written, at)
             if client.get_job_status(identifier) in ENDED:
                 return
+            heard = time.monotonic()
         except LOST as error:
-            if time.monotonic() - heard > PATIENCE_SECONDS:
+            if at:  # it was there until now, though perhaps silent
+                heard = time.monotonic()
+            elif time.monotonic() - heard > PATIENCE_SECONDS:
                 raise RunError(f"the cluster has not answered for {PATIENCE_SECONDS:g} s ({error})") from None
         await asyncio.sleep(POLL_SECONDS)
 

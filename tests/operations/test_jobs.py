@@ -1,16 +1,20 @@
 """What a job is refused for before it is sent, and what is sent."""
 
+import time
 from pathlib import Path
 
 import pytest
 from ray.job_submission import JobStatus
+from typer.testing import CliRunner
 
+from sml_dist.cli import app
 from sml_dist.cli.jobs import run_of
 from sml_dist.operations import jobs
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, RunError
 
 ROOT = Path(__file__).parents[2]
-SMOKE = str(ROOT / "configs/smoke.yaml")
+SMOKE, SWEEP = "configs/smoke.yaml", "configs/sweeps/sml.yaml"
+PATIENCE = 0.05
 KEPT = ["--set", "run.storage=/shared/runs", "--set", "data.path=/shared/data"]
 
 
@@ -37,9 +41,10 @@ class Details:
 
 
 def test_a_job_is_named_after_the_run_that_it_works_at():
-    assert run_of("train", [SMOKE, *KEPT]) == "smoke"
-    assert run_of("train", [SMOKE, *KEPT, "--set", "run.name=mine"]) == "mine"
-    assert run_of("prepare", ["--schema", "criteo", "--input", "/logs/*", "--output", "/shared/criteo"]) == "prepare-criteo"
+    assert run_of("train", [SMOKE, *KEPT], ROOT) == "smoke"
+    assert run_of("train", [SMOKE, *KEPT, "--set", "run.name=mine"], ROOT) == "mine"
+    assert run_of("sweep", [SWEEP, "--set", "storage=/shared", "--set", "set=[data.path=/shared/data]"], ROOT) == "sweep-sml"
+    assert run_of("prepare", ["--schema", "criteo", "--input", "/logs/*", "--output", "/shared/criteo"], ROOT) == "prepare-criteo"
 
 
 @pytest.mark.parametrize(
@@ -48,12 +53,20 @@ def test_a_job_is_named_after_the_run_that_it_works_at():
         ("train", [SMOKE], "run.storage demo is relative, and a job's folder is thrown away"),
         ("train", [SMOKE, "--set", "run.storage=/shared", "--set", "data.path=data"], "data.path data is relative"),
         ("train", [SMOKE, *KEPT, "--set", "train.epoch=2"], "train.epoch is not a key; did you mean train.epochs?"),
+        ("sweep", [SWEEP, "--set", "set=[data.path=/shared/data]"], "storage sweeps is relative, and a job's folder is thrown away"),
+        ("sweep", [SWEEP, "--set", "storage=/shared/sweeps"], "data.path data/frappe is relative"),
+        ("export", ["/shared/runs/a", "--output", "/shared/b", "--since", "exports/a"], "since exports/a is relative"),
         ("prepare", ["--schema", "criteo", "--input", "logs/*", "--output", "/shared/criteo"], "input logs/.* is relative"),
     ],
 )
 def test_what_cannot_work_in_a_job_is_refused_before_it_is_sent(job, arguments, told):
     with pytest.raises(InputError, match=told):
-        run_of(job, arguments)
+        run_of(job, arguments, ROOT)
+
+
+def test_help_on_a_job_needs_no_cluster():
+    found = CliRunner().invoke(app, ["jobs", "follow", "--help"])
+    assert found.exit_code == 0 and "its exit status" in found.stdout
 
 
 def test_a_run_that_a_job_is_at_is_not_begun_again_and_one_that_ended_is_by_the_next_number():
@@ -78,4 +91,33 @@ def test_what_nodes_install_is_the_lock_with_its_hashes_and_not_torch(kind):
     packages = jobs.locked(ROOT, kind)
     assert all("==" in line and "--hash=sha256:" in line for line in packages)
     names = {line.split("==")[0] for line in packages}
-    assert {"ray", "torchrec", f"fbgemm-gpu{'-cpu' if kind == 'cpu' else ''}"} <= names | {"ray"} and "torch" not in names
+    assert {"ray", "torchrec", f"fbgemm-gpu{'-cpu' if kind == 'cpu' else ''}"} <= names and "torch" not in names
+
+
+class Log:
+    """The jobs API as far as following asks it: a log of two lines whose first tails break off after a silence, or all after one."""
+
+    def __init__(self, gone: bool = False):
+        self.gone, self.tails = gone, iter(["one\n"] if gone else ["one\n", "one\ntw", "one\ntwo\n"])
+
+    async def tail_job_logs(self, identifier):
+        if text := next(self.tails, ""):
+            yield text
+            time.sleep(2 * PATIENCE)
+        if not text.endswith("two\n"):
+            raise RuntimeError("the connection broke")
+
+    def get_job_status(self, identifier):
+        return JobStatus.SUCCEEDED
+
+    def get_job_info(self, identifier):
+        return Details("smoke", JobStatus.SUCCEEDED)
+
+
+def test_a_log_that_breaks_off_after_a_silence_goes_on_where_it_was_until_the_cluster_stays_away(monkeypatch):
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(jobs, "PATIENCE_SECONDS", PATIENCE)
+    written: list[str] = []
+    assert jobs.follow(Log(), "smoke", written.append) == 0 and "".join(written) == "one\ntwo\n"
+    with pytest.raises(RunError, match="the cluster has not answered for 0.05 s"):
+        jobs.follow(Log(gone=True), "smoke", written.append)
