@@ -37,11 +37,14 @@ def _bin(scored: Scored, rows: np.ndarray) -> Bin:
 
 
 def wilson(rate: float, rows: float) -> tuple[float, float]:
-    """The score interval of a rate over so many rows (of weighted ones: as many as they are worth)."""
+    """The score interval of a rate over so many rows (of weighted ones: as many as they are worth).
+
+    It holds the rate: at 0 and 1, where one end is the rate itself, rounding would put that end beyond it.
+    """
     z = norm.ppf(0.5 + CONFIDENCE / 2)
     middle = (rate + z * z / (2 * rows)) / (1 + z * z / rows)
     half = z * np.sqrt(rate * (1 - rate) / rows + z * z / (4 * rows * rows)) / (1 + z * z / rows)
-    return float(middle - half), float(middle + half)
+    return float(min(middle - half, rate)), float(max(middle + half, rate))
 
 
 def expected_error(bins: list[Bin]) -> float:

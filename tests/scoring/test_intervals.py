@@ -133,3 +133,8 @@ def test_wilson_s_interval_is_scipy_s():
     for positives, n in ((0, 10), (3, 10), (250, 1000)):
         expected = stats.binomtest(positives, n).proportion_ci(0.95, "wilson")
         assert wilson(positives / n, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_s_interval_holds_the_rate_at_its_ends_too():
+    for n in range(1, 100):
+        assert wilson(0.0, n)[0] <= 0 and wilson(1.0, n)[1] >= 1  # a picture's error bars must not be negative
