@@ -20,7 +20,10 @@ def check_field(name: str, manifest: Manifest) -> None:
 
 
 def values_of(name: str, table: pa.Table, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, values): which row of the table holds which id or group; a row of a multi-valued field may hold several, or none."""
+    """(rows, values): which row of the table holds which id or group, each pair once.
+
+    A row of a multi-valued field may hold several, or none; its rare values are all id 0, which it holds once for that.
+    """
     if name == "group":
         return np.arange(len(table)), table["group"].to_numpy()
     single = [field.name for field in manifest.single]
@@ -29,7 +32,8 @@ def values_of(name: str, table: pa.Table, manifest: Manifest) -> tuple[np.ndarra
         return np.arange(len(table)), ids[:, single.index(name)].astype(np.int64)
     lists = table[multi_column(name)].combine_chunks()
     rows = np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))
-    return rows, lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    pairs = np.unique(np.stack([rows, lists.flatten().to_numpy(zero_copy_only=False)]), axis=1).astype(np.int64)
+    return pairs[0], pairs[1]
 
 
 def namer(name: str, model: Described) -> Callable[[int], str]:

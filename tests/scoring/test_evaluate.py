@@ -5,11 +5,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from sml_dist.data.dataset import multi_column, read_manifest
 from sml_dist.data.vocab import read_tokens
 from sml_dist.scoring.evaluate import Options, evaluate
 from sml_dist.scoring.evaluation_page import write
+from sml_dist.scoring.slices import values_of
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.alone import train_alone
 from sml_dist.train.metrics import auc
@@ -48,6 +51,14 @@ def test_the_metrics_are_those_of_training_and_slices_make_up_the_whole(runs, da
     assert by_tag["b"] == sum("b" in row["tags"].split("|") for row in rows)
     sizes = [line["rows"] for line in found["slices"]["group"]]
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_row_with_a_value_twice_is_one_row_of_its_slice(data):
+    """Two rare tags are id 0 both."""
+    manifest = read_manifest(data)
+    for lists, expected in (([[0, 0, 2], [], [2, 0]], ([0, 0, 2, 2], [0, 2, 0, 2])), ([[], []], ([], []))):
+        table = pa.table({multi_column("tags"): pa.array(lists, pa.list_(pa.int32()))})
+        assert tuple(column.tolist() for column in values_of("tags", table, manifest)) == expected
 
 
 def test_two_runs_are_compared_on_the_same_rows(runs):
