@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import fsspec
 
 from sml_dist.data.dataset import MANIFEST, PARTIAL, SPLITS, DataFile, Manifest, one_line, write_manifest
+from sml_dist.data.spans import file_system
 from sml_dist.spec import InputError
 
 INCOMPLETE = "INCOMPLETE"
@@ -44,7 +45,7 @@ def writing(root: str) -> Iterator[None]:
 
 def check_free(root: str, overwrite: bool) -> None:
     """Raises InputError if the folder holds a dataset that may not be overwritten, or anything that is not prepare's."""
-    fs, folder = fsspec.url_to_fs(root)
+    fs, folder = file_system(root)
     if fs.isfile(folder):
         raise InputError(f"--output {root} is a file; name a folder")
     names = {name.rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(folder, detail=False)} if fs.isdir(folder) else set()

@@ -77,8 +77,8 @@ def reading(path: str) -> Iterator[None]:
 
 def list_files(pattern: str, option: str, schema: Schema, split: str | None = None) -> list[RawFile]:
     """The files of a glob, a folder or a path, in the order of their names; raises InputError if there are none or one is empty."""
+    fs, path = file_system(pattern)
     with reading(pattern):
-        fs, path = _file_system(pattern)
         found = [fs.info(path)] if fs.isfile(path) else _glob(fs, f"{path.rstrip('/')}/*" if fs.isdir(path) else path)
     local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
     infos = sorted(found, key=lambda info: info["name"])
@@ -90,11 +90,12 @@ def list_files(pattern: str, option: str, schema: Schema, split: str | None = No
     return files
 
 
-def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Whose files the user's URL names, and the path there. Raises InputError."""
     try:
         return fsspec.url_to_fs(url)
     except (ValueError, ImportError) as error:  # an unknown protocol, or one whose package is not installed
-        raise InputError(" ".join(str(error).split())) from None
+        raise InputError(f"{url}: {one_line(error)}") from None
 
 
 def _glob(fs: fsspec.AbstractFileSystem, pattern: str) -> list[dict[str, Any]]:

@@ -13,10 +13,9 @@ import json
 from dataclasses import field
 from typing import Any, Literal
 
-import fsspec
-
 from sml_dist.data.dataset import PARTIAL, DataFile, one_line
 from sml_dist.data.output import check_size
+from sml_dist.data.spans import file_system
 from sml_dist.data.write import REJECTS
 from sml_dist.spec import InputError, from_dict, spec, to_dict
 
@@ -53,24 +52,25 @@ class Predictions:
 
 
 class Folder:
-    """An output folder. What the file system raises it raises."""
+    """An output folder. Raises InputError where there is no such file system, and else what that raises."""
 
     def __init__(self, root: str):
         self.root = root
-        self.fs, self.path = fsspec.url_to_fs(root)
+        self.fs, self.path = file_system(root)
 
     def take(self, job: dict[str, Any], overwrite: bool) -> Predictions | None:
         """Makes the folder this job's, begun already or not; its predictions where they are complete.
 
         Raises InputError where it holds another job's that may not be overwritten, or files that are not predict's.
         """
-        names = self._names("")
-        if odd := names - {MANIFEST, PREDICTIONS, REJECTS, WORK}:
+        names = {name for name in self._names("") if not name.endswith(PARTIAL)}  # which a kill may leave
+        complete = self.predictions() if MANIFEST in names else None
+        begun = complete.job if complete else self._record(dict[str, Any] | None, JOB)
+        ours = {MANIFEST, PREDICTIONS, REJECTS, WORK} if begun is not None or overwrite else {WORK}
+        if odd := names - ours:
             raise InputError(
                 f"--output {self.root} holds files that predict did not write (such as {min(odd)}); name a new or empty folder"
             )
-        complete = self.predictions() if MANIFEST in names else None
-        begun = complete.job if complete else self._record(dict[str, Any] | None, JOB)
         if begun == job and not (complete and overwrite):
             if complete and WORK in names:  # killed in its last moment
                 self.fs.rm(f"{self.path}/{WORK}", recursive=True)

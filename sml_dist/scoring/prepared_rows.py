@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 
 from sml_dist.data.dataset import MANIFEST, Manifest, fingerprint, read_manifest, read_rows
 from sml_dist.data.job import Progress
 from sml_dist.data.quarantine import Tally
+from sml_dist.data.spans import file_system, reading
 from sml_dist.data.vocab import read_tokens
 from sml_dist.scoring.rows import PLACE, Rows, named
 from sml_dist.scoring.trained import Described
@@ -81,8 +81,10 @@ class PreparedRows:
 
 
 def is_prepared(path: str) -> bool:
-    fs, folder = fsspec.url_to_fs(path)
-    return fs.exists(f"{folder}/{MANIFEST}")
+    """Whether a folder is a prepared dataset. Raises InputError where it cannot be looked at."""
+    fs, folder = file_system(path)
+    with reading(path):
+        return fs.exists(f"{folder}/{MANIFEST}")
 
 
 def prepared_rows(root: str, model: Described, splits: list[str] | None, keys: list[str] | None) -> PreparedRows:

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pytest
 
-from sml_dist.data.dataset import SplitWriter, read_manifest
+from sml_dist.data.dataset import PARTIAL, SplitWriter, read_manifest
 from sml_dist.models.zoo import ZOO
 from sml_dist.scoring import predict as module
-from sml_dist.scoring.output import Folder
+from sml_dist.scoring.output import MANIFEST, Folder
 from sml_dist.scoring.predict import predict
 from sml_dist.scoring.prepared_rows import PreparedRows
 from sml_dist.spec import InputError, to_dict
@@ -159,10 +159,36 @@ def test_a_finished_output_is_left_alone_and_another_job_does_not_take_it(run, d
     with pytest.raises(InputError, match="already holds other rows, keys or weights; name another folder, or give --overwrite"):
         predict(run, data, str(out))
     assert predict(run, data, str(out), overwrite=True).rows_scored == ROWS
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/notes.txt").write_text("")
-    with pytest.raises(InputError, match=r"holds files that predict did not write \(such as notes.txt\)"):
-        predict(run, data, str(tmp_path / "mine"), overwrite=True)
+
+
+def test_files_that_predict_did_not_write_stay(run, data, tmp_path, serial):
+    for name, overwrite in (("notes.txt", True), ("predictions", False)):
+        (tmp_path / name / name).mkdir(parents=True)
+        with pytest.raises(InputError, match=rf"holds files that predict did not write \(such as {name}\)"):
+            predict(run, data, str(tmp_path / name), overwrite=overwrite)
+        assert (tmp_path / name / name).exists()
+
+
+def test_a_kill_while_the_manifest_is_written_leaves_work_that_is_gone_on_with(run, data, tmp_path, serial, monkeypatch):
+    def killed(folder, name, value):
+        if name == MANIFEST:
+            (tmp_path / f"out/{MANIFEST}{PARTIAL}").write_text("{")
+            raise KeyboardInterrupt
+        write(folder, name, value)
+
+    write = Folder._write
+    monkeypatch.setattr(Folder, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        predict(run, data, str(tmp_path / "out"), splits=["valid"])
+    monkeypatch.setattr(Folder, "_write", write)
+    predicted(tmp_path / "out", predict(run, data, str(tmp_path / "out"), splits=["valid"]))
+
+
+def test_an_unknown_file_system_is_one_line(run, data, tmp_path, serial):
+    with pytest.raises(InputError, match="^s4://logs: Protocol not known: s4$"):
+        predict(run, "s4://logs", str(tmp_path / "out"))
+    with pytest.raises(InputError, match="^s4://out: Protocol not known: s4$"):
+        predict(run, data, "s4://out")
 
 
 def test_a_full_disk_is_one_line_and_the_same_call_goes_on_once_there_is_room(run, data, tmp_path, serial, undisturbed, monkeypatch):
