@@ -80,9 +80,11 @@ def evaluate(
     raw = data is not None and not is_prepared(data)
     with ray_session(verbose=verbose) if raw else contextlib.nullcontext(), stage_bars() as progress:
         found = run_evaluate(run, data=data, split=split, step=step, against=against, options=options, progress=progress)
+    show_evaluation(found, as_json)
     if output:
         write(found, output)
-    show_evaluation(found, output, as_json)
+        if not as_json:
+            out.print(f"written to {output}", soft_wrap=True, highlight=False)
 
 
 def listed(text: str | None) -> list[str] | None:
@@ -100,7 +102,7 @@ def show_predictions(found: Any, output: str, as_json: bool) -> None:
     out.print(f"{len(found.files):,} files in {output}/predictions: {', '.join(found.columns)}", soft_wrap=True, highlight=False)
 
 
-def show_evaluation(found: dict[str, Any], output: str | None, as_json: bool) -> None:
+def show_evaluation(found: dict[str, Any], as_json: bool) -> None:
     from sml_dist.scoring.evaluation_text import calibration_table, metrics_table, slices_table
     from sml_dist.train.report import finite
 
@@ -113,5 +115,3 @@ def show_evaluation(found: dict[str, Any], output: str | None, as_json: bool) ->
     out.print(calibration_table(found))
     drawn = f"intervals at 95 % from {found['resamples']:,} resamples of {found['unit']}s"
     out.print(f"{drawn}; {found['checkpoint']} ({found['precision']}) on {found['data']}", soft_wrap=True, highlight=False)
-    if output:
-        out.print(f"written to {output}", soft_wrap=True, highlight=False)

@@ -77,7 +77,7 @@ def evaluate(
         found["against"] |= about(other)
     bins = curve(scored, options.bins)
     found["calibration_curve"], found["expected_calibration_error"] = [asdict(one) for one in bins], expected_error(bins)
-    found["slices"] = {name: sliced(name, scored, *values[name], model, options) for name in options.by}
+    found["slices"] = {name: sliced(name, scored, *values[name], model, options) for name in options.by if len(values[name][1])}
     return found
 
 

@@ -7,13 +7,18 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from sml_dist.data.output import writing
 from sml_dist.tabular import Row, markdown_table, write_csv
 from sml_dist.train.report import RunFolder
 
 
 def write(found: dict[str, Any], output: str) -> None:
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Raises InputError where the folder cannot be written."""
+    with writing(output):
+        _write(found, Path(output))
+
+
+def _write(found: dict[str, Any], folder: Path) -> None:
     RunFolder(folder).write_json("evaluation.json", found)
     write_csv(folder / "metrics.csv", metric_rows(found))
     write_csv(folder / "calibration.csv", found["calibration_curve"])

@@ -85,6 +85,10 @@ def test_raw_logs_are_evaluated_through_the_run_s_own_vocabulary_and_two_runs_ne
         evaluate(runs[0]["run"], against=other["run"], options=Options(**QUICK))
     both = evaluate(runs[0]["run"], data=logs, against=other["run"], options=Options(**QUICK))
     assert both["metrics"] == found["metrics"] and both["against"]["metrics"] != found["metrics"]
+    bare = clicks(1500).slice(1200)
+    bare = bare.set_column(bare.column_names.index("tags"), "tags", pa.array([""] * len(bare)))
+    found = evaluate(runs[0]["run"], data=write_logs(tmp_path / "bare.csv", bare), options=Options(by=("tags",), **QUICK))
+    assert found["slices"] == {}, "no row has a tag"
     with pytest.raises(InputError, match="--data .* matches no file"):
         evaluate(runs[0]["run"], data=str(tmp_path / "none*.csv"))
 
@@ -108,6 +112,12 @@ def test_what_is_asked_for_in_vain_is_said_in_one_line(runs):
             evaluate(runs[0]["run"], options=options)
     with pytest.raises(InputError, match="--split test: .* has train, valid"):
         evaluate(runs[0]["run"], split="test")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--output .*file/out cannot be written: Not a directory; make room or name another folder"):
+        write({}, str(tmp_path / "file/out"))
 
 
 def table(path: Path) -> list[dict[str, str]]:
