@@ -11,9 +11,9 @@ from typing import Any
 from sml_dist.spec import InputError
 
 NAMES = r"(?:api_?key|token|secret|passw(?:or)?d|passphrase|credentials?|access_key|private_key)"
-VARIABLE = re.compile(rf"(?i)(?:^|_){NAMES}(?:$|_)")
+VARIABLE = re.compile(rf"(?i)(?:^|_){NAMES}(?:$|_)|passw(?:or)?d$")  # PGPASSWORD too
 NO_SECRET = re.compile(r"(?i)_(?:path|file|dir|mode|url)$")
-URL = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+URL = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
 ASSIGNED = re.compile(rf"(?i)\b[\w.-]*(?<![a-z]){NAMES}(?![a-z])[\w.-]*\s*[=:]\s*['\"]?([^\s'\",]+)")
 SHORTEST = 8  # of a variable's value; shorter ones are found everywhere
 SHOWN = "***"

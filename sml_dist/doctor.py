@@ -51,6 +51,8 @@ print(json.dumps({"loaded": True}), flush=True)
 """
 RAY_PROBE = """
 import ray
+from sml_dist.session import ask_for_token
+ask_for_token()
 ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=100_000_000, logging_level="error", log_to_driver=False)
 print(ray.get(ray.remote(lambda: "task done").remote(), timeout=60))
 ray.shutdown()
@@ -180,7 +182,7 @@ def load_check(load: Outcome, facts: Mapping[str, object], build: str) -> Check:
 
 
 def version_check(name: str, version: str | None) -> Check:
-    package = "ray[default,train,data,tune]" if name == "ray" else name
+    package = "ray[default,train,data,tune,serve]" if name == "ray" else name
     ok = matches(version, WANTED[name])
     detail = version or "missing"
     fix = "" if ok else f'pip install "{package}=={WANTED[name]}.*"'
@@ -193,7 +195,7 @@ def ray_check(outcome: Outcome) -> Check:
     if outcome.status is None:
         fix = "see the logs in /tmp/ray/session_latest/logs; a proxy (http_proxy) or a firewall on localhost is the usual cause"
         return Check("Ray starts", False, f"no task done within {RAY_SECONDS} s", fix)
-    return Check("Ray starts", False, outcome.reason, f'pip install --force-reinstall "ray[default,train,data,tune]=={WANTED["ray"]}.*"')
+    return Check("Ray starts", False, outcome.reason, f'pip install --force-reinstall "ray[default,train,data,tune,serve]=={WANTED["ray"]}.*"')
 
 
 def memory_check(available: float | None) -> Check:

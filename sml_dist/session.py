@@ -36,7 +36,7 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
     else:
         for name, value in LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        _ask_for_token()
+        ask_for_token()
         cpus = max(os.cpu_count() or 1, workers + int(4 * workers * reader_cpus) + 1)
         ray.init("local", num_cpus=cpus, object_store_memory=_object_store(), include_dashboard=False, **quiet)
     try:
@@ -45,8 +45,8 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
         ray.shutdown()
 
 
-def _ask_for_token() -> None:
-    """The instance that this process starts takes a token that only its own processes have: Ray's ports are open to the network."""
+def ask_for_token() -> None:
+    """The Ray that this process starts takes a token that only its own processes have: Ray's ports are open to the network."""
     from ray._raylet import Config
 
     os.environ.setdefault("RAY_AUTH_MODE", "token")

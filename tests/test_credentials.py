@@ -16,8 +16,10 @@ def environment(monkeypatch):
     monkeypatch.setenv("SHORT_TOKEN", "a")
 
 
-def test_a_secret_is_a_variable_whose_name_says_so_and_not_the_path_of_one():
+def test_a_secret_is_a_variable_whose_name_says_so_and_not_the_path_of_one(monkeypatch):
     assert secrets_here().get("WANDB_API_KEY") == CANARY
+    monkeypatch.setenv("PGPASSWORD", "canary-77")
+    assert secrets_here()["PGPASSWORD"] == "canary-77"
     assert not {"RAY_AUTH_TOKEN_PATH", "SHORT_TOKEN"} & set(secrets_here())
 
 
@@ -26,6 +28,7 @@ def test_a_secret_is_a_variable_whose_name_says_so_and_not_the_path_of_one():
     [
         (f"run.name=x{CANARY}", "the value of WANDB_API_KEY"),
         ("data.path=s3://key:hunter22@bucket/logs", "a URL with a password"),
+        ("data.path=redis://:hunter22@host/0", "a URL with a password"),
         ("wandb.api_key=abc", r"a secret \(wandb.api_key\)"),
         ("PASSWORD: abc", r"a secret \(PASSWORD\)"),
     ],

@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import sml_dist
 
 SESSION = """
 import os, subprocess, sys
@@ -23,3 +26,12 @@ def test_a_stranger_without_the_token_is_not_let_into_a_commands_own_ray():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     found = subprocess.run([sys.executable, "-c", SESSION], env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert found.returncode == 0, found.stderr[-3000:]
+
+
+def test_every_ray_that_is_started_here_is_told_to_ask_for_a_token_first():
+    started = {}
+    for path in Path(sml_dist.__file__).parent.rglob("*.py"):
+        before, start, _ = path.read_text().partition('ray.init("local"')
+        if start and "peers" not in path.parts:  # which run in an environment without sml_dist
+            started[path.stem] = "ask_for_token()\n" in before
+    assert started == {"session": True, "doctor": True}

@@ -22,7 +22,7 @@ def cluster_up(
     object_store_mb: Annotated[int, typer.Option(help="Shared memory for each node's objects.", min=80)] = 200,
     dashboard_host: Annotated[str, typer.Option(help="Where the dashboard and the jobs API listen.")] = "127.0.0.1",
     token: Annotated[bool, typer.Option(help="Ask for a token.")] = True,
-    insecure: Annotated[bool, typer.Option(help="Open a dashboard without a token to other machines.")] = False,
+    insecure: Annotated[bool, typer.Option(help="With --no-token: let anyone in.")] = False,
     namespaces: Annotated[bool, typer.Option(help="Each node with an address of its own (needs root).")] = False,
     as_json: Json = False,
 ) -> None:

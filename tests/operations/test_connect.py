@@ -92,6 +92,8 @@ def test_a_token_is_made_for_its_owner_alone_and_never_over_another(tmp_path: Pa
     assert token_environment(tmp_path / "token") == {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
 
 
-def test_an_open_cluster_for_other_machines_is_not_started_unless_one_insists():
-    with pytest.raises(InputError, match="without a token lets anyone run code; leave out --no-token, or say --insecure"):
-        up(ClusterConfig(name="open", dashboard_host="0.0.0.0", token=False))
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])  # ports other than the dashboard's are open to the network anyway
+def test_a_cluster_without_a_token_is_not_started_unless_one_insists(host, monkeypatch):
+    monkeypatch.setattr("sml_dist.operations.local_cluster._reserve", lambda config: pytest.fail("it was begun"))
+    with pytest.raises(InputError, match="can run code on it; leave out --no-token, or say --insecure"):
+        up(ClusterConfig(name="open", dashboard_host=host, token=False))
