@@ -23,6 +23,7 @@ from sml_dist.nn.native import find_compiler
 
 # The triple that was built together (the compatibility table in fbgemm_gpu/__init__.py) and the rest of pyproject.toml.
 WANTED = {"torch": "2.13", "torchrec": "1.8", "fbgemm": "1.8", "ray": "2.60", "pyarrow": "26", "wandb": "0.31"}
+RAY = "ray[default,train,data,tune,serve]"
 FBGEMM_BUILDS = ("fbgemm-gpu", "fbgemm-gpu-cpu")
 PYTHON = (3, 11)
 GB = 1e9
@@ -182,7 +183,7 @@ def load_check(load: Outcome, facts: Mapping[str, object], build: str) -> Check:
 
 
 def version_check(name: str, version: str | None) -> Check:
-    package = "ray[default,train,data,tune,serve]" if name == "ray" else name
+    package = RAY if name == "ray" else name
     ok = matches(version, WANTED[name])
     detail = version or "missing"
     fix = "" if ok else f'pip install "{package}=={WANTED[name]}.*"'
@@ -195,7 +196,7 @@ def ray_check(outcome: Outcome) -> Check:
     if outcome.status is None:
         fix = "see the logs in /tmp/ray/session_latest/logs; a proxy (http_proxy) or a firewall on localhost is the usual cause"
         return Check("Ray starts", False, f"no task done within {RAY_SECONDS} s", fix)
-    return Check("Ray starts", False, outcome.reason, f'pip install --force-reinstall "ray[default,train,data,tune,serve]=={WANTED["ray"]}.*"')
+    return Check("Ray starts", False, outcome.reason, f'pip install --force-reinstall "{RAY}=={WANTED["ray"]}.*"')
 
 
 def memory_check(available: float | None) -> Check:

@@ -26,6 +26,7 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
+    from joblib import cpu_count  # what a container may use, not what its machine has
 
     if ray.is_initialized():
         yield
@@ -37,7 +38,7 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
         for name, value in LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         ask_for_token()
-        cpus = max(os.cpu_count() or 1, workers + int(4 * workers * reader_cpus) + 1)
+        cpus = max(cpu_count(), workers + int(4 * workers * reader_cpus) + 1)
         ray.init("local", num_cpus=cpus, object_store_memory=_object_store(), include_dashboard=False, **quiet)
     try:
         yield

@@ -1,9 +1,9 @@
 """Where a worker stands: its rank among the workers, and its device."""
 
-import os
 from dataclasses import dataclass
 
 import torch
+from joblib import cpu_count  # os.cpu_count() tells of the machine, whatever a container's limit
 
 
 @dataclass(frozen=True)
@@ -16,5 +16,5 @@ class Place:
     device: torch.device = torch.device("cpu")
 
     def set_threads(self, asked: int | None) -> None:
-        """Compute threads: as asked, or the node's cores shared between its workers."""
-        torch.set_num_threads(asked or max(1, (os.cpu_count() or 1) // self.local_workers))
+        """Compute threads: as asked, or the cores that this node, or its container, may use, shared between its workers."""
+        torch.set_num_threads(asked or max(1, cpu_count() // self.local_workers))
