@@ -26,8 +26,7 @@ def run_status(folder: str, now: float | None = None) -> dict[str, Any]:
     found = {"run": folder, "state": state(note, error, summary, heard, now), "doing": (note or {}).get("doing")}
     if heard:
         found["heard_seconds_ago"] = round(max(0.0, now - heard), 1)
-    found |= {key: value for each in [error or {}] for key, value in each.items()}
-    return found | progress(lines, now) | ({"eta_seconds": eta(lines, now)} if found["state"] == "alive" else {})
+    return found | (error or {}) | progress(lines, now) | ({"eta_seconds": eta(lines, now)} if found["state"] == "alive" else {})
 
 
 def state(note: dict | None, error: dict | None, summary: dict | None, heard: float, now: float) -> str:
@@ -48,7 +47,7 @@ def progress(lines: list[dict[str, Any]], now: float) -> dict[str, Any]:
         event = line.get("event")
         if event is None:
             found |= {key: line[key] for key in ("step", "total_steps", "epoch", "epochs") if key in line}
-            found |= {f"valid_{key}": line[key] for key in ("auc", "logloss") if key in line and "split" in line}
+            found |= {f"valid_{key}": line[key] for key in ("auc", "logloss") if "split" in line and line[key] is not None}
             found |= {key: line[key] for key in SHOWN if key in line}
         elif event == "checkpoint":
             found |= {"checkpoint_step": line["step"], "checkpoint_age_seconds": round(now - line["time"], 1)}

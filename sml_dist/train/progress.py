@@ -1,5 +1,6 @@
 """What a person sees while a run trains: one live line on a terminal, a line now and then elsewhere."""
 
+import math
 import time
 from typing import Any
 
@@ -43,11 +44,12 @@ class TrainProgress:
             self.console.print(event.format(**values), highlight=False, style="yellow", markup=False)
         if "event" in values:
             return
+        values = numbers(values)
         step = f"epoch {values['epoch'] + 1}/{values['epochs']} step {values['step']:,}/{values['total_steps']:,}"
         if "split" in values:
             gauc = f" GAUC {values['gauc']:.5f}" if "gauc" in values else ""
             for label, metrics in list(values.get("labels", {}).items())[1:]:
-                gauc += f" AUC of {label} {metrics['auc']:.5f}"
+                gauc += f" AUC of {label} {numbers(metrics)['auc']:.5f}"
             self.console.print(
                 f"step {values['step']:,} {values['split']}: AUC {values['auc']:.5f}{gauc} logloss {values['logloss']:.5f} "
                 f"calibration {values['calibration']:.3f}", highlight=False,
@@ -58,3 +60,8 @@ class TrainProgress:
             if not self.console.is_terminal and time.monotonic() - self.printed > LINE_SECONDS:
                 self.printed = time.monotonic()
                 self.console.print(f"{step}  {note}", highlight=False)
+
+
+def numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """With nan for each None, as which JSON holds it."""
+    return {key: math.nan if value is None else value for key, value in values.items()}

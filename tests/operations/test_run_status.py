@@ -1,12 +1,16 @@
 """`sml-dist status` tells from the folder alone whether a run lives."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from sml_dist.cli.status import parts
 from sml_dist.operations.run_status import run_status
 from sml_dist.spec import InputError
+from sml_dist.train.progress import TrainProgress
 from sml_dist.train.watchdog import Watchdog
 
 STEP = {"total_steps": 100, "epochs": 1, "epoch": 0, "loss": 0.5, "samples_per_second": 1000.0, "data_wait_fraction": 0.0}
@@ -44,6 +48,15 @@ def test_a_run_is_done_when_its_worker_said_so_and_not_by_the_summary_of_an_earl
     assert run_status(run, now=1001.0)["state"] == "alive"
     (tmp_path / "summary.json").write_text('{"model": "lr"}')
     assert run_status(folder(tmp_path, [], "done", 1000.0), now=9999.0)["state"] == "done"
+
+
+def test_a_metric_that_is_not_a_number_is_left_out(tmp_path):
+    line = {"time": 1000.0, "step": 10, "total_steps": 100, "epoch": 0, "epochs": 1, "split": "valid", "auc": None, "logloss": 0.25}
+    found = run_status(folder(tmp_path, [line], "step 10", 1000.0), now=1001.0)
+    assert "valid_auc" not in found and found["valid_logloss"] == 0.25 and "step 10 of 100 (10%)" in parts(found)
+    progress = TrainProgress(Console(file=io.StringIO(), width=200))
+    progress.update(line | {"calibration": None})
+    assert "step 10 valid: AUC nan logloss 0.25000 calibration nan" in progress.console.file.getvalue()
 
 
 def test_a_run_that_must_not_be_tried_again_has_failed_and_says_why(tmp_path):
