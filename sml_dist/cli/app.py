@@ -31,7 +31,7 @@ def main() -> NoReturn:
     except typer._click.exceptions.ClickException as error:
         fail(error.format_message())
     except RunError as error:
-        fail(f"{error}; run it again with --verbose to see the workers' logs", status=1)
+        fail(str(error), status=1)
     except (KeyboardInterrupt, typer.Abort):
         err.print("stopped; the same command goes on from the last checkpoint")
         sys.exit(130)

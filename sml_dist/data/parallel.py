@@ -88,4 +88,4 @@ def _alive(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from rows
     except DEATHS as error:
         reason = " ".join(str(error).split(".")[0].split())
-        raise RunError(f"a worker died at the same task {RETRIES + 1} times ({reason}); it may lack memory") from None
+        raise RunError(f"a worker died at the same task {RETRIES + 1} times ({reason}); it may lack memory (see --verbose)") from None

@@ -105,8 +105,8 @@ def up(config: ClusterConfig, *, insecure: bool = False) -> LocalCluster:
         for name in cluster.nodes:
             _start(cluster, name)
             if name == HEAD:
-                _await(cluster, 1)
-        _await(cluster, len(cluster.nodes))
+                _await(cluster, [HEAD])
+        _await(cluster, cluster.nodes)
     except BaseException:
         down(cluster)
         raise
@@ -201,14 +201,15 @@ def _environment(cluster: LocalCluster, name: str) -> dict[str, str]:
     return inherited | LOCAL_ENVIRONMENT | HEALTH | own
 
 
-def _await(cluster: LocalCluster, count: int) -> None:
-    """Returns when so many nodes are there."""
+def _await(cluster: LocalCluster, names: list[str]) -> None:
+    """Returns when these nodes are there. Raises RunError for one that has died or takes too long, with the last line of its output."""
     deadline = time.monotonic() + START_SECONDS
-    while sum(node["alive"] for node in status(cluster)["nodes"]) < count:
-        if not marked(MARK, cluster.mark) or time.monotonic() > deadline:
-            logs = sorted(cluster.folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
-            last = [line for line in logs[-1].read_text().splitlines() if line.strip()][-1:] or ["it wrote nothing"]
-            raise RunError(f"cluster {cluster.config.name} did not start: {logs[-1].stem}: {last[0]}")
+    while missing := set(names) - {node["name"] for node in status(cluster)["nodes"] if node["alive"]}:
+        dead = {name for name in missing if not marked(NODE_MARK, f"{cluster.mark}-{name}")}
+        if dead or time.monotonic() > deadline:
+            name = min(dead or missing)
+            lines = [line for line in (cluster.folder / f"{name}.log").read_text().splitlines() if line.strip()]
+            raise RunError(f"cluster {cluster.config.name} did not start: {name}: {lines[-1] if lines else 'it wrote nothing'}")
         time.sleep(POLL_SECONDS)
 
 

@@ -79,7 +79,8 @@ def launch(
     except TrainingFailedError as error:
         summary = folder.read_json("error.json")
         if summary is None:
-            raise RunError(f"training failed after {config.train.max_restarts} restarts: {root_cause(error)}") from error
+            failed = f"training failed after {config.train.max_restarts} restarts: {root_cause(error)}"
+            raise RunError(f"{failed}; --verbose shows the workers' logs") from error
     if "input_error" in summary:
         raise InputError(summary["input_error"])
     if "run_error" in summary:
