@@ -97,6 +97,14 @@ def logged(run: Path) -> list[dict]:
 
 
 def nobody_gets_in_without_the_token(cluster: LocalCluster) -> None:
+    until(lambda: refusals(cluster) >= 4 * 4, "the dashboard and the agent of each node, four paths each, to refuse")
+    dashboard = urlsplit(cluster.address)
+    call = requests.post(f"http://{dashboard.netloc}/api/jobs/", json={"entrypoint": "touch /tmp/pwned"}, timeout=5)
+    wrong = requests.get(f"{cluster.address}/api/jobs/", headers={"Authorization": f"Bearer {'0' * 64}"}, timeout=5)
+    assert (call.status_code, wrong.status_code) == (401, 403)
+
+
+def refusals(cluster: LocalCluster) -> int:
     """Every port that speaks HTTP refuses, but for two kinds that tell no secret: Prometheus' numbers, and the dashboard's empty page."""
     refused = 0
     for host, port in listening(cluster):
@@ -110,11 +118,7 @@ def nobody_gets_in_without_the_token(cluster: LocalCluster) -> None:
             else:
                 assert found.status_code == 200, (port, path, found.status_code)
                 assert found.text.startswith("# HELP") or (path == "/" and found.text.lower().startswith("<!doctype html")), (port, path)
-    assert refused >= 4 * 4  # the dashboard, and the agent of each node
-    dashboard = urlsplit(cluster.address)
-    call = requests.post(f"http://{dashboard.netloc}/api/jobs/", json={"entrypoint": "touch /tmp/pwned"}, timeout=5)
-    wrong = requests.get(f"{cluster.address}/api/jobs/", headers={"Authorization": f"Bearer {'0' * 64}"}, timeout=5)
-    assert (call.status_code, wrong.status_code) == (401, 403)
+    return refused
 
 
 def prometheus(cluster: LocalCluster) -> set[str]:
