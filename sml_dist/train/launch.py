@@ -13,7 +13,7 @@ import ray
 import torch
 from ray.train import FailureConfig, ScalingConfig, TrainingFailedError
 from ray.train import RunConfig as RayRunConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import Manifest, read_manifest
@@ -23,6 +23,7 @@ from sml_dist.embeddings.shape import field_shape
 from sml_dist.models.zoo import build
 from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.code import commit
+from sml_dist.train.interface import NodeTorchConfig
 from sml_dist.train.report import RunFolder
 
 POLL_SECONDS = 0.5
@@ -57,7 +58,7 @@ def launch(
             elastic_resize_monitor_interval_s=config.train.resize_seconds,
         ),
         # a collective that outlasts the watchdog's patience will not come back
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if cuda else "gloo", timeout_s=int(config.train.step_timeout_s) + 60),
+        torch_config=NodeTorchConfig(backend="cpu:gloo,cuda:nccl" if cuda else "gloo", timeout_s=int(config.train.step_timeout_s) + 60),
         # Ray keeps its own books of each attempt; ours decide what to resume from.
         run_config=RayRunConfig(
             name=f"{time.time_ns()}",
