@@ -142,7 +142,9 @@ def _nodes(cluster: LocalCluster) -> list[dict[str, Any]]:
     headers = bearer(cluster.environment()) if cluster.config.token else {}
     found = requests.get(f"{cluster.address}/nodes?view=summary", headers=headers, timeout=START_SECONDS).json()
     raylets = [node["raylet"] for node in found["data"]["summary"]]
-    alive = {raylet["labels"]["sml-dist/node"]: raylet for raylet in raylets if raylet["state"] == "ALIVE"}
+    named = {raylet["labels"]["sml-dist/node"]: raylet for raylet in raylets if raylet["state"] == "ALIVE"}
+    # for some seconds Ray counts on a node that is no more
+    alive = {name: raylet for name, raylet in named.items() if marked(NODE_MARK, f"{cluster.mark}-{name}")}
     return [{"name": name, "alive": name in alive, **_sizes(alive.get(name))} for name in cluster.nodes]
 
 

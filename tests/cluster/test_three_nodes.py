@@ -61,6 +61,7 @@ def test_a_job_from_a_clean_checkout_goes_on_through_a_lost_node_and_uses_each_r
     until(lambda: set(NAMES) <= prometheus(cluster), "metrics")
     secret_is_nowhere(cluster, shell, run)
     shell.run("cluster", "down", "--name", "three", "--node", "node-2")
+    assert [node["alive"] for node in shell.json("cluster", "status", "--name", "three")["nodes"]] == [True, True, False]
     shell.run("jobs", "follow", "smoke-2")
 
     verified = shell.json("verify", str(run))
