@@ -158,8 +158,16 @@ def test_ray_asks_for_a_token_and_nothing_is_exposed(overlay: Path):
     objects = render(overlay)
     assert not {item["kind"] for item in objects} & {"Service", "Ingress", "Secret"}
     policy = one(objects, "NetworkPolicy")["spec"]
-    assert policy == {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": {}}]}]}
+    assert (policy["podSelector"], policy["policyTypes"]) == ({}, ["Ingress"])
+    own, prometheus = policy["ingress"]
+    assert own == {"from": [{"podSelector": {}}]} and prometheus["ports"] == [{"protocol": "TCP", "port": 8080}]
     assert {item["metadata"].get("namespace") for item in objects if item["kind"] != "Namespace"} == {"sml-dist"}
+
+
+@overlays
+def test_the_head_alone_has_the_key_of_wandb_for_the_driver_is_there(overlay: Path):
+    keyed = {name for name, pod in pods(overlay).items() if "WANDB_API_KEY" in json.dumps(pod)}
+    assert keyed == {"head"}
 
 
 @overlays
@@ -252,6 +260,11 @@ def test_on_a_cloud_workers_are_spot_and_the_head_is_not(path: Path):
     assert page["max_workers"] == sum(kind["max_workers"] for name, kind in kinds.items() if name != "head")
 
 
+def test_on_aws_nodes_are_in_a_group_of_ones_own_for_rays_lets_ssh_in_from_everywhere():
+    page = yaml.safe_load((CLUSTER / "ray-up/aws.yaml").read_text())
+    assert all(kind["node_config"]["SecurityGroupIds"] for kind in page["available_node_types"].values())
+
+
 @clouds
 def test_on_a_cloud_nodes_start_ray_with_the_token_and_the_environment_from_the_locks(path: Path):
     page = yaml.safe_load(path.read_text())
@@ -261,7 +274,6 @@ def test_on_a_cloud_nodes_start_ray_with_the_token_and_the_environment_from_the_
         assert "chmod 600 ~/.ray/auth_token" in command
     assert "--num-cpus=0 --num-gpus=0 --dashboard-host=127.0.0.1" in head
     assert any("make setup" in command for command in page["setup_commands"])  # the locks, in the one right order
-    assert any("umask 077" in command for command in page["initialization_commands"])
     assert "~/.ray/auth_token" in page["file_mounts"] and ".git" in page["rsync_exclude"]
     pips = [command.split("#")[0] for command in page["head_setup_commands"] if "pip install" in command]
     assert pips and all(re.fullmatch(r"[\w-]+==[\w.]+", name) for pip in pips for name in pip.split("--quiet")[1].split())
