@@ -27,6 +27,7 @@ from sml_dist.train.loop import Progress
 RUN_ROWS = 1_000_000
 FEW_ROWS, MANY_ROWS, GROWTH_STEPS = 1_000_000, 16_000_000, 500
 STREAM_BATCHES = 120
+READ_AHEAD = 256  # batches: four windows of 16 row groups, more than a pipeline with two of them ahead holds
 MODELS: dict[str, dict[str, Any]] = {"dnn": {}, "dcn_v2": {"name": "dcn_v2", "cross_layers": 3}}
 
 
@@ -48,10 +49,12 @@ def fed(config: RunConfig, batches: Iterator[Any]) -> Arm:
     trainer, progress = Laboratory.of(config).trainer, Progress()
 
     def read() -> float:
-        trainer.step(next(batches), progress)  # what was read ahead while another arm ran is not this reading's
+        for _ in itertools.islice(batches, READ_AHEAD):
+            pass  # what was read while another arm ran is not this reading's
         started = time.perf_counter()
         for table in itertools.islice(batches, STREAM_BATCHES):
             trainer.step(table, progress)
+            trainer.advance(progress)
         return STREAM_BATCHES * BATCH / (time.perf_counter() - started)
 
     return read
