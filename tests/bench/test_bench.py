@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from sml_dist.bench.case import Case, measure
 from sml_dist.bench.cases import CASES
@@ -16,6 +15,7 @@ from sml_dist.bench.peers import flattened
 from sml_dist.bench.plain import PlainDNN, ready
 from sml_dist.bench.report import markdown, plot
 from sml_dist.bench.workplace import BATCH, DENSE, DIM, FIELDS, Workplace
+from sml_dist.cli import app
 from sml_dist.cli.bench import earlier
 from sml_dist.data.dataset import read_manifest, read_rows, row_groups
 from sml_dist.models.fields import FieldShape
@@ -104,8 +104,7 @@ def test_grown_tables_are_touched_in_as_many_rows(place):
 
 
 def test_one_case_as_json_is_one_object_with_its_ratios(tmp_path):
-    command = [sys.executable, "-m", "sml_dist.cli", "bench", "memory", "--rounds", "1", "--json", "--output", str(tmp_path)]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    found = json.loads(CliRunner().invoke(app, ["bench", "memory", "--rounds", "1", "--json", "--output", str(tmp_path)]).stdout)
     assert found["case"] == "memory" and found["arms"]["copy"] > 0 and found["ratios"] == {} and found["machine"]["cores"]
     assert json.loads(Path(tmp_path / "bench.json").read_text())["cases"][0]["arms"] == found["arms"]
     assert earlier(str(tmp_path / "bench.json")) and earlier(None) is None
