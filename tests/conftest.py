@@ -1,7 +1,9 @@
 """One local Ray for the whole session, and where the real data lies."""
 
+import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,12 @@ from hypothesis import settings
 from sml_dist.session import LOCAL_ENVIRONMENT
 
 REAL_DATA = Path(os.environ.get("SML_DIST_DATA", Path(__file__).parents[1] / "../shared/data"))
+REAL_LOGS = {
+    "criteo": {"inputs": "criteo/criteo_sample_72k.tsv.gz", "split": "order:64000,8000"},
+    "avazu": {"inputs": "avazu/avazu_first_hour_9k.csv.gz", "split": "order:0.8,0.2"},
+    "ml1m": {"inputs": "ml1m/ml1m_half.parquet", "split": "time:0.8,0.1,0.1"},
+    "frappe": {"train": "frappe/train.csv.gz", "valid": "frappe/valid.csv.gz"},
+}
 
 # How long an example takes says how busy the machine is: pytest's own limit ends what hangs.
 settings.register_profile("no deadline", deadline=None)
@@ -40,3 +48,17 @@ def real_data() -> Path:
     if not REAL_DATA.exists():
         pytest.skip(f"real data not found at {REAL_DATA}; set SML_DIST_DATA")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def real_dataset(ray_local, real_data, tmp_path_factory) -> Callable[[str], str]:
+    """The dataset of the real logs of a schema's name, prepared once for all tests."""
+    from sml_dist.data.prepare import prepare
+
+    @functools.cache
+    def prepared(name: str) -> str:
+        output = str(tmp_path_factory.mktemp("real") / name)
+        prepare(name, output, **{key: value if key == "split" else str(real_data / value) for key, value in REAL_LOGS[name].items()})
+        return output
+
+    return prepared

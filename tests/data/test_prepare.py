@@ -1,16 +1,15 @@
-"""Laws of prepare as a whole, on Ray: every row once, the same rows at any cut and from any format, nothing learnt beyond train."""
+"""Laws of prepare as a whole, on Ray: every row once, the same rows at any cut and from any format, nothing learnt beyond train.
+
+What holds where tasks or the driver are killed is in tests/faults/test_prepare.py.
+"""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from raw_logs import as_set, clicks, rejects_of, rows_of, write_logs, write_schema
+from raw_logs import as_set, clicks, rejects_of, rows_of, write_logs, write_schema, write_with_flipped_bit
 
 from sml_dist.data import prepare as prepare_module
 from sml_dist.data.clean import clean
@@ -201,50 +200,12 @@ def test_two_prepares_into_one_folder_never_both_complete_it(tmp_path, monkeypat
     assert read_manifest(str(out)).rows_read == 100
 
 
-KILLED = """
-import os, signal, sys, ray
-sys.path[:0] = {path!r}
-from sml_dist.data import prepare as module
-ray.init("local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False)
-def progress(stage, done, of):
-    if stage == "encode" and done:
-        os.kill(os.getpid(), signal.SIGKILL)
-module.prepare({schema!r}, {out!r}, inputs={inputs!r}, split="order:0.6,0.2,0.2", part_bytes=2000, progress=progress)
-"""
-
-
-def test_a_killed_prepare_leaves_nothing_that_passes_for_complete(tmp_path):
-    schema, path, out = write_schema(tmp_path), write_logs(tmp_path / "a.csv", clicks(300)), tmp_path / "out"
-    code = KILLED.format(path=sys.path, schema=schema, out=str(out), inputs=path)
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    assert (out / INCOMPLETE).exists() and not (out / MANIFEST).exists()
-    with pytest.raises(InputError, match="is not a prepared dataset"):
-        read_manifest(str(out))
-    _, rows = prepared(out, schema, path)
-    assert [len(rows[name]) for name in SPLITS] == [180, 60, 60]
-    assert not (out / INCOMPLETE).exists()
-
-
-def test_a_worker_that_dies_at_its_task_doubles_no_row(tmp_path, monkeypatch):
-    import ray
-
-    schema, path, out = write_schema(tmp_path), write_logs(tmp_path / "a.csv", clicks(300)), tmp_path / "out"
-    mark, pid = str(tmp_path / "died"), os.getpid()
-    write_part = prepare_module.write.__globals__["write_part"]
-
-    def dies_once(numbered, job):
-        result = write_part(numbered, job)
-        if numbered[0] == 2 and not os.path.exists(mark):
-            assert os.getpid() != pid
-            open(mark, "w").close()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    monkeypatch.setitem(prepare_module.write.__globals__, "write_part", dies_once)
-    manifest, rows = prepared(out, schema, path, part_bytes=2000)
-    assert os.path.exists(mark) and ray.is_initialized()
-    assert [len(rows[name]) for name in SPLITS] == [180, 60, 60] and manifest.rows_read == 300
+def test_damage_that_only_a_task_finds_is_one_line_and_leaves_no_dataset(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_with_flipped_bit(path)
+    with pytest.raises(InputError, match="a.parquet cannot be read"):
+        prepare(write_schema(tmp_path, format="parquet"), str(tmp_path / "out"), inputs=str(path), split="order:0.6,0.4")
+    assert not (tmp_path / "out" / MANIFEST).exists()
 
 
 def test_progress_ends_at_the_whole_of_each_stage(tmp_path):
@@ -257,24 +218,23 @@ def test_progress_ends_at_the_whole_of_each_stage(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "rows", "fields"),
+    ("name", "rows", "fields"),
     [
-        ("criteo/criteo_sample_72k.tsv.gz", {"schema": "criteo", "split": "order:64000,8000"}, [64_000, 8_000], 26),
-        ("avazu/avazu_first_hour_9k.csv.gz", {"schema": "avazu", "split": "order:0.8,0.2"}, [7_199, 1_800], 23),
-        ("ml1m/ml1m_half.parquet", {"schema": "ml1m", "split": "time:0.8,0.1,0.1"}, [390_049, 48_700, 48_766], 7),
+        ("criteo", [64_000, 8_000], 26),
+        ("avazu", [7_199, 1_800], 23),
+        ("ml1m", [390_049, 48_700, 48_766], 7),
+        ("frappe", [202_027, 57_722], 10),
     ],
 )
-def test_the_real_logs_prepare_without_a_reject(tmp_path, real_data, name, options, rows, fields):
-    manifest = prepare(output=str(tmp_path), inputs=str(real_data / name), **options)
+def test_the_real_logs_prepare_without_a_reject(real_dataset, name, rows, fields):
+    manifest = read_manifest(real_dataset(name))
     assert [split.rows for split in manifest.splits.values()] == rows
     assert manifest.rows_rejected == 0 and len(manifest.fields) == fields
 
 
-def test_frappe_keeps_the_benchmarks_files_and_every_value(tmp_path, real_data):
-    train, valid = (str(real_data / "frappe" / f"{name}.csv.gz") for name in ("train", "valid"))
-    manifest = prepare("frappe", str(tmp_path), train=train, valid=valid)
-    assert [split.rows for split in manifest.splits.values()] == [202_027, 57_722]
-    assert sum(field.rows for field in manifest.fields) == 5_379 + 10  # values in the training file, and a row for the rest in each field
+def test_frappe_keeps_every_value(real_dataset):
+    fields = read_manifest(real_dataset("frappe")).fields
+    assert sum(field.rows for field in fields) == 5_379 + 10  # values in the training file, and a row for the rest in each field
 
 
 def test_output_may_be_a_url_and_the_folder_may_move(tmp_path):

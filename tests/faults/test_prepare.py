@@ -151,7 +151,7 @@ class Killer(threading.Thread):
             time.sleep(0.0005)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, *(pytest.param(seed, marks=long) for seed in range(3, 20))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=long) for seed in range(1, 20))])
 def test_a_task_killed_at_any_moment_is_done_again_without_a_trace(tmp_path, monkeypatch, logs, undisturbed, ray_local, seed):
     draw, running = random.Random(seed), tmp_path / "running"
     running.mkdir()
@@ -228,11 +228,11 @@ def killed_at(logs, out: Path, delay: float, env: dict[str, str]) -> bool:
     return alive
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=long) for seed in range(2, 10))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=long) for seed in range(1, 10))])
 def test_a_prepare_killed_at_any_moment_leaves_all_or_nothing_and_begins_anew(tmp_path, logs, undisturbed, ray_local, seed):
-    """Odd seeds join a running Ray, whose workers outlive the driver; of the long ones even seeds start and lose a Ray of their own."""
+    """Most join a running Ray, whose workers outlive the driver; of the long ones even seeds start and lose a Ray of their own."""
     draw, out = random.Random(seed), tmp_path / "out"
-    env = environment(ray_local, own_ray=seed > 1 and seed % 2 == 0)
+    env = environment(ray_local, own_ray=seed > 0 and seed % 2 == 0)
     assert any(killed_at(logs, out, draw.uniform(0, 1.2) / 2**attempt, env) for attempt in range(8))
     try:
         read_manifest(str(out))
