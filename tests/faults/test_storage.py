@@ -10,6 +10,7 @@ import pytest
 
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError, RunError
+from sml_dist.train.alone import train_alone
 from sml_dist.train.checkpoint import Checkpoints
 from sml_dist.train.launch import launch
 from sml_dist.train.storage import Storage
@@ -99,8 +100,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_a_worker_starts(ray_l
         launch(config(dataset, small_disk, "x"))
 
 
-@pytest.mark.ray
-def test_a_disk_that_has_room_again_in_time_only_delays_a_checkpoint(ray_local, dataset, small_disk):
+def test_a_disk_that_has_room_again_in_time_only_delays_a_checkpoint(dataset, small_disk):
     """Something else fills the disk in mid-run and goes away three seconds later."""
     remount(small_disk, "size=16m")
     each, done = config(dataset, small_disk, "delayed"), threading.Event()
@@ -116,7 +116,7 @@ def test_a_disk_that_has_room_again_in_time_only_delays_a_checkpoint(ray_local, 
 
     thread = threading.Thread(target=crowd)
     thread.start()
-    summary = launch(each)
+    summary = train_alone(each)
     done.set()
     thread.join()
     assert summary["restarts"] == 0
