@@ -18,8 +18,7 @@ from tests.faults.runs import Striker, config, events, final_bytes, launched, ro
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(600)]
 
 
-def seeds(quick: int) -> list:
-    return [pytest.param(seed, marks=[] if seed < quick else pytest.mark.long) for seed in range(20)]
+long = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def undisturbed(ray_local, dataset, tmp_path_factory) -> dict:
     return metrics | {"bytes": final_bytes(each), "within": 0.8 * summary["seconds"]}
 
 
-@pytest.mark.parametrize("seed", seeds(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=long) for seed in range(1, 20))])
 def test_a_killed_worker_changes_no_byte_of_the_result(undisturbed, dataset, tmp_path, seed):
     each = config(dataset, tmp_path, f"killed-{seed}")
     summary, struck = launched(each, seed, undisturbed["within"])
@@ -51,13 +50,13 @@ def test_a_killed_worker_changes_no_byte_of_the_result(undisturbed, dataset, tmp
     print(f"seed {seed}: attempts {found['attempts']}, resumed {resumed}")
 
 
-@pytest.mark.parametrize("seed", seeds(1))
-def test_kills_with_another_number_of_workers_each_time_lose_and_double_no_row(undisturbed, dataset, tmp_path, seed):
+@pytest.mark.parametrize(("seed", "kills"), [(0, 1), *(pytest.param(seed, 2, marks=long) for seed in range(20))])
+def test_kills_with_another_number_of_workers_each_time_lose_and_double_no_row(undisturbed, dataset, tmp_path, seed, kills):
     choice, sizes = random.Random(seed), []
-    for attempt in range(3):
+    for attempt in range(kills + 1):
         sizes.append(choice.choice([size for size in (1, 2, 3, 4) if size != (sizes or [0])[-1]]))
         each = config(dataset, tmp_path, f"sizes-{seed}", num_workers=sizes[-1], max_restarts=0)
-        summary, _ = launched(each, 100 * seed + attempt, undisturbed["within"]) if attempt < 2 else launched(each)
+        summary, _ = launched(each, 100 * seed + attempt, undisturbed["within"]) if attempt < kills else launched(each)
     found = rows_used_once(each)
     print(f"seed {seed}: workers {sizes}, history {found['workers']}, AUC {summary['valid']['auc']:.5f} against {undisturbed['auc']:.5f}")
     assert found["rows"] == 2 * 40_000

@@ -23,6 +23,7 @@ axes:
 compare: [sml, "off"]
 seeds: [1, 2]
 target: 0.01
+cpus: 4  # two runs at once on the instance for tests: each process that Ray starts imports torch
 """
 BASE = """
 data: {{path: {data}, streams: 4}}
