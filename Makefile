@@ -29,10 +29,10 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
-# Everything that injects faults, the ten minutes of fuzzing included: about an hour on two cores.
+# Everything that injects faults, the ten minutes of fuzzing included, and what else takes long: over an hour on two cores.
 test-faults: setup
 	SML_DIST_FUZZ_MINUTES=10 $(BIN)/python -m pytest tests/faults -m faults --timeout 1800
-	$(BIN)/python -m pytest tests/serve -m long --timeout 1800
+	$(BIN)/python -m pytest --ignore tests/faults -m "long and not cluster" --timeout 1800
 
 # The clusters of several nodes on this machine, those with network namespaces included (they need root).
 test-cluster: setup

@@ -166,7 +166,14 @@ def test_bf16_autocast_scores_close_to_fp32_and_hands_out_fp32(model_config):
     assert (low - exact).abs().max() < 0.03 * exact.abs().max()
 
 
-@pytest.mark.parametrize("model_config", variants())
+def exported():
+    """Every structure; with heads that are one linear layer only in the long tests."""
+    for param in variants():
+        marks = [] if param.id.endswith(("-mtn-both", "-no-sml")) else [pytest.mark.long]
+        yield pytest.param(*param.values, id=param.id, marks=marks)
+
+
+@pytest.mark.parametrize("model_config", exported())
 def test_an_exported_model_takes_any_batch(model_config):
     model = make(model_config).eval()
     x, dense, _ = rows(5)
