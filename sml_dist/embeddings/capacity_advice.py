@@ -60,9 +60,11 @@ def changes(run: RunConfig, tables: Tables, cluster: Cluster, needed: Capacity) 
         option = f"--ddr {richer.ddr // 10**9}GB"
         yield change([option], f"{option} (rows outside the cache in HBM come from host memory over the bus)", run, richer, found)
     if larger := more_ranks(run, tables, cluster):
-        wider, found = larger
-        option = f"--world-size {wider.world_size}"
-        yield change([option], f"{option} (more machines)", run, wider, found)
+        wider, divided, found = larger
+        settings = [f"--world-size {wider.world_size}"]
+        if divided is not run:
+            settings.insert(0, f"train.global_batch_size={divided.train.global_batch_size}")
+        yield change(settings, f"{' with '.join(reversed(settings))} (more machines)", divided, wider, found)
 
 
 def too_large(needed: Capacity) -> list[str]:
@@ -99,14 +101,19 @@ def attempt(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None
     return solve(run, tables, cluster)
 
 
-def more_ranks(run: RunConfig, tables: Tables, cluster: Cluster) -> tuple[Cluster, Capacity] | None:
-    """The first number of nodes, a quarter more at each try, on which there is a plan; None up to 64 times as many."""
+def more_ranks(run: RunConfig, tables: Tables, cluster: Cluster) -> tuple[Cluster, RunConfig, Capacity] | None:
+    """The first number of nodes, a quarter more at each try, on which there is a plan; None up to 64 times as many.
+
+    The run's batch is rounded up to one that the ranks can share.
+    """
     count = cluster.world_size // cluster.local_world_size
     most = 64 * count
     while (count := max(count + 1, count * 5 // 4)) <= most:
         wider = replace(cluster, world_size=count * cluster.local_world_size)
-        if found := attempt(run, tables, wider):
-            return wider, found
+        batch = -(-run.train.global_batch_size // wider.world_size) * wider.world_size
+        divided = run if batch == run.train.global_batch_size else replace(run, train=replace(run.train, global_batch_size=batch))
+        if found := attempt(divided, tables, wider):
+            return wider, divided, found
     return None
 
 

@@ -110,7 +110,7 @@ def gigabytes(part: Memory) -> list[str]:
 
 
 def ranges(ranks: Sequence[int]) -> str:
-    """0,1,2,5 as 0-2,5; the first four of many runs."""
+    """0,1,2,5 as 0-2,5; the first eight of many runs."""
     runs: list[list[int]] = []
     for rank in ranks:
         if runs and rank == runs[-1][1] + 1:

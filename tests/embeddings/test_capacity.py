@@ -14,6 +14,7 @@ from sml_dist.config.run import RunConfig, load, parse
 from sml_dist.data.dataset import Field, Manifest, Split, SplitWriter, arrow_schema, write_manifest
 from sml_dist.data.synthetic import synth
 from sml_dist.embeddings.capacity import Capacity, Cluster, solve
+from sml_dist.embeddings.capacity_advice import more_ranks
 from sml_dist.embeddings.capacity_report import Report, imbalance, make_cluster, plan_run, report
 from sml_dist.embeddings.capacity_sizes import parse_bytes
 from sml_dist.embeddings.capacity_tables import dataset_tables, read_tables
@@ -113,18 +114,28 @@ def test_every_change_that_is_said_to_fit_does(tables):
         assert replan(change.settings, small, read_tables(tables)).fits, change.line
 
 
+def test_more_machines_come_with_a_batch_that_they_can_share(tables):
+    run = few(sharding="row_wise", optimizer="adam")
+    wider, divided, found = more_ranks(run, read_tables(tables), cluster("30MB"))
+    assert found.fits and wider.world_size == 6 and divided.train.global_batch_size == 258  # 256 is no multiple of 6
+
+
 def replan(settings: list[str], on: Cluster, tables) -> Capacity:
     embedding: dict = {"sharding": "table_wise", "optimizer": "adam", "tables": {}}
-    options = {"--ddr": "0", "--world-size": "4"}
+    options, batch = {"--ddr": "0", "--world-size": "4"}, 256
     for setting in settings:
         if setting.startswith("--"):
             options |= dict([setting.split()])
+        elif setting.startswith("train.global_batch_size="):
+            batch = int(setting.split("=")[1])
         elif setting.startswith("embedding.tables."):
             embedding["tables"][setting.split(".")[2]] = {"sharding": setting.split("=")[1]}
         else:
             key, value = setting.removeprefix("embedding.").split("=")
             embedding[key] = int(value) if value.isdigit() else value
-    return solve(few(**embedding), tables, cluster("30MB", options["--ddr"], int(options["--world-size"])))
+    run, ranks = few(**embedding), int(options["--world-size"])
+    assert batch % ranks == 0  # or the command refuses it
+    return solve(replace(run, train=replace(run.train, global_batch_size=batch)), tables, cluster("30MB", options["--ddr"], ranks))
 
 
 def test_row_wise_alone_is_the_first_advice_where_tables_are_only_badly_spread(tables):
