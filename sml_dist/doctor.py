@@ -306,8 +306,9 @@ def driver_gpus() -> list[str]:
 
 
 def disks(places: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """(total, free) bytes of each disk, under the first of the places that lies on it."""
-    by_device = {Path(place).stat().st_dev: place for place in reversed(places)}
+    """(total, free) bytes of each disk, under the first of the places that lies on it; of a folder that is yet to be made its parent's."""
+    there = [next(str(path) for path in (Path(place), *Path(place).absolute().parents) if path.exists()) for place in places]
+    by_device = {Path(place).stat().st_dev: place for place in reversed(there)}
     return {place: shutil.disk_usage(place)[::2] for place in by_device.values()}
 
 

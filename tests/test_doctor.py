@@ -124,6 +124,10 @@ def test_little_memory_or_disk_is_a_fault_and_little_shared_memory_a_hint():
     assert not doctor.shm_check(8e9).fix
 
 
+def test_the_disk_of_a_folder_that_is_yet_to_be_made_is_looked_at(tmp_path):
+    assert list(doctor.disks([str(tmp_path / "ray/session")])) == [str(tmp_path)]
+
+
 def test_what_a_system_does_not_tell_is_no_fault():
     assert all(check.ok and not check.fix for check in (doctor.memory_check(None), doctor.shm_check(None), doctor.bf16_check(None)))
 
