@@ -3,8 +3,12 @@
 import contextlib
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 
+from sml_dist.spec import InputError
+
+REACH_SECONDS = 10.0
 OBJECT_STORE_BYTES = 2 << 30  # of a local Ray; streams bound what they keep in it
 
 # What the workers of an instance of our own inherit; on a cluster it belongs into the nodes' environment.
@@ -33,6 +37,7 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
         return
     quiet = {"log_to_driver": verbose, "logging_level": "info" if verbose else "error"}
     if address := os.environ.get("RAY_ADDRESS"):
+        _reach(address)
         ray.init(address=address, **quiet)
     else:
         for name, value in LOCAL_ENVIRONMENT.items():
@@ -54,6 +59,16 @@ def ask_for_token() -> None:
     if os.environ["RAY_AUTH_MODE"] == "token" and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     Config.initialize("")  # Ray has read these when it was imported, and does the same where it switches tokens on
+
+
+def _reach(address: str) -> None:
+    """Raises InputError where nothing listens at HOST:PORT: Ray itself would try for eight minutes and more."""
+    host, _, port = address.rpartition(":")
+    if "://" not in address and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+        except OSError as error:
+            raise InputError(f"RAY_ADDRESS {address}: no Ray answers there ({error}); unset it for one of this machine's own") from None
 
 
 def _object_store() -> int:

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sml_dist
+from sml_dist.session import ray_session
+from sml_dist.spec import InputError
 
 SESSION = """
 import os, subprocess, sys
@@ -35,3 +39,11 @@ def test_every_ray_that_is_started_here_is_told_to_ask_for_a_token_first():
         if start and "peers" not in path.parts:  # which run in an environment without sml_dist
             started[path.stem] = "ask_for_token()\n" in before
     assert started == {"session": True, "doctor": True}
+
+
+def test_an_address_where_nothing_listens_is_told_of_at_once(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was left to try for minutes"))
+    with pytest.raises(InputError, match="RAY_ADDRESS 127.0.0.1:9: no Ray answers there .*unset it"), ray_session():
+        pass
