@@ -7,11 +7,12 @@ its cursor included; then what resumes any run resumes this one, under settings 
 
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
-from sml_dist.train.checkpoint import PARTIAL
+from sml_dist.train.checkpoint import MANIFEST, PARTIAL
 from sml_dist.train.report import RunFolder
 
 KEPT = 2  # donations of a trial; who comes late takes a newer one
@@ -19,16 +20,21 @@ TAKEN = "taken.json"  # of a run folder: what it took last
 
 
 def donate(run: Path, donors: Path, id: int) -> dict[str, Any]:
-    """Keeps a run's checkpoints as they are. Call it while the run writes none."""
+    """Keeps a run's checkpoints as they are, once however often it is asked to. Call it while the run writes none.
+
+    Names are by time, not by step: a run that took a checkpoint of an earlier step comes to its own old steps again.
+    """
     steps, mine = steps_in(run / "checkpoints"), donors / f"{id:05d}"
-    if not (mine / steps[-1]).exists():
-        partial = mine / new_partial()
+    kept = donations(mine)[-1:]
+    if not kept or manifest(kept[0]) != manifest(run / "checkpoints"):
+        partial, whole = mine / new_partial(), mine / f"{time.time_ns():020d}"
         for name in steps:
             link(run / "checkpoints" / name, partial / name)
-        os.rename(partial, mine / steps[-1])
-    for old in steps_in(mine)[:-KEPT]:
-        shutil.rmtree(mine / old, ignore_errors=True)
-    return {"id": id, "kept": str(mine / steps[-1])}
+        os.rename(partial, whole)
+        kept = [whole]
+    for old in donations(mine)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return {"id": id, "kept": str(kept[0])}
 
 
 def take(donated: dict[str, Any], run: Path, params: dict[str, Any]) -> int:
@@ -39,7 +45,7 @@ def take(donated: dict[str, Any], run: Path, params: dict[str, Any]) -> int:
     """
     kept = Path(donated["kept"])
     if not kept.exists():
-        kept = kept.parent / steps_in(kept.parent)[-1]
+        kept = donations(kept.parent)[-1]
     folder, note = RunFolder(run), {"kept": str(kept), "params": params}
     if folder.read_json(TAKEN) != note:
         checkpoints, steps = run / "checkpoints", steps_in(kept)
@@ -52,7 +58,17 @@ def take(donated: dict[str, Any], run: Path, params: dict[str, Any]) -> int:
         for own in set(steps_in(checkpoints)) - set(steps):
             shutil.rmtree(checkpoints / own)
         folder.write_json(TAKEN, note)
-    return int(kept.name.removeprefix("step-"))
+    return int(steps_in(kept)[-1].removeprefix("step-"))
+
+
+def donations(mine: Path) -> list[Path]:
+    """A trial's, the oldest first."""
+    return sorted(path for path in mine.glob("*") if path.name.isdigit())
+
+
+def manifest(checkpoints: Path) -> bytes:
+    """Of the newest checkpoint: it has the hashes of all files and the history that led to them."""
+    return (checkpoints / steps_in(checkpoints)[-1] / MANIFEST).read_bytes()
 
 
 def steps_in(folder: Path) -> list[str]:
