@@ -21,6 +21,8 @@ from sml_dist.train.resume import FIXED
 from sml_dist.train.rows import training_plan
 from sml_dist.tune.space import Params, Space, new_study
 
+# What a sweep sets itself, and what its trials share out the cluster by.
+OWN = ("run.name", "run.storage", "train.monitor", "train.eval_every_steps", "train.num_workers", "train.worker_resources", "train.device")
 SAMPLES = 50  # whole points that are drawn and checked beforehand
 MISSING = object()
 
@@ -101,10 +103,11 @@ class Blueprint:
 
         def value(key: str) -> Any:
             found = named[key] if key in named else value_at(to_dict(self.base), key)
-            if found is MISSING or not self.space.contains(key, found):
+            own = self.space.own(key, found)
+            if not own:
                 what = f"the base's {key} {found}" if key not in named else f"{key} {found}"
                 raise InputError(f"points[{number}]: {what} is not in the space; add it there, name another in the point, or set points=[]")
-            return found
+            return own[0]
 
         return self.space.walk(value, given)
 
@@ -114,6 +117,8 @@ class Blueprint:
         Returns the most rows that a trial can train on. Raises InputError that names the key and the way out.
         """
         for key in self.space.dimensions:
+            if key in OWN:
+                raise InputError(f"space.{key} is the same for all trials of a sweep; take it out, and set it in the base")
             for value in self.space.extremes(key):
                 self._check(f"space.{key}: {value!r}", self.space.branch_of(key) | {key: value})
         drawn = new_study(optuna.samplers.RandomSampler(seed=self.sweep.search.seed))
@@ -127,9 +132,8 @@ class Blueprint:
     def _check(self, where: str, params: Params) -> int:
         """The rows of a whole run of this configuration."""
         try:
-            config = self.chosen(params)
+            config = self.trial(0, params)
             check(config)
-            self.trial(0, params)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         plan = training_plan(read_manifest(config.data.path), config)
@@ -144,7 +148,7 @@ class Blueprint:
         for key, dimension in self.sweep.space.items():
             if dimension.when:
                 raise InputError(f"space.{key}: population based training changes settings as it goes; it knows no `when`")
-            if any(key == fixed or key.startswith(f"{fixed}.") for fixed in (*FIXED, "train.num_workers")):
+            if any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED):
                 raise InputError(f"space.{key} cannot change within a run, as population based training would have it; take it out")
         if self.base.train.record_rows:
             raise InputError("train.record_rows: a run that takes another's checkpoint has no ledger of its rows; set it to false")

@@ -23,9 +23,12 @@ class Space:
         self.dimensions = dimensions
         self.distributions = {key: distribution(dimension) for key, dimension in dimensions.items()}
         for number, (key, dimension) in enumerate(dimensions.items()):
-            for other in dimension.when:
+            for other, wanted in dimension.when.items():
                 if other not in itertools.islice(dimensions, number):
                     raise InputError(f"space.{key}: when {other}: no such key further up in the space; put it before {key}")
+                for value in wanted if isinstance(wanted, list) else [wanted]:
+                    if not self.own(other, value):
+                        raise InputError(f"space.{key}: when {other}: {value!r} is none of its values, so {key} would never be set")
 
     def walk(self, choose: Callable[[str], Any], given: Params | None = None) -> Params:
         """A point: `choose(key)` for each key of the branch that the values before it lead to, but for those `given`."""
@@ -68,11 +71,12 @@ class Space:
             params |= self.branch_of(other) | {other: value[0] if isinstance(value, list) else value}
         return params
 
-    def contains(self, key: str, value: Any) -> bool:
+    def own(self, key: str, value: Any) -> list[Any]:
+        """[The value as the space has it], such as 0 for a configuration's 0.0; [] where it has none such."""
         found = self.distributions[key]
-        if isinstance(found, CategoricalDistribution):
-            return json.dumps(value) in found.choices
-        return isinstance(value, int | float) and found.low <= value <= found.high
+        if self.categorical(key):
+            return [each for each in self.extremes(key) if each == value and isinstance(each, bool) == isinstance(value, bool)]
+        return [value] if isinstance(value, int | float) and found.low <= value <= found.high else []
 
     def nearest(self, key: str, value: Any) -> Any:
         """The value, or of a range the nearest in it."""

@@ -44,6 +44,14 @@ def test_a_changed_number_stays_in_its_range_and_on_its_steps():
     assert found.nearest("c", 6) == 5 and found.nearest("d", "x") == "x"
 
 
+def test_a_whole_number_in_the_space_is_the_configurations_float(rows, tmp_path):
+    space = {"model.tower.dropout": {"choice": [0, 0.5]}, "model.tower.norm": {"choice": ["none"], "when": {"model.tower.dropout": 0.0}}}
+    blueprint = Blueprint.read(write_sweep(tmp_path, rows, space=space))
+    assert blueprint.check() and str(blueprint.point(0)) == "{'model.tower.dropout': 0, 'model.tower.norm': 'none'}"
+    found = Space({"a": from_dict(Dimension, {"choice": [0, 1]}), "b": from_dict(Dimension, {"choice": [False, True]})})
+    assert not found.own("a", True) and not found.own("b", 1)
+
+
 def test_trials_have_the_points_values_and_the_types_of_the_configuration(rows, tmp_path):
     blueprint = Blueprint.read(write_sweep(tmp_path, rows, points=[{}, {"model.sml.enabled": True, LEARNER: "lowrank", RANK: 3}]))
     assert blueprint.check() == 6 * 8_000
@@ -71,6 +79,12 @@ def test_trials_have_the_points_values_and_the_types_of_the_configuration(rows, 
         ({"pair": "train.lr"}, "pair train.lr is not in the space"),
         ({"scheduler": {"name": "asha", "grace": 7}}, "scheduler.grace 7 is longer than a trial of 6 epochs"),
         ({"scheduler": {"name": "pbt"}, "space": {"model.tower.hidden": {"choice": [[8]]}}}, "model.tower.hidden cannot change within"),
+        ({"metric": "gauc"}, "train.monitor gauc needs a dataset with a group"),
+        ({"space": {"train.num_workers": {"choice": [1, 2]}}}, "space.train.num_workers is the same for all trials of a sweep"),
+        (
+            {"space": {"model.sml.norm": {"choice": ["mtn", "dyt"]}, LEARNER: {"choice": ["dense"], "when": {"model.sml.norm": "layer"}}}},
+            "space.model.sml.mtn.learner: when model.sml.norm: 'layer' is none of its values",
+        ),
         ({"trails": 3}, "trails: unexpected keyword argument"),
     ],
 )  # fmt: skip
