@@ -14,7 +14,7 @@ NAMES = r"(?:api_?key|token|secret|passw(?:or)?d|passphrase|credentials?|access_
 VARIABLE = re.compile(rf"(?i)(?:^|_){NAMES}(?:$|_)|passw(?:or)?d$")  # PGPASSWORD too
 NO_SECRET = re.compile(r"(?i)_(?:path|file|dir|mode|url)$")
 URL = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
-ASSIGNED = re.compile(rf"(?i)\b[\w.-]*(?<![a-z]){NAMES}(?![a-z])[\w.-]*\s*[=:]\s*['\"]?([^\s'\",]+)")
+ASSIGNED = re.compile(rf"(?i)\b([\w.-]*(?<![a-z]){NAMES}(?![a-z])[\w.-]*)['\"]?\s*[=:]\s*['\"]?([^\s'\",]+)")
 SHORTEST = 8  # of a variable's value; shorter ones are found everywhere
 SHOWN = "***"
 
@@ -34,7 +34,7 @@ def refuse(text: str, where: str) -> None:
     if URL.search(text):
         raise InputError(f"{where} holds a URL with a password; {way_out}")
     if found := ASSIGNED.search(text):
-        raise InputError(f"{where} holds a secret ({re.split('[=:]', found[0])[0].strip()}); {way_out}")
+        raise InputError(f"{where} holds a secret ({found[1]}); {way_out}")
 
 
 def refuse_in(value: Any, where: str) -> None:
@@ -54,4 +54,4 @@ def scrub(text: str) -> str:
     for value in secrets_here().values():
         text = text.replace(value, SHOWN)
     text = URL.sub(SHOWN, text)
-    return ASSIGNED.sub(lambda found: found[0].replace(found[1], SHOWN), text)
+    return ASSIGNED.sub(lambda found: found[0].removesuffix(found[2]) + SHOWN, text)

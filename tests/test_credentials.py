@@ -31,6 +31,8 @@ def test_a_secret_is_a_variable_whose_name_says_so_and_not_the_path_of_one(monke
         ("data.path=redis://:hunter22@host/0", "a URL with a password"),
         ("wandb.api_key=abc", r"a secret \(wandb.api_key\)"),
         ("PASSWORD: abc", r"a secret \(PASSWORD\)"),
+        ("{'aws_secret_access_key': 'abc'}", r"a secret \(aws_secret_access_key\)"),
+        ('{"token": "abc", "b": 1}', r"a secret \(token\)"),
     ],
 )
 def test_a_secret_in_an_argument_is_refused_and_not_shown(text, told):
