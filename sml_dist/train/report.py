@@ -65,19 +65,24 @@ class RunFolder:
             self.unwritten = ""
 
     def new_lines(self, name: str, *, whole: bool = False) -> Iterator[list[str]]:
-        """Each time the lines that were added to a file since the last, or at first, with `whole`, all that it has."""
+        """Each time the lines that were added to a file since the last, or at first, with `whole`, all that it has.
+
+        Where a restarted run has dropped lines and written others, from the first whole line on after the last place.
+        """
         path = self.path / name
         offset = path.stat().st_size if path.is_file() and not whole else 0
         while True:
-            whole = b""
+            lines = b""
             with contextlib.suppress(OSError):
-                offset = min(offset, path.stat().st_size)  # a restarted run drops the lines of steps that it does again
+                offset = min(offset, path.stat().st_size)
+                start = max(offset - 1, 0)  # where the last line ended, or now the middle of another
                 with open(path, "rb") as file:
-                    file.seek(offset)
+                    file.seek(start)
                     text = file.read()
-                whole = text[: text.rfind(b"\n") + 1]
-                offset += len(whole)
-            yield whole.decode().splitlines()
+                end = text.rfind(b"\n") + 1
+                lines = text[text.find(b"\n") + 1 if offset else 0 : end]
+                offset = max(offset, start + end)
+            yield lines.decode().splitlines()
 
     def forget_after(self, step: int) -> None:
         """Drops the metrics of steps that a resumed run does again; a half-written last line goes with them."""
