@@ -14,6 +14,7 @@ Layers are looked at as the step itself computed them (in training mode, dropout
 
 import contextlib
 import itertools
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -58,10 +59,14 @@ def signals(model: nn.Module, heard: Heard, fields: Sequence[str], x_BFD: Tensor
         for i, (h_BK, term) in enumerate(zip(outputs, term_variances(head, [h.float() for h in outputs]), strict=True), 1):
             found |= {f"term_variance/{name}.{i}": term, f"cosine/{name}.{i}": mean_cosine(h_BK.flatten(1).float())}
     found |= {f"gradient_norm/{part}": value for part, value in gradient_norms(model).items()}
-    found["gradient_norm/tables"] = torch.linalg.vector_norm(x_BFD.grad).item()
+    # A worker's loss is as many times its share of the batch's as there are workers: so is its rows' gradient, 1 / workers^2 of whose
+    # squares are the batch's.
+    found["gradient_norm/tables"] = x_BFD.grad.square().sum().item() / dist.get_world_size()
     lengths = torch.linalg.vector_norm(x_BFD, dim=2).mean(dim=0).tolist()
     found |= {f"row_norm/{field}": length for field, length in zip(fields, lengths, strict=True)}
-    return mean_over_workers(found)
+    found = mean_over_workers(found)
+    found["gradient_norm/tables"] = math.sqrt(found["gradient_norm/tables"])
+    return {name: float(f"{value:.6g}") for name, value in found.items()}
 
 
 def term_variances(head: nn.Module, outputs: Sequence[Tensor]) -> list[float]:
@@ -101,8 +106,7 @@ def mean_over_workers(values: dict[str, float]) -> dict[str, float]:
     total = torch.tensor(list(values.values()), dtype=torch.float64)
     if dist.get_world_size() > 1:
         dist.all_reduce(total)
-    means = (total / dist.get_world_size()).tolist()
-    return {name: float(f"{mean:.6g}") for name, mean in zip(values, means, strict=True)}
+    return dict(zip(values, (total / dist.get_world_size()).tolist(), strict=True))
 
 
 class Usage:

@@ -24,12 +24,12 @@ def dataset(tmp_path_factory) -> str:
     return path
 
 
-def config(dataset: str, every: int | None) -> RunConfig:
+def config(dataset: str, every: int | None, norm: str = "batch") -> RunConfig:
     return parse(
         {
             "run": {"name": "health", "storage": "unused"},
             "data": {"path": dataset, "streams": 2},
-            "model": {"name": "dcn_v2", "cross_layers": 2, "tower": {"hidden": [8, 4], "norm": "batch"}},
+            "model": {"name": "dcn_v2", "cross_layers": 2, "tower": {"hidden": [8, 4], "norm": norm}},
             "embedding": {"dim": 4, "data_parallel_rows": 20},
             "train": {"global_batch_size": 512, "epochs": 1, "precision": "fp32", "health_every_steps": every},
         }
@@ -63,6 +63,13 @@ def test_health_is_logged_when_due_equal_on_all_workers_and_changes_no_weight(da
     parts = [key for key in line if key.startswith("gradient_norm/") and key != "gradient_norm/tables"]
     assert math.isclose(math.hypot(*(line[key] for key in parts)), line["gradient_norm"], rel_tol=1e-5)
     assert line["memory_mb"] > 10 and line["cpu_cores"] > 0
+
+
+def test_gradient_norms_are_the_global_batchs_on_any_number_of_workers(dataset):
+    """But for batch norm, whose statistics are each worker's own."""
+    one, two = (on_ranks(workers, steps, config(dataset, 1, norm="none"), 1)[0][0][0] for workers in (1, 2))
+    norms = {key: value for key, value in one.items() if key.startswith("gradient_norm")}
+    assert "gradient_norm/tables" in norms and norms == pytest.approx({key: two[key] for key in norms}, rel=1e-4)
 
 
 def by_hand(config: RunConfig) -> tuple[dict, dict]:
