@@ -46,14 +46,14 @@ def launch(
     if config.run.warm_start:
         raw["run"]["warm_start"] = absolute(config.run.warm_start)
     check_room(config)
-    cuda = config.train.device == "cuda" or (config.train.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
+    cuda = on_gpu(config)
     trainer = TorchTrainer(
         worker_main,
         train_loop_config={"raw": raw, "report": report},
         scaling_config=ScalingConfig(
             num_workers=config.train.num_workers,
             use_gpu=cuda,
-            resources_per_worker=config.train.worker_resources or worker_resources(config, cuda),
+            resources_per_worker=worker_resources(config),
             placement_strategy=config.train.placement.upper(),
             elastic_resize_monitor_interval_s=config.train.resize_seconds,
         ),
@@ -89,14 +89,19 @@ def launch(
     return summary
 
 
-def worker_resources(config: RunConfig, cuda: bool) -> dict[str, float]:
-    """What a worker asks Ray for where the configuration does not say.
+def on_gpu(config: RunConfig) -> bool:
+    return config.train.device == "cuda" or (config.train.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
 
-    One on a GPU keeps a CPU for itself: readers would take a node's last one, by Ray's default of none. A group of any size
-    takes as many workers as fit, and so it asks for a little over one CPU each: the last of a node's is left to the readers.
+
+def worker_resources(config: RunConfig) -> dict[str, float]:
+    """What a worker asks Ray for.
+
+    Where the configuration does not say: one on a GPU keeps a CPU for itself, for readers would take a node's last one, by
+    Ray's default of none. A group of any size takes as many workers as fit, and so it asks for a little over one CPU each:
+    the last of a node's is left to the readers.
     """
     least, most = config.train.worker_range
-    return {"CPU": 1.0 if least == most else 1.01} | ({"GPU": 1.0} if cuda else {})
+    return config.train.worker_resources or {"CPU": 1.0 if least == most else 1.01} | ({"GPU": 1.0} if on_gpu(config) else {})
 
 
 def root_cause(error: TrainingFailedError) -> str:

@@ -18,6 +18,7 @@ from ray import tune
 
 from sml_dist.config.run import RunConfig, dump
 from sml_dist.spec import InputError, to_dict
+from sml_dist.train.launch import worker_resources
 from sml_dist.train.report import RunFolder
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books
@@ -25,7 +26,7 @@ from sml_dist.tune.clerk import Budget, Clerk, Show
 from sml_dist.tune.page import write_results
 from sml_dist.tune.schedule import make_scheduler
 from sml_dist.tune.search import Search
-from sml_dist.tune.trial import Trial, in_own_process, on_gpu
+from sml_dist.tune.trial import Trial, in_own_process
 
 # Of Tune: logs for each trial that nobody reads, printing, a handler of the interrupt that should end the command, and a
 # fault where a trial that failed has no metric.
@@ -93,9 +94,13 @@ def run_trials(blueprint: Blueprint, search: Search, clerk: Clerk, rows: int) ->
     settings: dict[str, Any] = {"search_alg": search, "num_samples": -1, "max_concurrent_trials": at_once}
     space: dict[str, Any] = {}
     if sweep.scheduler.name == "pbt":  # takes no searcher: all its trials are known from the start
-        settings, space = {}, {"given": tune.grid_search(search.all_given())}
-        if not space["given"]["grid_search"]:
+        given = search.all_given()
+        if not given:
             return
+        if at_once and at_once < len(given):  # which Tune would start all at once
+            what = f"{len(given)} trials go on side by side, and there is room for {at_once}"
+            raise InputError(f"scheduler pbt: {what}; lower trials, or train.num_workers")
+        settings, space = {}, {"given": tune.grid_search(given)}
     with without(WITHOUT):
         tune.Tuner(
             tune.with_parameters(trial, blueprint=blueprint),
@@ -124,18 +129,20 @@ def placed(blueprint: Blueprint) -> tuple[Any, int | None]:
     """The trial with what it needs of the cluster, and how many may run at once where that does not say so."""
     sweep, base = blueprint.sweep, blueprint.base
     cluster = ray.cluster_resources()
+    if in_own_process(base) and sweep.scheduler.name == "pbt":  # a paused trial counts as running: room alone bounds them
+        largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+        share = min(cluster["CPU"] / sweep.concurrent, largest) if sweep.concurrent else 0
+        return tune.with_resources(Trial, {"CPU": max(sweep.cpus, share)}), None
     if in_own_process(base):
-        cpus = max(sweep.cpus, cluster["CPU"] / sweep.concurrent) if sweep.concurrent else sweep.cpus
-        return tune.with_resources(Trial, {"CPU": cpus}), None
+        return tune.with_resources(Trial, {"CPU": sweep.cpus}), sweep.concurrent
     # Ray Train places the workers; the trial itself needs nothing, which Tune does not take
     return tune.with_resources(Trial, {"CPU": 0.001}), min(sweep.concurrent or 1_000, groups_at_once(base, cluster))
 
 
 def groups_at_once(base: RunConfig, cluster: dict[str, float]) -> int:
     """Trials on several workers, or on GPUs, for which the cluster has room, their readers included."""
-    workers, gpu = base.train.worker_range[1], on_gpu(base)
-    each = base.train.worker_resources or {"GPU" if gpu else "CPU": 1.0}
-    needed = {name: workers * number for name, number in each.items()}
+    workers = base.train.worker_range[1]
+    needed = {name: workers * number for name, number in worker_resources(base).items()}
     needed["CPU"] = needed.get("CPU", 0) + 4 * workers * base.data.reader_cpus
     return max(1, int(min(cluster.get(name, 0) / number for name, number in needed.items() if number)))
 

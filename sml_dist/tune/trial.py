@@ -20,7 +20,7 @@ from ray import tune
 
 from sml_dist.config.run import RunConfig
 from sml_dist.spec import InputError, RunError
-from sml_dist.train.launch import launch
+from sml_dist.train.launch import launch, on_gpu
 from sml_dist.train.loop import Stopped
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.donation import donate, take
@@ -165,10 +165,6 @@ def held(folder: Path) -> Iterator[None]:
 
 def in_own_process(config: RunConfig) -> bool:
     return config.train.worker_range[1] == 1 and not on_gpu(config)
-
-
-def on_gpu(config: RunConfig) -> bool:
-    return config.train.device == "cuda" or (config.train.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
 
 
 def train_group(config: RunConfig, report: Report) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import ray
 from omegaconf import OmegaConf
 
 from sml_dist.config.run import load
+from sml_dist.spec import InputError
 from sml_dist.train.alone import train_alone
 from sml_dist.train.in_process import alone
 from sml_dist.train.loop import Stopped
 from sml_dist.train.warm import open_checkpoint
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.donation import donate, steps_in, take
-from sml_dist.tune.sweep import run
+from sml_dist.tune.sweep import groups_at_once, run
 from tests.faults.runs import Striker
 from tests.tune.sweeps import SPACE, trials, write_sweep
 
@@ -154,6 +155,20 @@ def test_a_population_exploits_and_goes_on_from_the_donors_step(ray_local, rows,
         assert record["exploits"][-1]["step"] in resumed
         config = OmegaConf.load(tmp_path / "s" / record["run"] / "config.yaml")
         assert config.embedding.lr == record["params"]["embedding.lr"] == record["exploits"][-1]["params"]["embedding.lr"]
+
+
+def test_trials_at_once_leave_each_worker_its_resources_and_each_reader_its_own(rows, tmp_path):
+    """A worker on a GPU has a CPU besides; readers have half of one each."""
+    base = Blueprint.read(write_sweep(tmp_path, rows, base={"train": {"num_workers": 2, "device": "cuda"}})).base
+    assert [groups_at_once(base, {"CPU": cpus, "GPU": 8.0}) for cpus in (6.0, 11.0, 12.0)] == [1, 1, 2]
+    assert groups_at_once(base, {"CPU": 60.0, "GPU": 4.0}) == 2
+
+
+def test_a_population_that_has_no_room_side_by_side_is_refused(ray_local, rows, tmp_path):
+    space = {"embedding.lr": {"loguniform": [1e-5, 0.5]}}
+    path = write_sweep(tmp_path, rows, base={"train": {"num_workers": 2}}, space=space, trials=4, scheduler={"name": "pbt"})
+    with pytest.raises(InputError, match="pbt: 4 trials go on side by side, and there is room for 1; lower trials"):
+        run(path)
 
 
 @pytest.mark.long
