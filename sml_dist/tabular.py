@@ -10,9 +10,9 @@ Row = dict[str, Any]
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Every row's values in full; the columns are the first row's."""
+    """Every row's values in full; nothing where a row does not have a column of another."""
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
 

@@ -3,18 +3,19 @@
 A run that is done is not done again: its summary lies in cells/. Runs on several workers go to Ray Train one after another.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sml_dist.data.dataset import fingerprint
 from sml_dist.spec import InputError, RunError
 from sml_dist.statistics import Paired, paired
 from sml_dist.studies.ablation_page import flat, page, plot
 from sml_dist.studies.grid import Cell, GridConfig, cells, read_grid, value_of
 from sml_dist.studies.tasks import as_they_end
 from sml_dist.tabular import write_csv
+from sml_dist.train.report import RunFolder
 
 Show = Callable[[str, int, int], None]
 
@@ -70,8 +71,12 @@ def checked(summary: dict[str, Any], cell: Cell) -> dict[str, Any]:
 
 
 def done(cell: Cell) -> dict[str, Any] | None:
-    path = Path(cell.config.run.folder) / "summary.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    """The summary of a cell that has been run. Raises InputError where that was on other data than now lies there."""
+    folder, data = RunFolder(cell.config.run.folder), cell.config.data.path
+    summary = folder.read_json("summary.json")
+    if summary and folder.read_json("about.json")["dataset"]["sha256"] != fingerprint(data):
+        raise InputError(f"{folder.path} was run on another dataset than {data} now holds; choose another --output")
+    return summary
 
 
 def compare(grid: GridConfig, wanted: list[Cell], values: list[float]) -> list[tuple[dict[str, str], Paired]]:

@@ -50,21 +50,25 @@ def line(labels: dict[str, str], result: Paired) -> Row:
         "difference": f"{result.mean:+.5f}",
         "t interval": f"[{result.t_low:+.5f}, {result.t_high:+.5f}]",
         "bootstrap": f"[{result.boot_low:+.5f}, {result.boot_high:+.5f}]",
-        "better on": f"{result.wins} of {result.seeds}",
+        "higher on": f"{result.wins} of {result.seeds}",
         "p": f"{result.p:.3f}",
         "seeds needed": f"{result.needed:g}",
     }
 
 
 def plot(path: Path, grid: GridConfig, pairs: Pairs) -> None:
-    """Each comparison's mean difference with its t interval: green above zero, red below, grey where it holds zero."""
+    """Each comparison's mean difference with its t interval: green where all of it is better, red where worse, else grey."""
     figure, axes = plt.subplots(figsize=(8, 1.2 + 0.35 * len(pairs)), layout="constrained")
     for y, (_, result) in enumerate(reversed(pairs)):
-        colour = "tab:green" if result.t_low > 0 else "tab:red" if result.t_high < 0 else "tab:gray"
+        above, below = result.t_low > 0, result.t_high < 0
+        better, worse = (above, below) if grid.sign > 0 else (below, above)
+        colour = "tab:green" if better else "tab:red" if worse else "tab:gray"
         reach = [[result.mean - result.t_low], [result.t_high - result.mean]]
         axes.errorbar(result.mean, y, xerr=reach, fmt="o", color=colour, capsize=3)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(pairs)), [" ".join(labels.values()) for labels, _ in reversed(pairs)])
-    axes.set_xlabel(f"{grid.split} {grid.metric}: difference from {' '.join(grid.compare)} (95 % t interval, {len(grid.seeds)} seeds)")
+    axes.set_title(f"{grid.name}: {grid.split} {grid.metric}, {len(grid.seeds)} paired seeds")
+    axes.set_xlabel(f"difference from {' '.join(grid.compare)} (the metric's unit; mean and 95 % t interval)")
+    axes.set_ylabel("setting")
     figure.savefig(path, dpi=150)
     plt.close(figure)

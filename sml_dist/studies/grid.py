@@ -4,11 +4,16 @@ import hashlib
 import itertools
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat
 
 from sml_dist.config.run import RunConfig, load
 from sml_dist.config.settings import load_settings
+from sml_dist.config.tune import LARGER_IS_BETTER
+from sml_dist.data.dataset import read_manifest
 from sml_dist.spec import InputError, spec, to_dict
+from sml_dist.train.launch import check
 
 Settings = dict[str, list[str]]  # label -> overrides of the base, `key=value`
 
@@ -25,13 +30,22 @@ class GridConfig:
     name: str
     base: str
     axes: dict[str, Settings]
-    seeds: list[int]
+    seeds: Annotated[list[int], Field(min_length=1)]
     compare: tuple[str, str]
-    metric: str = "auc"
-    split: str = "valid"
-    target: float = 1e-4
-    cpus: float = 1.0  # of Ray's, for each run; as many run at once as the machine has room for
+    metric: Literal["auc", "gauc", "logloss", "ne"] = "auc"
+    split: Literal["valid", "test"] = "valid"
+    target: PositiveFloat = 1e-4
+    cpus: PositiveFloat = 1.0  # of Ray's, for each run; as many run at once as the machine has room for
     set: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if len({*self.seeds}) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds}: one that counts twice makes intervals too narrow")
+
+    @property
+    def sign(self) -> int:
+        """1 where a larger metric is better, else -1."""
+        return 1 if LARGER_IS_BETTER[self.metric] else -1
 
 
 @dataclass(frozen=True)
@@ -62,8 +76,19 @@ def cells(grid: GridConfig, folder: str) -> list[Cell]:
         rest = [text for text in overrides if not text.startswith("base=")]
         threads = f"train.threads={max(1, int(grid.cpus))}"
         config = load(bases[-1] if bases else grid.base, [threads, *grid.set, *rest, f"train.seed={seed}"])
+        check(config)
+        check_metric(grid, config)
         found.append(Cell(named, seed, placed(config, folder, named, seed)))
     return found
+
+
+def check_metric(grid: GridConfig, config: RunConfig) -> None:
+    """Whether the runs will have what is compared. Raises InputError."""
+    path, manifest = config.data.path, read_manifest(config.data.path)
+    if grid.split not in manifest.splits or not manifest.splits[grid.split].rows:
+        raise InputError(f"split: {path} has no {grid.split} rows")
+    if grid.metric == "gauc" and not manifest.group:
+        raise InputError(f"metric: gauc needs a group, and {path} has none")
 
 
 def placed(config: RunConfig, folder: str, labels: dict[str, str], seed: int) -> RunConfig:
@@ -76,8 +101,4 @@ def placed(config: RunConfig, folder: str, labels: dict[str, str], seed: int) ->
 
 
 def value_of(summary: dict[str, Any], grid: GridConfig) -> float:
-    try:
-        return float(summary[grid.split][grid.metric])
-    except KeyError:
-        known = ", ".join(summary.get(grid.split, {})) or "none"
-        raise InputError(f"{grid.split}.{grid.metric} is not among the metrics: {known}") from None
+    return float(summary[grid.split][grid.metric])

@@ -136,7 +136,7 @@ def mean(results: Sequence[dict], metric: str) -> str:
 def sizes(config: "OnlineConfig", curves: Curves, settings: Sequence[Setting]) -> str:
     rows = []
     for setting in settings:
-        seen = next(r["curve"][-1]["rows"] for (where, _), side in curves.items() if where == setting for r in side if "curve" in r)
+        seen = next((r["curve"][-1]["rows"] for (where, _), side in curves.items() if where == setting for r in side if "curve" in r), 0)
         rows.append({"log": setting.log, "batch size": setting.size, "rows seen": seen, "steps": -(-seen // setting.size)})
     faults = {f"{s}, {a}: {r['fault']}" for (s, a), side in curves.items() for r in side if "fault" in r}
     return markdown_table(rows) + ("\nCannot: " + "; ".join(sorted(faults)) + ".\n" if faults else "")

@@ -37,9 +37,10 @@ def over_time(log: str, sides: Sides, curves: Curves) -> Figure:
             axes.set_yscale("symlog", linthresh=LINEAR, linscale=2)
             axes.tick_params(labelsize=7)
             axes.set_title(str(setting) if row == 0 else "", fontsize=9)
-        panels[-1, column].set_xlabel("rows")
+        panels[-1, column].set_xlabel("rows seen (rows)", fontsize=8)
     for row, metric in enumerate(PANELS):
         panels[row, 0].set_ylabel(f"{metric}, advantage over {sides.plain}", fontsize=7)
+    figure.suptitle(f"{log}: advantage over {sides.plain}, by batch size (logloss in nats, AUC from 0 to 1)", fontsize=9)
     handles = {text: line for axes in panels.flat for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize=8)
     return figure
@@ -79,4 +80,7 @@ def differences(sides: Sides, pairs: Sequence[Pair]) -> Figure:
         axes.set_yticks([-i for i in range(len(rivals))], [str(arm) for arm in rivals], fontsize=8)
         axes.tick_params(axis="x", labelsize=7)
         axes.set_title(f"{settings[column]}: {list(METRICS)[row]}", fontsize=8)
+    figure.suptitle(f"{sides.sml} against each other arm (log, batch size: cumulative metric)", fontsize=9)
+    figure.supxlabel("advantage of SML (logloss in nats, AUC from 0 to 1), 95 % t interval; right of 0 SML is better", fontsize=8)
+    figure.supylabel("other arm (normaliser, head)", fontsize=8)
     return figure

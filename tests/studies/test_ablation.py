@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from sml_dist.data.dataset import fingerprint
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
-from sml_dist.studies.ablation import run
+from sml_dist.studies.ablation import done, run
 from sml_dist.studies.grid import cells, read_grid
+from sml_dist.train.report import RunFolder
 
 GRID = """
 name: trial
@@ -55,10 +57,28 @@ def test_the_grid_is_every_combination_with_every_seed_and_each_run_has_a_name_o
 def test_what_is_wrong_in_a_grid_is_named(grid):
     with pytest.raises(InputError, match="compare: .sml, of. is no axis and one of its settings"):
         read_grid(grid, ["compare=[sml,of]"])
+    with pytest.raises(InputError, match="seeds .1, 1.: one that counts twice"):
+        read_grid(grid, ["seeds=[1,1]"])
+    with pytest.raises(InputError, match="metric: input should be 'auc', 'gauc'"):
+        read_grid(grid, ["metric=acu"])
+    with pytest.raises(InputError, match="metric: gauc needs a group"):
+        cells(read_grid(grid, ["metric=gauc"]), "x")
     with pytest.raises(InputError, match="model.twoer is not a key; did you mean model.tower?"):
         cells(read_grid(grid, ["set=[model.twoer=3]"]), "x")
     with pytest.raises(InputError, match="no such file; configs/"):
         read_grid("absent.yaml")
+
+
+def test_a_cell_that_was_run_on_other_data_is_not_taken_for_done(grid, tmp_path):
+    cell = cells(read_grid(grid), str(tmp_path))[0]
+    folder = RunFolder(cell.config.run.folder)
+    assert done(cell) is None
+    folder.write_json("summary.json", {"steps": 8})
+    folder.write_json("about.json", {"dataset": {"sha256": fingerprint(cell.config.data.path)}})
+    assert done(cell) == {"steps": 8}
+    folder.write_json("about.json", {"dataset": {"sha256": "of another"}})
+    with pytest.raises(InputError, match="was run on another dataset .* choose another --output"):
+        done(cell)
 
 
 @pytest.mark.ray
