@@ -39,14 +39,16 @@ class Sink(Protocol):
 @contextlib.contextmanager
 def tracked(config: RunConfig, say: Say) -> Iterator[None]:
     """What `config.tracking` asks for, while the run goes on within. `say` takes one line for the user."""
-    followers, failed = follow(config, say), True
+    found, failed = followers(config, say), True
+    for follower in found:
+        follower.start()
     try:
         yield
         failed = False
     finally:
-        for follower in followers:
+        for follower in found:
             follower.finish(failed=failed)
-        for follower in followers:
+        for follower in found:
             follower.wait()
 
 
@@ -62,13 +64,10 @@ def tracked_sweep(folder: str, say: Say) -> Iterator[None]:
         sweep.join()
 
 
-def follow(config: RunConfig, say: Say) -> list["Follower"]:
-    """Started, one for each sink that the configuration names."""
+def followers(config: RunConfig, say: Say) -> list["Follower"]:
+    """One for each sink that the configuration names, not started yet."""
     asked = {"wandb": (config.tracking.wandb, Wandb), "tensorboard": (config.tracking.tensorboard, TensorBoard)}
-    followers = [Follower(name, sink, config, say) for name, (wanted, sink) in asked.items() if wanted]
-    for follower in followers:
-        follower.start()
-    return followers
+    return [Follower(name, sink, config, say) for name, (wanted, sink) in asked.items() if wanted]
 
 
 def track_export(run: str, export: str, say: Say) -> None:
@@ -110,6 +109,7 @@ class Follower(threading.Thread):
                 last = self.done.wait(POLL_SECONDS)
                 self.pass_on([json.loads(line) for line in next(lines)], sink)
             sink.finish(failed=self.failed)
+            self.folder.write_json(self.book, {"step": self.sent, "finished": True})
         except Exception as error:  # whatever a sink's library raises: training is not to hear of it
             self.say(f"{self.name.removeprefix('follower-')} stopped, training does not: {one_line(error)}")
 
@@ -123,6 +123,11 @@ class Follower(threading.Thread):
             self.folder.write_json(self.book, {"step": self.sent})  # first: after a kill a line may be missing, never doubled
         for line in new:
             sink.add(line)
+
+    @property
+    def sent_all(self) -> bool:
+        """Whether an earlier command's sink has come to its end."""
+        return "finished" in (self.folder.read_json(self.book) or {})
 
     def finish(self, *, failed: bool) -> None:
         """There will be no more lines."""
@@ -157,9 +162,13 @@ class SweepFollower(threading.Thread):
     def look(self) -> None:
         for line in (RunFolder(self.folder).read("trials.jsonl") or "").splitlines():
             trial = json.loads(line)
+            ended = trial["status"] in ENDED
             if trial["id"] not in self.trials and (config := read_config(RunFolder(self.folder / trial["run"]))):
-                self.trials[trial["id"]] = follow(in_group(config, self.folder.name), self.say)
-            if trial["status"] in ENDED:
+                found = followers(in_group(config, self.folder.name), self.say)
+                self.trials[trial["id"]] = [follower for follower in found if not (ended and follower.sent_all)]
+                for follower in self.trials[trial["id"]]:
+                    follower.start()
+            if ended:
                 for follower in self.trials.get(trial["id"], []):
                     follower.finish(failed=trial["status"] == "failed")
 

@@ -65,7 +65,7 @@ class Wandb:
             resume="allow" if mode == "online" else None,  # which W&B ignores offline, with a warning
             mode=mode,
             dir=os.environ.get("WANDB_DIR", str(self.folder.path)),
-            config=to_dict(self.config) | {"code": self.folder.read_json("code.json"), "sweep": sweep_of(self.folder)},
+            config=to_dict(self.config) | {"sweep": sweep_of(self.folder)},
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", init_timeout=INIT_SECONDS),
         )
@@ -75,7 +75,8 @@ class Wandb:
 
     def add(self, line: dict[str, Any]) -> None:
         if not self.told and (about := self.folder.read_json("about.json")):  # which workers write before their first line
-            self.run.config.update({name: about[name] for name in ("dataset", "plan", "versions", "machine")}, allow_val_change=True)
+            known = {name: about[name] for name in ("dataset", "plan", "versions", "machine")}
+            self.run.config.update(known | {"code": self.folder.read_json("code.json")}, allow_val_change=True)
             self.told = True
         self.step = line["step"]
         if values := scalars(line):

@@ -5,8 +5,10 @@ from typing import Any
 
 from sml_dist.config.run import RunConfig
 from sml_dist.data.stream import DirectStream
+from sml_dist.train.code import commit
 from sml_dist.train.in_process import alone
 from sml_dist.train.place import Place
+from sml_dist.train.report import RunFolder
 from sml_dist.train.worker import Report, train_watched
 
 
@@ -16,5 +18,6 @@ def train_alone(config: RunConfig, report: Report | None = None) -> dict[str, An
     TorchRec's twenty lines of warnings for each model made are left out.
     """
     logging.getLogger("torchrec").setLevel(logging.ERROR)
+    RunFolder(config.run.folder).write_json("code.json", commit())
     with alone():
         return train_watched(config, Place(), DirectStream, report)
