@@ -1,5 +1,6 @@
 """A sweep: which keys of a run's configuration are searched, how, and how long."""
 
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
@@ -106,6 +107,8 @@ class SweepConfig:
             raise ValueError(f"the mode of {self.metric} is {own}")
         if self.pair and self.pair not in self.space:
             raise ValueError(f"pair {self.pair} is not in the space")
+        if self.pair and self.space[self.pair].when:
+            raise ValueError(f"pair {self.pair} has a `when`; a pair is of every branch")
         if self.pair and self.search.name == "grid":
             raise ValueError("a grid has every pair as it is; take the pair out, or set search.name to random or optuna")
         if self.pair and self.scheduler.name != "none":
@@ -114,6 +117,10 @@ class SweepConfig:
     @property
     def folder(self) -> str:
         return f"{self.storage.rstrip('/')}/{self.name}"
+
+    def control(self, values: Sequence[Any], base: Any) -> Any:
+        """Of the values of `pair` that which the others are held against: off, else the base's own, else the first."""
+        return next((value for wanted in (False, base) for value in values if value == wanted), values[0])
 
     @property
     def sign(self) -> int:

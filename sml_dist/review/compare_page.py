@@ -26,7 +26,8 @@ def labels(runs: list[Run]) -> list[str]:
 
 
 def headline(runs: list[Run], names: list[str]) -> list[Fact]:
-    found = [(run.summary["valid"]["auc"], name) for run, name in zip(runs, names, strict=True) if run.summary]
+    values = [run.summary and run.summary["valid"]["auc"] for run in runs]
+    found = [(value, name) for value, name in zip(values, names, strict=True) if value is not None]
     if not found:
         return []
     (best, name), (worst, _) = max(found), min(found)

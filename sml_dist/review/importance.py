@@ -39,7 +39,7 @@ def importance(sweep: Sweep) -> Importance | None:
     values = np.array([trial["value"] for trial in trials])
     if len(trials) < LEAST_TRIALS or np.ptp(values) == 0:
         return None
-    columns = {key: encode([sweep.setting(trial, key) for trial in trials], sweep.config.space[key]) for key in sweep.config.space}
+    columns = {key: encode([trial["params"].get(key) for trial in trials], sweep.config.space[key]) for key in sweep.config.space}
     columns[ROWS] = np.array([trial["history"][-1]["rows"] for trial in trials], np.float64)
     columns = {name: column for name, column in columns.items() if np.ptp(column) > 0}
     if not columns:

@@ -66,14 +66,14 @@ class Sweep:
 
     @cached_property
     def ranked(self) -> list[dict[str, Any]]:
-        """Those with a value, best first."""
-        return sorted((t for t in self.trials if t["value"] is not None), key=lambda t: -self.config.sign * t["value"])
+        """Those with a value that did not fail, best first."""
+        found = [t for t in self.trials if t["value"] is not None and t["status"] != "failed"]
+        return sorted(found, key=lambda t: -self.config.sign * t["value"])
 
     @cached_property
     def default(self) -> dict[str, Any] | None:
-        """The trial of the base configuration as it is, if there was one."""
-        points = self.config.points
-        return next((t for t in self.ranked if t["point"] is not None and not points[t["point"]]), None)
+        """The trial whose settings are all the base's own, if there was one."""
+        return next((t for t in self.ranked if all(self.base_value(key) == value for key, value in t["params"].items())), None)
 
     def base_value(self, key: str) -> Any:
         """A dotted key's value in the base configuration; None where it has none."""
@@ -82,13 +82,11 @@ class Sweep:
             value = value.get(part) if isinstance(value, dict) else None
         return value
 
-    def setting(self, trial: dict[str, Any], key: str) -> Any:
-        """A searched key's value in a trial; the base's where a point does not name it, None where the key is not in force."""
-        if key in trial["params"] or trial["point"] is None:
-            return trial["params"].get(key)
-        conditions = self.config.space[key].when.items()
-        met = all(self.setting(trial, other) in (v if isinstance(v, list) else [v]) for other, v in conditions)
-        return self.base_value(key) if met else None
+
+def positives(dataset: dict[str, Any], split: str) -> list[float]:
+    """Of each label, of the dataset in an about.json."""
+    found = dataset["positives"][split]
+    return found if isinstance(found, list) else [found]
 
 
 def is_sweep(path: str) -> bool:

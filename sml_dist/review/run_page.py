@@ -11,7 +11,7 @@ from sml_dist.config.run import dump, parse
 from sml_dist.review.figures import GREY, Series, bars, lines, shades
 from sml_dist.review.lines import happened
 from sml_dist.review.page import Fact, Section, Table, render
-from sml_dist.review.read import SPLITS, Run
+from sml_dist.review.read import SPLITS, Run, positives
 from sml_dist.spec import InputError
 
 METRICS = {"auc": "AUC", "gauc": "AUC per group", "logloss": "logloss (nats)", "ne": "normalised entropy", "calibration": "calibration"}
@@ -244,9 +244,9 @@ def events(run: Run) -> Section:
 def about(run: Run) -> Section:
     dataset = run.about.get("dataset") or {}
     rows = [["dataset", dataset.get("path")], ["its manifest's SHA-256", dataset.get("sha256")], ["split rule", dataset.get("split_rule")]]
-    rows += [
-        [f"{split} rows", f"{n:,} ({dataset['positives'][split] / max(n, 1):.2%} clicks)"] for split, n in dataset.get("rows", {}).items()
-    ]
+    for split, n in dataset.get("rows", {}).items():
+        rates = ", ".join(f"{count / max(n, 1):.2%}" for count in positives(dataset, split))
+        rows.append([f"{split} rows", f"{n:,} ({rates} clicks)"])
     for part in ("machine", "versions"):
         rows += [[name.replace("_gb", " (GB)"), str(value)] for name, value in run.about.get(part, {}).items()]
     rows += [["run folder", str(run.path)], ["checkpoint of the best weights", (run.summary or {}).get("checkpoint")]]

@@ -65,7 +65,7 @@ def coordinates(sweep: Sweep) -> Section:
     found = sweep.ranked[:MOST_TRIALS][::-1]  # the best drawn last, on top
     if len(found) < 2:
         return Section("Parallel coordinates")
-    axes = [axis(short(key), [sweep.setting(t, key) for t in found]) for key in sweep.config.space]
+    axes = [axis(short(key), [t["params"].get(key) for t in found]) for key in sweep.config.space]
     values = [t["value"] for t in found]
     axes.append({"label": unit(sweep), "values": values})
     worst, top = np.percentile(values, [10, 100]) if sweep.config.sign > 0 else np.percentile(values, [90, 0])
@@ -85,7 +85,7 @@ def coordinates(sweep: Sweep) -> Section:
 
 
 def axis(name: str, values: list[Any]) -> dict[str, Any]:
-    """One axis of parallel coordinates: numbers by size (by their logarithm where they span a hundredfold), the rest by name.
+    """One axis of parallel coordinates: numbers by size (by their logarithm where they span thirtyfold), the rest by name.
 
     A key that is not in force in a trial stands at the foot of its axis, as a dash.
     """
@@ -176,7 +176,7 @@ def budget(sweep: Sweep) -> Section:
 
 def trials(sweep: Sweep) -> Section:
     keys = list(sweep.config.space)
-    order = [*sweep.ranked, *(t for t in sweep.trials if t["value"] is None)]
+    order = [*sweep.ranked, *(t for t in sweep.trials if t not in sweep.ranked)]
     metrics = [m for m in METRICS if any(m in at for t in sweep.trials for at in t["history"])]
     found = []
     for trial in order[:MOST_TRIALS]:
@@ -189,7 +189,7 @@ def trials(sweep: Sweep) -> Section:
                 *shown,
                 rows(trial),
                 round(trial["seconds"], 1),
-                *(text(sweep.setting(trial, key)) for key in keys),
+                *(text(trial["params"].get(key)) for key in keys),
             ]
         )
     names = [METRICS[m] for m in metrics]

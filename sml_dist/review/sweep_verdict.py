@@ -8,7 +8,7 @@ from scipy import stats
 
 from sml_dist.review.figures import COLOURS, INK, styled
 from sml_dist.review.page import Section, Table, shown
-from sml_dist.review.read import Sweep
+from sml_dist.review.read import Sweep, positives
 from sml_dist.review.run_page import METRICS
 from sml_dist.statistics import CONFIDENCE, paired
 from sml_dist.train.report import RunFolder
@@ -24,9 +24,8 @@ def best(sweep: Sweep) -> Section:
     if not sweep.ranked:
         return Section("Best against default")
     top, default = sweep.ranked[0], sweep.default
-    keys = [key for key in sweep.config.space if sweep.setting(top, key) is not None]
-    was = [sweep.setting(default, key) if default else sweep.base_value(key) for key in keys]
-    found = [[key, shown(sweep.setting(top, key)), shown(value)] for key, value in zip(keys, was, strict=True)]
+    was = default["params"].get if default else sweep.base_value
+    found = [[key, shown(value), shown(was(key))] for key, value in top["params"].items()]
     return Section(
         "Best against default", verdict(sweep, top, default), tables=[Table(["key", f"best (trial {top['id']})", "default"], found)]
     )
@@ -38,17 +37,19 @@ def verdict(sweep: Sweep, top: Trial, default: Trial | None) -> str:
     if top["id"] == default["id"]:
         return "No trial was better than the default."
     gain = sweep.config.sign * (top["value"] - default["value"])
+    early = "" if default["status"] == "finished" else f", which is {default['status']},"
     luck = (
         f"The best of {len(sweep.ranked)} is chosen for its luck too. Where both have checkpoints, `sml-dist evaluate {top['run']} "
         f"--against {default['run']}` in the sweep's folder holds the two against each other on the same test rows."
     )
     half = auc_interval(sweep, top, default)
     if half is None:
-        return f"The best trial's {label(sweep)} is better than the default's by {gain:.5f}. {luck}"
+        return f"The best trial's {label(sweep)} is better than the default's{early} by {gain:.5f}. {luck}"
     sure = "The interval does not hold 0" if gain > half else "The interval holds 0: these rows do not tell the two apart"
     how = "by Hanley and McNeil, as if the two AUCs were of different rows, so wider than it need be"
     return (
-        f"The best trial's {label(sweep)} is better than the default's by {gain:.5f} ± {half:.5f} ({CONFIDENCE:.0%}, {how}). {sure}. {luck}"
+        f"The best trial's {label(sweep)} is better than the default's{early} by {gain:.5f} ± {half:.5f} ({CONFIDENCE:.0%}, {how}). "
+        f"{sure}. {luck}"
     )
 
 
@@ -60,8 +61,8 @@ def auc_interval(sweep: Sweep, top: Trial, default: Trial) -> float | None:
     dataset = next((about["dataset"] for about in found if about), None)
     if dataset is None:
         return None
-    positives = dataset["positives"]["valid"]
-    errors = [auc_error(t["value"], positives, dataset["rows"]["valid"] - positives) for t in (top, default)]
+    clicks = positives(dataset, "valid")[0]  # the first label's, whose AUC the metric is
+    errors = [auc_error(t["value"], clicks, dataset["rows"]["valid"] - clicks) for t in (top, default)]
     return float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) * math.hypot(*errors)
 
 
@@ -73,37 +74,26 @@ def auc_error(auc: float, positives: float, negatives: float) -> float:
 
 def pairs(sweep: Sweep) -> Section:
     """Differences between the values of the paired key, draw by draw, at the same settings of everything else."""
-    key = sweep.config.pair
-    values = list(dict.fromkeys(str(t["params"].get(key)) for t in sweep.ranked)) if key else []
+    key, finished = sweep.config.pair, [t for t in sweep.trials if t["status"] == "finished"]
+    values = {str(t["params"][key]): t["params"][key] for t in finished} if key else {}
     if len(values) < 2:
         return Section("Pairs")
-    first = reference(values, str(sweep.base_value(key)))
+    control = str(sweep.config.control(list(values.values()), sweep.base_value(key)))
+    by_draw = {(t["pair"], str(t["params"][key])): t["value"] for t in finished}
     rows, figures = [], []
-    for value in (v for v in values if v != first):
-        found = differences(sweep, value, first)
+    for value in (v for v in values if v != control):
+        draws = sorted(draw for draw, v in by_draw if v == value and (draw, control) in by_draw)
+        found = {draw: by_draw[draw, value] - by_draw[draw, control] for draw in draws}
         if found:
             p = paired(list(found.values()), target=1e-4)
-            rows.append([f"{value} - {first}", p.seeds, p.mean, p.t_low, p.t_high, p.wins, p.p])
-            figures.append(difference_figure(sweep, f"{short(key)}: {value} minus {first}", found, p.mean))
+            rows.append([f"{value} - {control}", p.seeds, p.mean, p.t_low, p.t_high, p.wins, p.p])
+            figures.append(difference_figure(sweep, f"{short(key)}: {value} minus {control}", found, p.mean))
     columns = ["difference", "pairs", "mean", f"low ({CONFIDENCE:.0%})", f"high ({CONFIDENCE:.0%})", "pairs above 0", "p"]
     text = (
-        f"{key}: the same draw of everything else, trained with each value; differences of validation {label(sweep)}, Student's intervals."
+        f"{key}: the same draw of everything else, trained to the end with each value; differences of validation {label(sweep)}, "
+        "Student's intervals."
     )
     return Section("Pairs", text, figures=figures, tables=[Table(columns, rows)] if rows else [])
-
-
-def reference(values: list[str], base: str) -> str:
-    """What the others are held against: off, where the key is a switch, else the base's own value."""
-    if set(values) == {"True", "False"}:
-        return "False"
-    return base if base in values else values[0]
-
-
-def differences(sweep: Sweep, value: str, first: str) -> dict[int, float]:
-    """By draw: the best of the metric with one value of the paired key, minus that with the other."""
-    by_draw = {(t["pair"], str(t["params"].get(sweep.config.pair))): t["value"] for t in sweep.ranked if t["pair"] is not None}
-    draws = sorted({draw for draw, _ in by_draw})
-    return {d: by_draw[d, value] - by_draw[d, first] for d in draws if (d, value) in by_draw and (d, first) in by_draw}
 
 
 def difference_figure(sweep: Sweep, title: str, found: dict[int, float], mean: float) -> go.Figure:

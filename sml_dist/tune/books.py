@@ -122,8 +122,9 @@ class Books:
         self.write()
 
     def ranked(self) -> list[Record]:
-        """Those with a value, best first."""
-        return sorted((each for each in self.records.values() if each.value is not None), key=lambda each: -self.sign * each.value)
+        """Those with a value that did not fail, best first."""
+        found = [each for each in self.records.values() if each.value is not None and each.status != "failed"]
+        return sorted(found, key=lambda each: -self.sign * each.value)
 
     def write(self) -> None:
         lines = (json.dumps(asdict(self.records[id])) for id in sorted(self.records))

@@ -3,10 +3,11 @@
 from typing import Any
 
 from sml_dist.config.run import dump
+from sml_dist.spec import to_dict
 from sml_dist.statistics import Paired, paired
 from sml_dist.tabular import Row, markdown_table, write_csv
 from sml_dist.train.report import RunFolder, finite
-from sml_dist.tune.blueprint import Blueprint
+from sml_dist.tune.blueprint import Blueprint, value_at
 from sml_dist.tune.books import Books, Record
 
 TARGET = 1e-4  # a difference that one wants to be able to see
@@ -20,7 +21,8 @@ def write_results(blueprint: Blueprint, books: Books) -> dict[str, Any]:
     if ranked := books.ranked():
         best = ranked[0]
         folder.write("best.yaml", f"# Trial {best.id} of the sweep {blueprint.sweep.name}\n{dump(blueprint.best(best.params))}")
-        found |= {"best": {"id": best.id, "value": best.value, "params": best.params}, "default": default_of(books)}
+        default = default_of(blueprint, books)
+        found |= {"best": {"id": best.id, "value": best.value, "params": best.params}, "default": default and default.value}
     if pairs:
         write_csv(blueprint.folder / "pairs.csv", [row for rows, _ in pairs.values() for row in rows])
         found["pairs"] = finite({label: vars(result) for label, (_, result) in pairs.items()})
@@ -33,9 +35,10 @@ def counts(books: Books) -> dict[str, int]:
     return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
 
 
-def default_of(books: Books) -> float | None:
-    """The value of the first point, by default the base's own configuration."""
-    return next((record.value for record in books.records.values() if record.point == 0), None)
+def default_of(blueprint: Blueprint, books: Books) -> Record | None:
+    """The trial whose settings are all the base's own."""
+    base = to_dict(blueprint.base)
+    return next((each for each in books.ranked() if all(value_at(base, key) == value for key, value in each.params.items())), None)
 
 
 def page(blueprint: Blueprint, books: Books, pairs: dict[str, tuple[list[Row], Paired]]) -> str:
@@ -45,7 +48,7 @@ def page(blueprint: Blueprint, books: Books, pairs: dict[str, tuple[list[Row], P
     told = ", ".join(f"{number} {status}" for status, number in counts(books).items())
     text = f"# {sweep.name}\n\n{len(books.records)} trials of `{sweep.base}` ({told}); {rows:,} rows, {minutes:.1f} minutes of trials.\n\n"
     if ranked:
-        text += verdict(blueprint, ranked[0], default_of(books)) + "\n"
+        text += verdict(blueprint, ranked[0], default_of(blueprint, books)) + "\n"
         text += "".join(f"\n{difference(sweep.metric, label, result)}\n" for label, (_, result) in pairs.items())
         lines = [line(each, blueprint) for each in ranked[:SHOWN]]
         text += f"\nBest first, by {sweep.metric} on the validation rows:\n\n{markdown_table(lines)}\n"
@@ -53,14 +56,18 @@ def page(blueprint: Blueprint, books: Books, pairs: dict[str, tuple[list[Row], P
     return text + "".join(f"- trial {record.id} failed: {record.error}\n" for record in failed)
 
 
-def verdict(blueprint: Blueprint, best: Record, default: float | None) -> str:
+def verdict(blueprint: Blueprint, best: Record, default: Record | None) -> str:
     sweep = blueprint.sweep
     text = f"Best: trial {best.id} with {sweep.metric} {best.value:.5f}; `best.yaml` trains it."
-    if best.point == 0:
-        return f"{text} It is the first point, the default: no trial was better."
     if default is None:
         return text
-    return f"{text} The default (the first point) has {default:.5f}: a difference of {best.value - default:+.5f}, of the best of many."
+    if best is default:
+        return f"{text} It is the default, the base itself: no trial was better."
+    early = "" if default.status == "finished" else f", {default.status} after {default.rows / blueprint.epoch_rows:.3g} epochs"
+    return (
+        f"{text} The default (trial {default.id}{early}) has {default.value:.5f}: "
+        f"a difference of {best.value - default.value:+.5f}, of the best of many."
+    )
 
 
 def line(record: Record, blueprint: Blueprint) -> Row:
@@ -76,14 +83,15 @@ def short(key: str, blueprint: Blueprint) -> str:
 
 
 def paired_differences(blueprint: Blueprint, books: Books) -> dict[str, tuple[list[Row], Paired]]:
-    """For each value of `pair` but its first: a row for each draw both of whose trials finished, and what they say."""
+    """For each value of `pair` but the control: a row for each draw both of whose trials finished, and what they say."""
     pair, found = blueprint.sweep.pair, {}
     if not pair:
         return found
-    control, *others = blueprint.space.extremes(pair)
+    values = blueprint.space.extremes(pair)
+    control = blueprint.sweep.control(values, value_at(to_dict(blueprint.base), pair))
     finished = {(each.pair, str(each.params.get(pair))): each for each in books.records.values() if each.status == "finished"}
     draws = sorted({draw for draw, _ in finished})
-    for other in others:
+    for other in (value for value in values if value != control):
         both = [(draw, finished.get((draw, str(other))), finished.get((draw, str(control)))) for draw in draws]
         rows = [
             {"draw": draw, pair: other, "trial": a.id, "against": b.id, "value": a.value, "of": b.value, "difference": a.value - b.value}

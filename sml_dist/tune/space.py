@@ -28,7 +28,7 @@ class Space:
                     raise InputError(f"space.{key}: when {other}: no such key further up in the space; put it before {key}")
                 for value in wanted if isinstance(wanted, list) else [wanted]:
                     if not self.own(other, value):
-                        raise InputError(f"space.{key}: when {other}: {value!r} is none of its values, so {key} would never be set")
+                        raise InputError(f"space.{key}: when {other}: {value!r} is none of its values; mend it, or add it there")
 
     def walk(self, choose: Callable[[str], Any], given: Params | None = None) -> Params:
         """A point: `choose(key)` for each key of the branch that the values before it lead to, but for those `given`."""

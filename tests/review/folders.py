@@ -12,6 +12,8 @@ from sml_dist.train.curves import curves
 from sml_dist.train.metrics import ExactScores
 
 STEPS = 400
+DEFAULT = {"model.sml.enabled": True, "model.sml.mtn.learner": "elementwise", "train.lr": 1e-3}
+DEFAULT |= {"embedding.l2": 0.0, "model.tower.dropout": 0.0}
 SPACE = {
     "model.sml.enabled": {"choice": [True, False]},
     "model.sml.mtn.learner": {"choice": ["dense", "elementwise", "scalar"], "when": {"model.sml.enabled": True}},
@@ -152,12 +154,14 @@ def record(random: np.random.Generator, id: int, pair: bool) -> dict[str, Any]:
         }
         for e in range(1, epochs + 1)
     ]
+    if id < 2 and pair:
+        params = DEFAULT | {"model.sml.enabled": sml}
     status = "failed" if id == 7 else "stopped" if epochs == 2 else "finished"
     if id == 7:
         history = []
     return {
-        "id": id, "params": {} if id == 0 and not pair else params, "run": f"trials/{id:05d}", "status": status,
-        "point": 0 if id == 0 else None, "pair": id // 2 if pair else None, "history": history,
+        "id": id, "params": DEFAULT if id == 0 and not pair else params, "run": f"trials/{id:05d}", "status": status,
+        "point": 0 if id < (2 if pair else 1) else None, "pair": id // 2 if pair else None, "history": history,
         "value": max((at["auc"] for at in history), default=None), "summary": None, "exploits": [],
         "error": "worker died <three times> & gave up" if id == 7 else None, "attempts": 3 if id == 7 else 1,
         "started": 1.7e9 + 40 * (id // 2), "ended": 1.7e9 + 40 * (id // 2) + 36, "seconds": 6.0 * epochs,

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from sml_dist.review.importance import importance
-from sml_dist.review.read import read_sweep
+from sml_dist.review.read import Sweep, read_sweep
 from sml_dist.review.report import write_report
-from sml_dist.review.sweep_verdict import auc_error
+from sml_dist.review.sweep_page import trials
+from sml_dist.review.sweep_verdict import auc_error, auc_interval, pairs
 from sml_dist.spec import InputError
 from tests.review.folders import write, write_run, write_sweep
 
@@ -74,6 +75,21 @@ def test_a_run_that_has_written_nothing_but_its_configuration_has_a_page(tmp_pat
     assert "not finished" in Path(write_report([str(folder)])["report"]).read_text()
 
 
+def test_several_labels_and_an_auc_that_is_none_have_pages(tmp_path):
+    """Of several labels the positives are a list; validation rows of one label have no AUC."""
+    sweep = write_sweep(tmp_path, trials=3)
+    runs = [sweep / "trials/00000", write_run(tmp_path, "one")]
+    for run in runs:
+        about = json.loads((run / "about.json").read_text())
+        about["dataset"]["positives"] = {split: [count, 10] for split, count in about["dataset"]["positives"].items()}
+        write(run, "about.json", about)
+    assert "9,000 (25.00%, 0.11% clicks)" in Path(write_report([str(runs[1])])["report"]).read_text()
+    assert auc_interval(read_sweep(str(sweep)), {"value": 0.8}, {"value": 0.7}) > 0
+    summary = json.loads((runs[1] / "summary.json").read_text())
+    write(runs[1], "summary.json", summary | {"valid": summary["valid"] | {"auc": None}})
+    assert write_report(list(map(str, runs)), str(tmp_path / "two.html"))["bytes"] > 1e6
+
+
 def test_what_is_neither_a_run_nor_a_sweep_is_refused_in_one_line(tmp_path, pages):
     with pytest.raises(InputError, match="is no run .* and no sweep"):
         write_report([str(tmp_path)])
@@ -93,13 +109,33 @@ def test_a_sweep_of_few_trials_names_no_importance(tmp_path):
     assert importance(read_sweep(str(write_sweep(tmp_path, trials=5)))) is None
 
 
-def test_a_point_has_the_bases_values_where_it_names_none_and_none_where_they_are_not_in_force(tmp_path):
-    folder = write_sweep(tmp_path, trials=3)
-    sweep = read_sweep(str(folder))
-    assert sweep.default["id"] == 0
-    assert sweep.setting(sweep.default, "train.lr") == 0.001 and sweep.setting(sweep.default, "model.sml.mtn.learner") == "elementwise"
-    sweep.base["model"]["sml"]["enabled"] = False
-    assert sweep.setting(sweep.default, "model.sml.mtn.learner") is None
+def changed(folder: Path, **changes: dict) -> Sweep:
+    """The sweep with some keys of some trials replaced: t3={"value": 1}."""
+    records = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    records = [record | changes.get(f"t{record['id']}", {}) for record in records]
+    (folder / "trials.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return read_sweep(str(folder))
+
+
+def test_the_default_is_the_base_itself_and_not_the_better_of_its_pair(tmp_path):
+    assert read_sweep(str(write_sweep(tmp_path, trials=3))).default["id"] == 0
+    folder = write_sweep(tmp_path / "paired", trials=6, pair=True)
+    sweep = changed(folder, t0={"value": 0.5}, t1={"value": 0.9})
+    assert [sweep.trials[id]["point"] for id in (0, 1)] == [0, 0] and sweep.default["id"] == 0
+
+
+def test_a_trial_that_failed_is_not_the_best_and_stands_in_the_table(tmp_path):
+    folder = write_sweep(tmp_path, trials=9)
+    sweep = changed(folder, t7={"value": 2.0, "history": [{"rows": 1, "time": 1.7e9, "auc": 2.0}]})
+    assert sweep.ranked[0]["id"] != 7 and len(sweep.ranked) == 8
+    assert [row[0] for row in trials(sweep).tables[0].rows][-1] == 7
+
+
+def test_pairs_are_of_trials_that_came_to_their_end_and_held_against_off(tmp_path):
+    sweep = changed(write_sweep(tmp_path, trials=8, pair=True), t4={"status": "cut"}, t7={"status": "finished", "value": 0.5})
+    (row,) = pairs(sweep).tables[0].rows
+    expected = [sweep.trials[on]["value"] - sweep.trials[off]["value"] for on, off in ((0, 1), (2, 3), (6, 7))]
+    assert row[:3] == ["True - False", 3, pytest.approx(sum(expected) / 3)]
 
 
 def test_the_standard_error_of_an_auc_is_hanley_and_mcneils():

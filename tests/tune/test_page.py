@@ -1,0 +1,47 @@
+"""What a sweep leaves for people says who was best, and what of: not of trials that failed, and of the default by its settings."""
+
+from pathlib import Path
+
+from sml_dist.tune.blueprint import Blueprint
+from sml_dist.tune.books import Books, Record
+from sml_dist.tune.page import write_results
+from tests.tune.sweeps import write_sweep
+
+SML, RATE = "model.sml.enabled", "embedding.lr"
+
+
+def result(path: str, *records: Record) -> tuple[dict, str]:
+    blueprint = Blueprint.read(path)
+    books = Books(blueprint.folder, blueprint.sweep.sign, blueprint.sweep.metric)
+    books.add(records)
+    return write_results(blueprint, books), (blueprint.folder / "README.md").read_text()
+
+
+def ended(id: int, value: float | None, params: dict, status: str = "finished", **more) -> Record:
+    history = [{"rows": 4_000, "auc": value}] if value else []
+    return Record(id, params, f"trials/{id:05d}", status=status, value=value, history=history, **more)
+
+
+def test_a_trial_that_failed_is_not_the_best(rows, tmp_path):
+    space = {RATE: {"loguniform": [1e-3, 0.2]}}
+    failed = ended(1, 0.9, {RATE: 0.2}, "failed", error="3 bad steps in a row")
+    found, text = result(write_sweep(tmp_path, rows, space=space), ended(0, 0.7, {RATE: 0.05}), failed, ended(2, 0.8, {RATE: 0.1}))
+    assert found["best"]["id"] == 2 and found["default"] == 0.7 and "trial 1 failed: 3 bad steps" in text
+
+
+def test_the_default_is_the_base_itself_whatever_the_first_point_is(rows, tmp_path):
+    space = {RATE: {"loguniform": [1e-3, 0.2]}}
+    first, base = ended(0, 0.8, {RATE: 0.1}, point=0), ended(1, 0.7, {RATE: 0.05}, "stopped", point=1)
+    found, text = result(write_sweep(tmp_path, rows, space=space, points=[{RATE: 0.1}, {}]), first, base)
+    assert found["default"] == 0.7 and "The default (trial 1, stopped after 0.5 epochs) has 0.70000" in text
+
+
+def test_a_pair_is_held_against_off_in_whatever_order_its_values_stand(rows, tmp_path):
+    for number, choice in enumerate(([True, False], [False, True])):
+        path = write_sweep(tmp_path / str(number), rows, space={SML: {"choice": choice}, RATE: {"loguniform": [1e-3, 0.2]}}, pair=SML)
+        both = [(draw, on) for draw in (0, 1) for on in (False, True)]
+        pairs = [ended(2 * d + on, 0.7 + d / 10 + on / 100, {SML: on, RATE: (0.05, 0.02)[d]}, pair=d) for d, on in both]
+        cut = [ended(4, 0.9, {SML: True, RATE: 0.1}, pair=2), ended(5, 0.2, {SML: False, RATE: 0.1}, "cut", pair=2)]
+        found, _ = result(path, *pairs, *cut)
+        assert list(found["pairs"]) == ["model.sml.enabled True minus False"] and found["pairs"][f"{SML} True minus False"]["seeds"] == 2
+        assert found["default"] == 0.7 and (Path(found["folder"]) / "pairs.csv").read_text().count("\n") == 3
