@@ -26,7 +26,7 @@ def sweep(
     workers = blueprint.base.train.worker_range[1]
     ray = ray_session(workers if workers > 1 else 0, reader_cpus=blueprint.base.data.reader_cpus, verbose=verbose)
     with ray, tracked_sweep(str(blueprint.folder), warn):
-        found = run(config, overrides, SweepProgress())
+        found = run(config, overrides, show_trial)
     report_quietly(found["folder"], warn)
     if as_json:
         print_json(found)
@@ -35,16 +35,11 @@ def sweep(
         out.print(f"sweep folder {found['folder']}", soft_wrap=True, highlight=False)
 
 
-class SweepProgress:
+def show_trial(event: str, record: Any) -> None:
     """A line on standard error for each trial that starts or ends."""
-
-    def __init__(self) -> None:
-        self.best: float | None = None
-
-    def __call__(self, event: str, record: Any) -> None:
-        if event in ("evaluated", "waiting"):
-            return
-        value = "" if record.value is None else f" {record.value:.5f} after {record.rows:,} rows"
-        settings = " ".join(f"{key}={value}" for key, value in record.params.items()) if event in ("started", "exploited") else ""
-        why = f": {record.error}" if record.error else ""
-        err.print(f"trial {record.id} {event}{value}{why} {settings}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+    if event in ("evaluated", "waiting"):
+        return
+    value = "" if record.value is None else f" {record.value:.5f} after {record.rows:,} rows"
+    settings = " ".join(f"{key}={value}" for key, value in record.params.items()) if event in ("started", "exploited") else ""
+    why = f": {record.error}" if record.error else ""
+    err.print(f"trial {record.id} {event}{value}{why} {settings}".rstrip(), highlight=False, markup=False, soft_wrap=True)
