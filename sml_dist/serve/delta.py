@@ -31,7 +31,7 @@ from sml_dist.serve.export import about, write
 from sml_dist.serve.features import FieldSpec, Quantize, read_features, write_vocabulary
 from sml_dist.serve.layout import MANIFEST, copy, read_manifest, sha256, verify, version_of, whole, write_json
 from sml_dist.serve.tables import read_table, stem, write_shards
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, confined
 
 DELTA, TARGET, FILES = "delta.json", "target.json", "files"
 ORDER, AT, TOMBSTONES = "order", "at", "tombstones"
@@ -183,7 +183,8 @@ def written(base: Tensor, part: Tensor, source: Tensor, at: Tensor) -> Tensor:
     rows = part.new_empty((len(source), *part.shape[1:]))
     kept = torch.ones(len(source), dtype=torch.bool)
     kept[at] = False
-    rows[kept] = base[source[kept]]
+    if kept.any():  # a table of another width keeps none
+        rows[kept] = base[source[kept]]
     rows[at] = part
     return rows
 
@@ -203,7 +204,8 @@ def read_delta(folder: Path) -> dict[str, Any]:
     """What a delta says of itself, its files' hashes checked. Raises InputError."""
     try:
         said = json.loads((folder / DELTA).read_text())
-        damaged = [name for name, digest in said["files"].items() if sha256(folder / name) != digest]
+        said = {key: said[key] for key in ("base", "version", "tables", "files")}
+        damaged = [name for name, digest in said["files"].items() if sha256(folder / confined(name)) != digest]
     except OSError as error:
         raise InputError(f"{folder} is no delta ({error.strerror}: {error.filename}); make one with `sml-dist export --since`") from None
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -1,5 +1,7 @@
 """Deltas applied in order are the full export, byte for byte."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 from sml_dist.data.prepare import prepare
 from sml_dist.serve.delta import apply, apply_one, difference, export_since, read_delta, tokens
 from sml_dist.serve.export import export
-from sml_dist.serve.features import read_features, write_vocabulary
+from sml_dist.serve.features import FieldSpec, read_features, write_vocabulary
 from sml_dist.serve.layout import MANIFEST, seal, version_of
 from sml_dist.serve.tables import read_table, write_shards
 from sml_dist.spec import InputError, to_dict
@@ -94,23 +96,38 @@ def test_values_that_are_gone_are_tombstones_and_new_ones_come_with_their_value(
 
 def test_rows_that_a_vocabulary_only_moved_are_not_sent(exported, tmp_path):
     """Of two exports that differ in the order of one vocabulary and its rows the delta has an order and no numbers."""
-    moved = tmp_path / "moved"
-    for name, content in bytes_of(exported).items():
-        (moved / name).parent.mkdir(parents=True, exist_ok=True)
-        if name != MANIFEST:
-            (moved / name).write_bytes(content)
-    field = next(f for f in read_features(exported).fields if f.name == "site")
+    moved, field = unsealed(exported, tmp_path), site(exported)
     order = np.random.default_rng(0).permutation(field.rows - 1)
     write_vocabulary(moved / field.vocabulary, tokens(exported, field).take(pa.array(order)))
     rows = read_table(exported, field.shards)["fp32"]
     write_shards(moved, field.shards, {"fp32": torch.cat([rows[:1], rows[1:][torch.from_numpy(order)]])})
-    seal(moved)
-    (tmp_path / "delta").mkdir()
-    said = difference(exported, moved, tmp_path / "delta")
-    assert said["tables"] == {"site": {"rows": field.rows, "changed": 0, "tombstones": 0}}
-    (tmp_path / "applied").mkdir()
-    apply_one(exported, tmp_path / "delta", tmp_path / "applied")
-    assert bytes_of(tmp_path / "applied") == bytes_of(moved)
+    assert there_and_back(exported, moved, tmp_path) == {"site": {"rows": field.rows, "changed": 0, "tombstones": 0}}
+
+
+def test_a_table_of_another_width_is_sent_whole(exported, tmp_path):
+    wide, field = unsealed(exported, tmp_path), site(exported)
+    write_shards(wide, field.shards, {"fp32": read_table(exported, field.shards)["fp32"].repeat(1, 2)})
+    assert there_and_back(exported, wide, tmp_path) == {"site": {"rows": field.rows, "changed": field.rows, "tombstones": 0}}
+
+
+def unsealed(export: Path, folder: Path) -> Path:
+    """A copy of an export without its manifest."""
+    return Path(shutil.copytree(export, folder / "new", ignore=shutil.ignore_patterns(MANIFEST)))
+
+
+def site(export: Path) -> FieldSpec:
+    return next(field for field in read_features(export).fields if field.name == "site")
+
+
+def there_and_back(old: Path, new: Path, folder: Path) -> dict[str, dict[str, int]]:
+    """What a delta says of its tables; applied, it gives the new export."""
+    seal(new)
+    (folder / "delta").mkdir()
+    (folder / "applied").mkdir()
+    said = difference(old, new, folder / "delta")
+    apply_one(old, folder / "delta", folder / "applied")
+    assert bytes_of(folder / "applied") == bytes_of(new)
+    return said["tables"]
 
 
 def test_damage_to_a_delta_and_another_quantisation_are_refused(runs, full, tmp_path):
@@ -121,6 +138,10 @@ def test_damage_to_a_delta_and_another_quantisation_are_refused(runs, full, tmp_
     path = next((tmp_path / "delta/tables").iterdir())
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match=f"{path.name} is damaged .* make the delta again"):
+        apply(str(full[0]), [str(tmp_path / "delta")], str(tmp_path / "new"))
+    said = tmp_path / "delta/delta.json"
+    said.write_text(json.dumps({key: value for key, value in json.loads(said.read_text()).items() if key != "base"}))
+    with pytest.raises(InputError, match="delta.json is damaged; make the delta again"):
         apply(str(full[0]), [str(tmp_path / "delta")], str(tmp_path / "new"))
     with pytest.raises(InputError, match="is no delta"):
         read_delta(tmp_path)
