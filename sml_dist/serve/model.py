@@ -165,8 +165,9 @@ class ServedModel:
         return {"name": name, "kind": kind, "separator": separator, "values": known}
 
     def _frequent(self, path: str, count: int = 200) -> list[str]:
-        """The first values of a vocabulary: ids go by how often a value was seen."""
-        return pq.read_table(self.folder / path)["token"].slice(0, count).to_pylist()
+        """The first values of a vocabulary, of which it may have millions: ids go by how often a value was seen."""
+        with pq.ParquetFile(self.folder / path) as file:
+            return next(file.iter_batches(count), pa.table({"token": []}))["token"].to_pylist()
 
 
 def not_finite(*parts: np.ndarray | None) -> int:

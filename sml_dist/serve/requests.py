@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from sml_dist.data.dataset import one_line
-from sml_dist.data.quarantine import quote
+from sml_dist.data.quarantine import SHOWN, quote
 from sml_dist.data.schema import Schema
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
@@ -94,7 +94,7 @@ def check_names(names: Any, schema: Schema, where: str = "") -> None:
     known = {*schema.used, *(schema.columns or ())}
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, 1)
+            near = get_close_matches(name[:SHOWN], known, 1)  # in a name of megabytes it would look for seconds
             hint = f"did you mean {near[0]!r}?" if near else f"the model takes {', '.join(inputs)}"
             raise Refusal(422, "unknown_field", f"{where}field {quote(name)} is unknown; {hint}")
 
@@ -116,16 +116,17 @@ def json_column(values: list[Any], name: str, is_list: bool, is_number: bool) ->
 
 
 def text_cell(value: Any) -> str | None:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return number_cell(value) if not isinstance(value, float) else refuse_type()
+    return refuse_type() if isinstance(value, float) and not value.is_integer() else number_cell(value)
 
 
 def number_cell(value: Any) -> str | None:
+    """A whole number is its digits, 3.0 too: its column may be one of values as well."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         refuse_type()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     try:
         return repr(value)
     except ValueError:  # an integer of thousands of digits

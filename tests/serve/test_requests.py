@@ -2,14 +2,17 @@
 
 import json
 import random
+import time
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from sml_dist.serve.delta import tokens
 from sml_dist.serve.model import Answer, ServedModel
-from sml_dist.serve.requests import ARROW, JSON, Ask, Refusal, parse
+from sml_dist.serve.requests import ARROW, JSON, Ask, Refusal, json_column, parse
 from tests.serve.bodies import arrow, fuzzed, row_of
+from tests.serve.test_delta import site
 
 ROW = {"price": 3, "age": "40", "site": "s1", "user": 3, "device": "d4", "tags": "a|b", "time": 1_600_000_000}
 
@@ -106,6 +109,22 @@ def test_numbers_and_their_text_arrow_and_json_score_the_same_and_other_columns_
         assert answer(model, JSON, rows(changed)).logit == expected, changed
     assert answer(model, ARROW, arrow(row_of(ROW))).logit == expected
     assert answer(model, JSON, rows({"price": None})).logit == answer(model, JSON, rows({"price": ""})).logit != expected
+
+
+def test_a_whole_number_is_its_digits_also_where_its_column_is_one_of_values_too():
+    assert json_column([3.0, 3, "3", 0.5, None], "x", is_list=False, is_number=True).to_pylist() == ["3", "3", "3", "0.5", None]
+
+
+def test_a_name_of_megabytes_is_refused_as_fast_as_another(model):
+    started = time.process_time()
+    with pytest.raises(Refusal, match="row 1: field 'aabb"):
+        answer(model, JSON, rows({"aabbccddee" * 800_000: 1}))
+    assert time.process_time() - started < 1  # where a near name was looked for it took 2.7 s
+
+
+def test_the_page_is_told_the_values_that_are_seen_most(model, exported):
+    known = {each["name"]: each["values"] for each in model.about["inputs"]}
+    assert known["site"] == tokens(exported, site(exported)).to_pylist()[:200] and known["price"] == known["device"] == []
 
 
 def test_a_request_s_fault_is_not_its_neighbours_and_names_its_own_row(model):
