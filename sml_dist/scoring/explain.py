@@ -33,28 +33,34 @@ class Explained(nn.Module):
             self.names += [f"{label}:{name}" if len(labels) > 1 else name for name in (*layers, REST)]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        terms: dict[nn.Module, Tensor] = {}
-
-        def note(head: nn.Module, arguments: Any, _: Tensor) -> None:
-            terms[head] = head.terms(*arguments)
-
-        with self._hooked(note):
+        with self._noted() as terms:
             logit = self.model(*inputs)
         columns = []
         for own, scales in zip(each_label(logit), self.scales, strict=True):
-            shares = [scale * terms[self.heads[name]] for name, scale in scales.items()]
+            shares = [scale * terms[name] for name, scale in scales.items()]
             rest = own - sum(share.sum(dim=1) for share in shares)
             columns += [*shares, rest[:, None]]
         return logit, torch.cat(columns, dim=1)
 
     @contextlib.contextmanager
-    def _hooked(self, hook: Callable[..., Any]) -> Iterator[None]:
-        handles = [head.register_forward_hook(hook) for head in self.heads.values()]
+    def _noted(self) -> Iterator[dict[str, Tensor]]:
+        """The terms that the heads sum up within, by the names of the heads: noted where they are made, not made again."""
+        terms: dict[str, Tensor] = {}
+
+        def noting(name: str, make: Callable[[Sequence[Tensor]], Tensor]) -> Callable[[Sequence[Tensor]], Tensor]:
+            def noted(outputs: Sequence[Tensor]) -> Tensor:
+                terms[name] = make(outputs)
+                return terms[name]
+
+            return noted
+
+        for name, head in self.heads.items():
+            head.terms = noting(name, head.terms)
         try:
-            yield
+            yield terms
         finally:
-            for handle in handles:
-                handle.remove()
+            for head in self.heads.values():
+                del head.terms
 
     def _scales(self, probe: tuple[Tensor, ...], labels: int) -> list[dict[str, float]]:
         """For each label the heads that it hears, and by what factor."""
@@ -66,8 +72,11 @@ class Explained(nn.Module):
 
         if not self.heads:
             return [{}] * labels
-        with torch.enable_grad(), self._hooked(cut):
+        handles = [head.register_forward_hook(cut) for head in self.heads.values()]
+        with torch.enable_grad():
             logits = [own.sum() for own in each_label(self.model(*probe))]
+        for handle in handles:
+            handle.remove()
         return [self._heard(logit, outputs) for logit in logits]
 
     def _heard(self, logit: Tensor, outputs: dict[nn.Module, Tensor]) -> dict[str, float]:

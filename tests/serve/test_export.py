@@ -107,11 +107,19 @@ def graphs():
             yield pytest.param(model_config(name, **structure), id=f"{name}-{title}", marks=marks)
 
 
+def test_a_program_has_each_layer_s_term_once():
+    model = make(model_config("dcn_v2", sml="mtn-skip"), SHAPE).eval()
+    program, names = trace(model, SHAPE, ["label"])
+    assert sum(node.target is torch.ops.aten.tanh.default for node in program.graph.nodes) == len(names) - 1
+
+
 @pytest.mark.parametrize("made", graphs())
 def test_every_model_s_program_computes_what_the_model_does_for_any_number_of_rows(made, tmp_path):
     shape = NO_DENSE if made.name == "dlrm" else SHAPE  # without a bottom network it is another graph
     model = make(made, shape).eval().requires_grad_(False)
     program, names = trace(model, shape, [f"label-{i}" for i in range(labels(made))])
+    idle = [node for node in program.graph.nodes if "assert" in str(node.target) or node.op == "call_function" and not node.users]
+    assert not idle
     write_pt2(program, tmp_path / "dense.pt2")
     graph = torch.export.load(tmp_path / "dense.pt2").module()
     for rows in (1, 2, 77, 0):
