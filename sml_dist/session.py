@@ -1,9 +1,11 @@
 """Joining or starting Ray, quietly, never by accident, and never open to others."""
 
 import contextlib
+import importlib
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Iterator
 
 from sml_dist.spec import InputError
@@ -11,7 +13,7 @@ from sml_dist.spec import InputError
 REACH_SECONDS = 10.0
 OBJECT_STORE_BYTES = 2 << 30  # of a local Ray; streams bound what they keep in it
 
-# What the workers of an instance of our own inherit; on a cluster it belongs into the nodes' environment.
+# What the processes of an instance of our own inherit; on a cluster it belongs into the nodes' environment.
 LOCAL_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # Ray's 15 lets any other process on the machine starve the training
     # glibc gives freed memory back to the system, each step's tensors fault it in again, and Ray Train trains in a thread,
@@ -21,12 +23,16 @@ LOCAL_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 
+# Of an instance that ends with its command: nobody takes its machine away, and a run's end is noticed in half a second, not two.
+ALONE_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+
 
 @contextlib.contextmanager
-def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = False) -> Iterator[None]:
+def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = False, meanwhile: str | None = None) -> Iterator[None]:
     """Ray for one command: the cluster that RAY_ADDRESS names, else an instance of our own that ends with the command.
 
-    A local instance gets more logical CPUs than cores where workers would leave none for the readers.
+    A local instance gets more logical CPUs than cores where workers would leave none for the readers. `meanwhile` is a
+    module to import while Ray starts, which is mostly waiting.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
@@ -35,20 +41,37 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
     if ray.is_initialized():
         yield
         return
+    if meanwhile:
+        threading.Thread(target=importlib.import_module, args=(meanwhile,), daemon=True).start()
     quiet = {"log_to_driver": verbose, "logging_level": "info" if verbose else "error"}
     if address := os.environ.get("RAY_ADDRESS"):
         _reach(address)
         ray.init(address=address, **quiet)
     else:
-        for name, value in LOCAL_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
         ask_for_token()
         cpus = max(cpu_count(), workers + int(4 * workers * reader_cpus) + 1)
-        ray.init("local", num_cpus=cpus, object_store_memory=_object_store(), include_dashboard=False, **quiet)
+        with environment(LOCAL_ENVIRONMENT | ALONE_ENVIRONMENT):
+            ray.init("local", num_cpus=cpus, object_store_memory=_object_store(), include_dashboard=False, **quiet)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """For the processes started within; what the user has set stays.
+
+    Not for longer: what Ray Train finds in the driver's environment it gives its actors by a runtime environment of their
+    own, and then they wait for new processes in place of those that Ray has ready.
+    """
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def ask_for_token() -> None:

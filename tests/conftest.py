@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from sml_dist.session import LOCAL_ENVIRONMENT
+from sml_dist.session import ALONE_ENVIRONMENT, LOCAL_ENVIRONMENT, environment
 
 REAL_DATA = Path(os.environ.get("SML_DIST_DATA", Path(__file__).parents[1] / "../shared/data"))
 REAL_LOGS = {
@@ -36,9 +36,9 @@ def ray_local():
     """A Ray instance of our own, with more logical CPUs than cores so that readers run beside workers."""
     import ray
 
-    os.environ.update(LOCAL_ENVIRONMENT)
     labels = {"sml-dist/role": "data"}  # readers may be told to read on such nodes alone
-    ray.init("local", num_cpus=8, object_store_memory=500_000_000, include_dashboard=False, logging_level="warning", labels=labels)
+    with environment(LOCAL_ENVIRONMENT | ALONE_ENVIRONMENT):
+        ray.init("local", num_cpus=8, object_store_memory=500_000_000, include_dashboard=False, logging_level="warning", labels=labels)
     yield ray
     ray.shutdown()
 

@@ -21,13 +21,16 @@ def train(
     from sml_dist.review.follow import tracked
     from sml_dist.review.report import report_quietly
     from sml_dist.session import ray_session
-    from sml_dist.train.launch import check, launch
+    from sml_dist.train.check import check
     from sml_dist.train.progress import TrainProgress
 
     run = load(config, overrides)
     check(run)
-    ray = ray_session(run.train.worker_range[1], reader_cpus=run.data.reader_cpus, verbose=verbose)
+    workers, launching = run.train.worker_range[1], "sml_dist.train.launch"
+    ray = ray_session(workers, reader_cpus=run.data.reader_cpus, verbose=verbose, meanwhile=launching)
     with ray, TrainProgress(err) as progress, tracked(run, warn):
+        from sml_dist.train.launch import launch
+
         summary = launch(run, progress.update)
     report_quietly(run.run.folder, warn)
     show_summary(summary, as_json)

@@ -8,7 +8,7 @@ import pytest
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.spec import InputError
 from sml_dist.train.alone import train_alone
-from sml_dist.train.launch import check
+from sml_dist.train.check import check
 from tests.data.histories import prepared
 
 ONE = "label: {column: rating, at_least: 5}"

@@ -17,7 +17,8 @@ from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
 from sml_dist.train.alone import train_alone
-from sml_dist.train.launch import check, check_room, launch
+from sml_dist.train.check import check
+from sml_dist.train.launch import check_room, launch
 
 
 @pytest.fixture(scope="module")

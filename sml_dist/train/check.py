@@ -1,0 +1,40 @@
+"""What can be refused of a run before Ray is there."""
+
+import torch
+
+from sml_dist.config.run import RunConfig
+from sml_dist.data.dataset import Manifest, read_manifest
+from sml_dist.data.plan import Plan
+from sml_dist.embeddings.shape import field_shape
+from sml_dist.models.zoo import build
+from sml_dist.spec import InputError
+
+
+def check(config: RunConfig) -> None:
+    """Raises InputError that names the key or the dataset."""
+    manifest = read_manifest(config.data.path)
+    for split in ("train", "valid"):
+        if split not in manifest.splits or not manifest.splits[split].rows:
+            raise InputError(f"{config.data.path} has no {split} rows; prepare it with a split rule that gives it some")
+    with torch.device("meta"):  # no memory: only to hear whether the model takes such data
+        build(config.model, field_shape(manifest, config.embedding.dim))
+    check_monitor(config, manifest)
+    plan = Plan((1,), config.data.streams, config.train.global_batch_size, 1, 0)
+    least, most = config.train.worker_range
+    if least > most:
+        raise InputError(f"train.num_workers [{least}, {most}]: give the least first, as in [{most}, {least}]")
+    plan.share(0, most)
+
+
+def check_monitor(config: RunConfig, manifest: Manifest) -> None:
+    """Whether `train.monitor` is a number on the validation rows."""
+    label, metric = config.train.monitored
+    named = manifest.labels if len(manifest.labels) > 1 else []  # the one label of a dataset has no name to monitor it by
+    if label and label not in named:
+        known = f"labels {', '.join(named)}" if named else "one label; give the metric alone"
+        raise InputError(f"train.monitor {config.train.monitor}: {config.data.path} has {known}")
+    valid = manifest.splits["valid"]
+    if metric in ("auc", "gauc") and valid.positives_by_label[named.index(label) if label else 0] in (0, valid.rows):
+        raise InputError(f"{config.data.path}: all valid rows have one label, so their AUC is undefined; set train.monitor=logloss")
+    if metric == "gauc" and not manifest.group:
+        raise InputError("train.monitor gauc needs a dataset with a group; name one in its schema or set train.monitor=auc")
