@@ -13,7 +13,7 @@ from sml_dist.config.settings import load_settings
 from sml_dist.config.tune import LARGER_IS_BETTER
 from sml_dist.data.dataset import read_manifest
 from sml_dist.spec import InputError, spec, to_dict
-from sml_dist.train.launch import check
+from sml_dist.train.check import check
 
 Settings = dict[str, list[str]]  # label -> overrides of the base, `key=value`
 
