@@ -11,6 +11,7 @@ scored are the next batch: under load batches grow by themselves, and a request 
 """
 
 import asyncio
+import hashlib
 import hmac
 import os
 import time
@@ -41,13 +42,16 @@ PAGE_POLICY = (
 
 @spec
 class Settings:
-    """`export`: a folder, or a link to one. The token is in `token_file`, or in the environment's SML_DIST_TOKEN, never here.
+    """`export`: a folder, or a link to one.
 
+    The token is never here. `token_sha256` is its digest, where who starts the service has read it; else each replica reads the
+    token itself, from `token_file` or its own environment's SML_DIST_TOKEN, and asks for none where there is neither.
     `concurrency`: requests of a replica at a time; more are told to come back (429).
     """
 
     export: str
     token_file: str | None = None
+    token_sha256: str | None = None
     max_rows: PositiveInt = 4096
     max_body_bytes: PositiveInt = 8 << 20
     concurrency: PositiveInt = 256
@@ -81,11 +85,15 @@ def read_token(path: str | None) -> str | None:
     return token
 
 
+def digest_of(token: str | None) -> str | None:
+    return token and hashlib.sha256(token.encode()).hexdigest()
+
+
 @serve.deployment(name="sml-dist", graceful_shutdown_timeout_s=30, health_check_period_s=5)
 class Service:
     def __init__(self, arguments: dict[str, Any]):
         self.settings = from_dict(Settings, arguments)
-        self.token = read_token(self.settings.token_file)
+        self.token = self.settings.token_sha256 or digest_of(read_token(self.settings.token_file))
         self.current = Current(self.settings.export, self.settings.watch_seconds)
         self.metrics = Metrics(serve.get_replica_context().replica_id.unique_id)
         self.open = 0
@@ -129,8 +137,9 @@ class Service:
         return JSONResponse({"model_version": self.current.model.version, "error": error}, refusal.status, headers)
 
     def authorize(self, request: Request) -> None:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if self.token and not (scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.token.encode())):
+        scheme, _, given = request.headers.get("authorization", "").encode("latin-1").partition(b" ")
+        digest = hashlib.sha256(given.strip()).hexdigest()
+        if self.token and not (scheme.lower() == b"bearer" and hmac.compare_digest(digest, self.token)):
             raise Refusal(401, "token", "give the service's token: Authorization: Bearer TOKEN")
 
     async def predict(self, request: Request) -> Response:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray import serve
 
-from sml_dist.serve.application import TOKEN, build, read_token
+from sml_dist.serve.application import TOKEN, build, digest_of, read_token
 from sml_dist.serve.layout import verify
 from sml_dist.spec import InputError
 
@@ -21,8 +21,11 @@ APPLICATION = "sml-dist"
 @contextmanager
 def running(arguments: dict[str, Any], host: str, port: int) -> Iterator[str]:
     """The service on the Ray that is at hand; its address. Raises InputError."""
-    check(arguments, host, port)
-    application = build(arguments)
+    application = build(arguments | {"token_sha256": check(arguments, host, port)})
+    if serve.status().proxies:  # a cluster has one Serve: it keeps its own address, and our end would be that of all its applications
+        raise InputError(
+            "this Ray cluster runs Serve already; deploy sml_dist.serve.application:build there, or end it with `serve shutdown`"
+        )
     serve.start(http_options={"host": host, "port": port, "request_timeout_s": 60})
     try:
         try:
@@ -34,15 +37,18 @@ def running(arguments: dict[str, Any], host: str, port: int) -> Iterator[str]:
         serve.shutdown()
 
 
-def check(arguments: dict[str, Any], host: str, port: int) -> None:
-    """What can be refused before anything is started. Raises InputError."""
+def check(arguments: dict[str, Any], host: str, port: int) -> str | None:
+    """Refuses what can be refused before anything is started; the token's digest, as replicas elsewhere have another environment.
+
+    Raises InputError.
+    """
     verify(arguments["export"])
     token = read_token(arguments.get("token_file"))
     if token is None and not is_loopback(host):
         raise InputError(f"--host {host} is open to other machines: give a token with --token-file or the environment's {TOKEN}")
-
     if not os.environ.get("RAY_ADDRESS"):  # a cluster's proxies listen on its own machines
         check_free(host, port)
+    return digest_of(token)
 
 
 def check_free(host: str, port: int) -> None:

@@ -1,5 +1,6 @@
 """The service over HTTP: it scores as training does, refuses in words, and changes its model without a request lost."""
 
+import hashlib
 import json
 import os
 import random
@@ -60,6 +61,12 @@ class Service:
         point(self.link, export)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def point(link: Path, target: Path) -> None:
     new = link.with_name(link.name + ".new")
     new.symlink_to(target)
@@ -72,11 +79,8 @@ def service(ray_local, trained, exported, tmp_path_factory):
     export(trained.run, str(folder / "int4"), quantize="int4", onnx=False)
     (folder / "token").write_text(TOKEN + "\n")
     point(folder / "current", exported)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     arguments = {"export": str(folder / "current"), "token_file": str(folder / "token"), "max_rows": 300, "max_body_bytes": 200_000}
-    with running(arguments | {"watch_seconds": 0.2}, "127.0.0.1", port) as address:
+    with running(arguments | {"watch_seconds": 0.2}, "127.0.0.1", free_port()) as address:
         yield Service(address, folder / "current", [exported, folder / "int4"])
 
 
@@ -224,6 +228,21 @@ def test_the_page_scores_a_row_and_shows_what_each_layer_adds(service, trained, 
         page.screenshot(path=os.environ.get("SML_DIST_SCREENSHOT", str(tmp_path / "page.png")), full_page=True)
         browser.close()
     assert not faults and all(url.startswith(service.address) for url in asked)
+
+
+def test_a_second_service_does_not_take_the_first_one_s_place(service, trained):
+    with (
+        pytest.raises(InputError, match="this Ray cluster runs Serve already; .* or end it with `serve shutdown`"),
+        running({"export": str(service.link)}, "127.0.0.1", free_port()),
+    ):
+        pass
+    assert len(service.predict(rows_of(trained, 1))["scores"]) == 1
+
+
+def test_a_token_of_the_environment_reaches_replicas_as_its_digest(exported, monkeypatch):
+    """Those on another machine do not have that environment, and would ask for no token."""
+    monkeypatch.setenv("SML_DIST_TOKEN", TOKEN)
+    assert check({"export": str(exported)}, "0.0.0.0", free_port()) == hashlib.sha256(TOKEN.encode()).hexdigest()
 
 
 def test_what_cannot_be_served_is_refused_before_it_starts(exported, tmp_path, monkeypatch):
