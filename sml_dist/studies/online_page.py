@@ -1,20 +1,17 @@
 """The online study's page: in which setting SML is the right choice, by a stated rule, and what was run."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from sml_dist.studies.online_config import OnlineConfig
 from sml_dist.studies.online_plots import LINEAR
 from sml_dist.studies.online_verdicts import HEADS, Arm, Curves, Pair, Setting, answer
 from sml_dist.tabular import Row, markdown_table
-
-if TYPE_CHECKING:
-    from sml_dist.studies.online import OnlineConfig
 
 MARKS = {"wins": "+", "ties": "=", "loses": "-"}
 WORD = {"logloss": "cumulative logloss", "auc": "cumulative AUC"}
 
 
-def page(config: "OnlineConfig", curves: Curves, pairs: Sequence[Pair], chosen: Sequence[Row]) -> str:
+def page(config: OnlineConfig, curves: Curves, pairs: Sequence[Pair], chosen: Sequence[Row]) -> str:
     sml, plain = config.sides
     settings = list(dict.fromkeys(setting for setting, _ in curves))
     pictures = "\n\n".join(f"![{name}](curves-{name}.png)" for name in config.logs)
@@ -86,7 +83,7 @@ start, their labels were not.
 """
 
 
-def summary(config: "OnlineConfig", pairs: Sequence[Pair], settings: Sequence[Setting]) -> str:
+def summary(config: OnlineConfig, pairs: Sequence[Pair], settings: Sequence[Setting]) -> str:
     found: dict[str, list[str]] = {"yes": [], "undecided": [], "no": []}
     for setting in settings:
         found[answer(config.sides, pairs, setting, "logloss")["right choice"]].append(f"{setting.log} at {setting.size:,}")
@@ -94,12 +91,12 @@ def summary(config: "OnlineConfig", pairs: Sequence[Pair], settings: Sequence[Se
     return "\n".join(f"- {words[key]}: {', '.join(names) or 'nowhere'}." for key, names in found.items())
 
 
-def against(config: "OnlineConfig", pairs: Sequence[Pair], settings: Sequence[Setting], metric: str) -> str:
+def against(config: OnlineConfig, pairs: Sequence[Pair], settings: Sequence[Setting], metric: str) -> str:
     mine = [pair for pair in pairs if pair.treatment == config.sides.sml]
     return matrix("SML against", {(pair.control, pair.setting): pair for pair in mine if pair.metric == metric}, settings)
 
 
-def skips(config: "OnlineConfig", pairs: Sequence[Pair], settings: Sequence[Setting], metric: str) -> str:
+def skips(config: OnlineConfig, pairs: Sequence[Pair], settings: Sequence[Setting], metric: str) -> str:
     mine = [pair for pair in pairs if pair.metric == metric and pair.control == Arm(pair.treatment.normaliser, "last")]
     order = list(config.normalisers)
     mine.sort(key=lambda pair: order.index(pair.treatment.normaliser))
@@ -120,7 +117,7 @@ def cell(pair: Pair) -> str:
     return f"{MARKS[pair.verdict]} {'(cannot)' if pair.difference is None else f'{pair.difference.mean:+.5f}'}"
 
 
-def means(config: "OnlineConfig", curves: Curves, settings: Sequence[Setting], metric: str) -> str:
+def means(config: OnlineConfig, curves: Curves, settings: Sequence[Setting], metric: str) -> str:
     rows = []
     for arm in dict.fromkeys(arm for _, arm in curves):
         rows.append({WORD[metric]: str(arm)} | {str(setting): mean(curves[setting, arm], metric) for setting in settings})
@@ -133,7 +130,7 @@ def mean(results: Sequence[dict], metric: str) -> str:
     return "cannot" if not values else f"{sum(values) / len(values):.5f}" + (f" ({stuck} cannot)" if stuck else "")
 
 
-def sizes(config: "OnlineConfig", curves: Curves, settings: Sequence[Setting]) -> str:
+def sizes(config: OnlineConfig, curves: Curves, settings: Sequence[Setting]) -> str:
     rows = []
     for setting in settings:
         seen = next((r["curve"][-1]["rows"] for (where, _), side in curves.items() if where == setting for r in side if "curve" in r), 0)
@@ -142,13 +139,13 @@ def sizes(config: "OnlineConfig", curves: Curves, settings: Sequence[Setting]) -
     return markdown_table(rows) + ("\nCannot: " + "; ".join(sorted(faults)) + ".\n" if faults else "")
 
 
-def edges(config: "OnlineConfig", chosen: Sequence[Row]) -> str:
+def edges(config: OnlineConfig, chosen: Sequence[Row]) -> str:
     ends = {min(config.search.factors), max(config.search.factors)}
     count = sum(row["factor"] in ends for row in chosen)
     return f"Of {len(chosen)} choices {count} lie at an end of the rates: a wider search might help those."
 
 
-def choices(config: "OnlineConfig", chosen: Sequence[Row], settings: Sequence[Setting]) -> str:
+def choices(config: OnlineConfig, chosen: Sequence[Row], settings: Sequence[Setting]) -> str:
     """Each arm's rate factor and embedding start, by setting."""
     found = {(row["log"], row["size"], row["normaliser"], row["head"]): f"x{row['factor']:g}, {row['init_std']:g}" for row in chosen}
     arms = dict.fromkeys((row["normaliser"], row["head"]) for row in chosen)

@@ -13,7 +13,8 @@ from sml_dist.data.synthetic import synth
 from sml_dist.models.lr import LRConfig
 from sml_dist.spec import InputError, RunError
 from sml_dist.statistics import paired
-from sml_dist.studies.online import OnlineConfig, Pass, name_of, run, run_config
+from sml_dist.studies.online import Pass, name_of, run, run_config
+from sml_dist.studies.online_config import OnlineConfig
 from sml_dist.studies.online_verdicts import Arm, Setting, Sides, answer, compare, verdict
 
 ROOT = Path(__file__).parents[2]
