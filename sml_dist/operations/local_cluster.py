@@ -34,6 +34,8 @@ HEAD = "head"
 START_SECONDS = 300.0  # on a machine under load a node has taken more than one minute
 POLL_SECONDS = 0.2
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# Ray's processes name themselves over their arguments and, but for this, over the environment behind them, where our mark is.
+TITLES = {"SPT_NOENV": "1"}
 # A lost node is noticed after five seconds, not after Ray's fifteen and more.
 HEALTH = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5"}
 
@@ -200,7 +202,7 @@ def _environment(cluster: LocalCluster, name: str) -> dict[str, str]:
     own = {MARK: cluster.mark, NODE_MARK: f"{cluster.mark}-{name}", "PATH": path, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     own |= {key: value for key, value in cluster.environment().items() if key != "RAY_API_SERVER_ADDRESS"}
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return inherited | LOCAL_ENVIRONMENT | HEALTH | own
+    return inherited | LOCAL_ENVIRONMENT | TITLES | HEALTH | own
 
 
 def _await(cluster: LocalCluster, names: list[str]) -> None:

@@ -1,12 +1,14 @@
 """A local cluster comes up whole, or says why not and leaves nothing."""
 
+import os
 import subprocess
+import sys
 import time
 
 import pytest
 
 from sml_dist.operations import local_cluster
-from sml_dist.operations.local_cluster import HEAD, MARK, ClusterConfig, LocalCluster, find, up
+from sml_dist.operations.local_cluster import HEAD, MARK, TITLES, ClusterConfig, LocalCluster, find, up
 from sml_dist.operations.processes import marked
 from sml_dist.spec import RunError
 
@@ -32,3 +34,13 @@ def test_a_node_that_dies_as_it_starts_is_told_of_at_once_and_nothing_is_left(mo
         up(ClusterConfig())
     assert time.monotonic() - started < 10
     assert len(begun) == 3 and not marked(MARK, begun[0].mark) and find("local") is None
+
+
+def test_a_process_that_names_itself_keeps_its_mark():
+    """As Ray's do: without it `down` leaves some of them, and `status` does not see them."""
+    code = "import ray; from ray._raylet import setproctitle; setproctitle('ray::' + 'x' * 5000); print(flush=True); input()"
+    given = os.environ | TITLES | {MARK: "renamed"}
+    with subprocess.Popen([sys.executable, "-c", code], env=given, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert marked(MARK, "renamed") == [process.pid]
+        process.communicate(b"\n")
