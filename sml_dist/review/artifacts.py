@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sml_dist.data.dataset import MANIFEST
-from sml_dist.train.kept import KEPT
 from sml_dist.train.report import RunFolder
 
 if TYPE_CHECKING:
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 def log_dataset_and_model(run: "wandb.Run", folder: RunFolder, summary: dict[str, Any]) -> None:
     import wandb
+
+    from sml_dist.train.kept import KEPT  # it reads checkpoints, with torchrec: not for those who only follow a run
 
     dataset = (folder.read_json("about.json") or {})["dataset"]
     if not run.offline:

@@ -7,7 +7,6 @@ from typing import Any
 from sml_dist.review.compare_page import compare_page
 from sml_dist.review.read import is_sweep, read_run, read_sweep
 from sml_dist.review.run_page import run_page
-from sml_dist.review.sweep_page import sweep_page
 from sml_dist.spec import InputError
 from sml_dist.train.report import RunFolder
 
@@ -26,8 +25,12 @@ def write_report(folders: list[str], output: str | None = None) -> dict[str, Any
 
 
 def page_of(folders: list[str]) -> str:
+    if len(folders) == 1 and is_sweep(folders[0]):
+        from sml_dist.review.sweep_page import sweep_page  # with its statistics, which a run has no need of
+
+        return sweep_page(read_sweep(folders[0]))
     if len(folders) == 1:
-        return sweep_page(read_sweep(folders[0])) if is_sweep(folders[0]) else run_page(read_run(folders[0]))
+        return run_page(read_run(folders[0]))
     if sweeps := [folder for folder in folders if is_sweep(folder)]:
         raise InputError(f"{sweeps[0]} is a sweep; several runs can stand side by side, a sweep has a page of its own")
     return compare_page([read_run(folder) for folder in folders])
