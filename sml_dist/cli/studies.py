@@ -30,12 +30,19 @@ def study(
     import importlib
 
     from sml_dist.session import ray_session
+    from sml_dist.train.held import held
 
     if name not in STUDIES:
         fail(f"study {name!r} is not one of {', '.join(STUDIES)}")
     module = importlib.import_module(f"sml_dist.studies.{name}")
-    with ray_session(verbose=verbose) if name in ON_RAY else contextlib.nullcontext(), stage_bars() as show:
-        found = module.run(config, overrides, output, show)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(output))
+        except OSError as error:
+            fail(f"--output {output} cannot be written ({error.strerror}); name another folder")
+        if name in ON_RAY:
+            stack.enter_context(ray_session(verbose=verbose))
+        found = module.run(config, overrides, output, stack.enter_context(stage_bars()))
     if as_json:
         print_json(found)
     else:

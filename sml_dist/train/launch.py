@@ -20,6 +20,7 @@ from sml_dist.data.plan import Plan
 from sml_dist.data.stream import Source, held_bytes
 from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.code import commit
+from sml_dist.train.held import PATIENCE_SECONDS, held
 from sml_dist.train.interface import NodeTorchConfig
 from sml_dist.train.report import RunFolder
 
@@ -27,12 +28,16 @@ POLL_SECONDS = 0.5
 
 
 def launch(
-    config: RunConfig, show: Callable[[dict[str, Any]], None] | None = None, report: Callable[[dict[str, Any]], bool] | None = None
+    config: RunConfig,
+    show: Callable[[dict[str, Any]], None] | None = None,
+    report: Callable[[dict[str, Any]], bool] | None = None,
+    patience: float = PATIENCE_SECONDS,
 ) -> dict[str, Any]:
     """Trains and returns the summary. `show` gets the plan and then each new line of metrics.jsonl.
 
-    `report` is worker.py's Report, called on worker 0; a run that it stops gives {"stopped": True}.
-    Ray must be running. Raises InputError for what the user can mend, RunError for the rest.
+    `report` is worker.py's Report, called on worker 0; a run that it stops gives {"stopped": True}. `patience`: seconds to
+    wait for another command to leave the run's folder. Ray must be running. Raises InputError for what the user can mend,
+    RunError for the rest.
     """
     folder = RunFolder(os.path.abspath(config.run.folder))
     if config.train.worker_range[0] < config.train.worker_range[1]:
@@ -63,7 +68,27 @@ def launch(
             failure_config=FailureConfig(max_failures=config.train.max_restarts),
         ),
     )
+    with contextlib.ExitStack() as stack:
+        begin(folder, stack, patience)
+        try:
+            with watching(folder, show):
+                summary = trainer.fit().return_value
+        except TrainingFailedError as error:
+            summary = folder.read_json("error.json")
+            if summary is None:
+                failed = f"training failed after {config.train.max_restarts} restarts: {root_cause(error)}"
+                raise RunError(f"{failed}; --verbose shows the workers' logs") from error
+    if "input_error" in summary:
+        raise InputError(summary["input_error"])
+    if "run_error" in summary:
+        raise RunError(summary["run_error"])
+    return summary
+
+
+def begin(folder: RunFolder, stack: contextlib.ExitStack, patience: float) -> None:
+    """Takes the folder until the stack ends, and clears it of what another attempt said of its end. Raises InputError."""
     try:
+        stack.enter_context(held(folder.path, patience))
         folder.write("error.json", "")
         for stale in ("error.json", "plan.txt"):
             folder.remove(stale)
@@ -71,19 +96,6 @@ def launch(
     except OSError as error:
         way_out = "mend it, or name another with --set run.storage=FOLDER"
         raise InputError(f"run.storage: {folder.path} cannot be written ({error.strerror}); {way_out}") from None
-    try:
-        with watching(folder, show):
-            summary = trainer.fit().return_value
-    except TrainingFailedError as error:
-        summary = folder.read_json("error.json")
-        if summary is None:
-            failed = f"training failed after {config.train.max_restarts} restarts: {root_cause(error)}"
-            raise RunError(f"{failed}; --verbose shows the workers' logs") from error
-    if "input_error" in summary:
-        raise InputError(summary["input_error"])
-    if "run_error" in summary:
-        raise RunError(summary["run_error"])
-    return summary
 
 
 def on_gpu(config: RunConfig) -> bool:

@@ -18,6 +18,7 @@ from ray import tune
 
 from sml_dist.config.run import RunConfig, dump
 from sml_dist.spec import InputError, to_dict
+from sml_dist.train.held import held
 from sml_dist.train.launch import worker_resources
 from sml_dist.train.report import RunFolder
 from sml_dist.tune.blueprint import Blueprint
@@ -45,7 +46,12 @@ def run(path: str, overrides: list[str] | None = None, show: Show = lambda event
     """Runs what is not done yet; then writes best.yaml, README.md and pairs.csv. Ray must be running. Raises InputError."""
     blueprint = Blueprint.read(path, overrides)
     rows = blueprint.check()
-    begin(blueprint)
+    with contextlib.ExitStack() as stack:
+        begin(blueprint, stack)
+        return carry_out(blueprint, rows, show)
+
+
+def carry_out(blueprint: Blueprint, rows: int, show: Show) -> dict[str, Any]:
     books = Books(blueprint.folder, blueprint.sweep.sign, blueprint.sweep.metric)
     for record in books.records.values():
         show(record.status if record.ended_for_good else "waiting", record)
@@ -61,14 +67,15 @@ def run(path: str, overrides: list[str] | None = None, show: Show = lambda event
     return write_results(blueprint, books)
 
 
-def begin(blueprint: Blueprint) -> None:
-    """Writes what the sweep is. Raises InputError where its folder holds another."""
+def begin(blueprint: Blueprint, stack: contextlib.ExitStack) -> None:
+    """Takes the folder until the stack ends, and writes what the sweep is. Raises InputError where it holds another."""
     folder = RunFolder(blueprint.folder)
     now = {"sweep.yaml": OmegaConf.to_yaml(OmegaConf.create(to_dict(blueprint.sweep))), "base.yaml": dump(blueprint.base)}
     for name, text in now.items():
         if earlier := folder.read(name):
             refuse_another(blueprint, name, *(OmegaConf.to_container(OmegaConf.create(each)) for each in (earlier, text)))
     try:
+        stack.enter_context(held(folder.path))
         for name, text in now.items():
             folder.write(name, text)
     except OSError as error:

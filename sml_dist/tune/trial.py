@@ -6,12 +6,11 @@ about 11 s each of them pays. Either way a trial ends at an evaluation, whose ch
 and free what they held by themselves; nothing is killed.
 """
 
-import contextlib
-import fcntl
 import gc
+import math
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,14 @@ from ray import tune
 
 from sml_dist.config.run import RunConfig
 from sml_dist.spec import InputError, RunError
+from sml_dist.train.held import held
 from sml_dist.train.launch import launch, on_gpu
 from sml_dist.train.loop import Stopped
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.donation import donate, take
 
 Report = Callable[[dict[str, Any]], bool]
+LEFT_BEHIND = math.inf  # seconds: what a killed sweep has left running in a trial's folder ends by itself
 
 
 class Desk:
@@ -146,21 +147,12 @@ class Trial(tune.Trainable):
 
 
 def trained(config: RunConfig, report: Report) -> dict[str, Any]:
-    with held(Path(config.run.folder)):
-        if in_own_process(config):
-            from sml_dist.train.alone import train_alone
-
-            return train_alone(config, report)
+    if not in_own_process(config):
         return train_group(config, report)
+    from sml_dist.train.alone import train_alone
 
-
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """A run folder as this process' own: what a sweep that was killed has left running, for some seconds, must end first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with held(config.run.folder, LEFT_BEHIND):
+        return train_alone(config, report)
 
 
 def in_own_process(config: RunConfig) -> bool:
@@ -173,7 +165,7 @@ def train_group(config: RunConfig, report: Report) -> dict[str, Any]:
     relay = threading.Thread(target=relayed, args=(desk, report), daemon=True)
     relay.start()
     try:
-        summary = launch(config, report=lambda evaluation: ray.get(desk.hand_in.remote(evaluation)))
+        summary = launch(config, report=lambda evaluation: ray.get(desk.hand_in.remote(evaluation)), patience=LEFT_BEHIND)
     finally:
         ray.get(desk.close.remote())
         relay.join()

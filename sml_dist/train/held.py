@@ -1,0 +1,63 @@
+"""A folder as one command's own, so that the same command given twice does not write over itself."""
+
+import contextlib
+import fcntl
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from sml_dist.spec import InputError
+
+FILE = "lock"
+PATIENCE_SECONDS = 5.0
+POLL_SECONDS = 0.1
+
+
+@contextlib.contextmanager
+def held(folder: str | Path, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
+    """Waits so many seconds for another command to leave the folder, which is made where it is not there.
+
+    The lock goes with its process, however that ends. Raises InputError that names who has it, OSError where the folder
+    cannot be written. A file system that knows no locks has none.
+    """
+    path = Path(folder) / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
+    while (file := _locked(path)) is None:
+        if time.monotonic() >= deadline:
+            way_out = f"wait for it, stop it, or choose another name; if it is gone with its machine, remove {path}"
+            raise InputError(f"{folder} is being written by another command ({_holder(path)}); {way_out}")
+        time.sleep(POLL_SECONDS)
+    with file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T %Z')}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """The open file, locked; None where another has it."""
+    file = open(path, "a")  # noqa: SIM115
+    with contextlib.suppress(OSError):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        if not mine:  # another has it, or has left and removed it since it was opened
+            file.close()
+            return None
+    return file
+
+
+def _holder(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        if text := " ".join(path.read_text()[:200].split()):
+            return text
+    return "which says nothing of itself"
