@@ -18,6 +18,7 @@ from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
 from sml_dist.train.alone import train_alone
 from sml_dist.train.check import check
+from sml_dist.train.held import held
 from sml_dist.train.launch import check_room, launch
 
 
@@ -53,6 +54,14 @@ def test_synthetic_data_reaches_near_its_known_best_at_one_and_two_workers(ray_l
         assert abs(sum(summary["seconds_by_phase"].values()) - summary["seconds"]) < 0.1
         assert shown and json.loads((tmp_path / f"w{workers}/summary.json").read_text()) == summary
     assert max(aucs.values()) - min(aucs.values()) < 0.002, aucs
+
+
+@pytest.mark.ray
+def test_a_run_that_another_command_trains_is_left_alone(ray_local, dataset, tmp_path):
+    each = config(dataset, tmp_path, "busy")
+    with held(each.run.folder), pytest.raises(InputError, match=r"busy is being written by another command \(process \d+ on "):
+        launch(each, patience=0.2)
+    assert not Path(each.run.folder, "code.json").exists()
 
 
 def test_a_run_started_again_goes_on_and_ends_with_the_same_weights(dataset, tmp_path):

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from sml_dist.config.run import load
 from sml_dist.spec import InputError
 from sml_dist.train.alone import train_alone
+from sml_dist.train.held import held
 from sml_dist.train.in_process import alone
 from sml_dist.train.loop import Stopped
 from sml_dist.train.warm import open_checkpoint
@@ -85,6 +86,13 @@ def test_a_sweep_that_is_done_runs_no_trial_again(swept):
     before, events = (Path(found["folder"]) / "trials.jsonl").read_text(), []
     assert run(path, show=lambda event, record: events.append(event)) == found
     assert "started" not in events and (Path(found["folder"]) / "trials.jsonl").read_text() == before
+
+
+def test_a_sweep_that_another_command_runs_is_left_alone(swept):
+    path, found, _ = swept
+    with held(found["folder"]), pytest.raises(InputError, match="is being written by another command"):
+        run(path)
+    assert not (Path(found["folder"]) / "lock").exists()
 
 
 def test_a_budget_of_rows_cuts_trials_off_and_a_larger_one_takes_them_up(ray_local, rows, tmp_path):
