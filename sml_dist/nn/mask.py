@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from sml_dist.nn.dropout import Dropout
 from sml_dist.nn.sml import SMLConfig, hidden_norms
+from sml_dist.nn.width import Width
 
 
 class FieldNorm(nn.Module):
@@ -52,7 +53,7 @@ class SerialMaskBlocks(nn.Module):
 
     def __init__(self, guide: int, inputs: int, widths: Sequence[int], ratio: float, dropout: float, sml: SMLConfig):
         super().__init__()
-        self.widths = tuple(widths)
+        self.widths = tuple(Width(width, dropout) for width in widths)
         sizes = zip((inputs, *widths[:-1]), widths, strict=True)
         self.blocks = nn.ModuleList(MaskBlock(guide, i, o, ratio, dropout, sml) for i, o in sizes)
 
@@ -69,7 +70,7 @@ class ParallelMaskBlocks(nn.Module):
 
     def __init__(self, guide: int, inputs: int, widths: Sequence[int], ratio: float, dropout: float, sml: SMLConfig):
         super().__init__()
-        self.widths = tuple(widths)
+        self.widths = tuple(Width(width, dropout) for width in widths)
         self.blocks = nn.ModuleList(MaskBlock(guide, inputs, width, ratio, dropout, sml) for width in widths)
 
     def forward(self, guide_BG: Tensor, x_BK: Tensor) -> list[Tensor]:

@@ -39,6 +39,10 @@ class MetaTanhNorm(nn.Module):
 
     Uses no batch statistics, so one row trains and serves as a thousand do (arXiv:2210.10725).
     With scale 1, |y| < 1: each normalised layer adds at most 1 to the variance of a sum of layers.
+
+    `keep`: the share of x's units that dropout has kept, and divided by it. dropout(y(h)) is meant where x = dropout(h)
+    is given, under the same mask: y(keep * x) / keep, for y(0) = 0. Of y(x) itself the mean over masks is not y(h), for
+    tanh bends: a model trained on it is too sure of itself once dropout is off.
     """
 
     def __init__(self, width: int, config: MTNConfig):
@@ -47,18 +51,18 @@ class MetaTanhNorm(nn.Module):
         self.learner = meta_learner(width, config)
         self.scale = nn.Parameter(torch.full((width,), config.scale_init))
 
-    def forward(self, x_BK: Tensor) -> Tensor:
+    def forward(self, x_BK: Tensor, keep: float = 1.0) -> Tensor:
         if isinstance(self.learner, Elementwise):
-            return mtn(x_BK, self.learner.weight, self.learner.bias, self.scale, self.slope)
+            return mtn(x_BK, *self.learner.within(keep), self.scale / keep, self.slope)
         s = F.leaky_relu(self.learner(x_BK.detach()), self.slope)
-        return self.scale.to(x_BK.dtype) * torch.tanh(s * x_BK)
+        return (self.scale / keep).to(x_BK.dtype) * torch.tanh(keep * s * x_BK)
 
-    def dot(self, x_BK: Tensor, weight_1K: Tensor) -> Tensor:
-        """weight . forward(x), (B, K) -> (B, 1): this path's term of a Skip Logit."""
+    def dot(self, x_BK: Tensor, weight_1K: Tensor, keep: float = 1.0) -> Tensor:
+        """weight . forward(x, keep), (B, K) -> (B, 1): this path's term of a Skip Logit."""
         if isinstance(self.learner, Elementwise):
-            scale = self.scale * weight_1K.squeeze(0)
-            return mtn_dot(x_BK, self.learner.weight, self.learner.bias, scale, self.slope).unsqueeze(1)
-        return F.linear(self(x_BK), weight_1K)
+            scale = self.scale * weight_1K.squeeze(0) / keep
+            return mtn_dot(x_BK, *self.learner.within(keep), scale, self.slope).unsqueeze(1)
+        return F.linear(self(x_BK, keep), weight_1K)
 
 
 class Elementwise(nn.Module):
@@ -72,6 +76,10 @@ class Elementwise(nn.Module):
     def forward(self, x_BK: Tensor) -> Tensor:
         # Parameters take the input's type: autocast leaves elementwise products alone, and mixed types would promote to fp32.
         return torch.addcmul(self.bias.to(x_BK.dtype), x_BK, self.weight.to(x_BK.dtype))
+
+    def within(self, keep: float) -> tuple[Tensor, Tensor]:
+        """The weight and bias with which s(x) is keep * s(keep * x): a leaky relu lets positive factors through."""
+        return self.weight * keep**2, self.bias * keep
 
 
 def meta_learner(width: int, config: MTNConfig) -> nn.Module:

@@ -1,4 +1,7 @@
-"""Normalisers that squash each unit by itself: what Meta Tanh Normalisation is without its learner."""
+"""Normalisers that squash each unit by itself: what Meta Tanh Normalisation is without its learner.
+
+`keep`, as for MTN (mtn.py), is the share of x's units that dropout has kept: the norm is taken of x before dropout.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +14,8 @@ class FixedTanh(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(width))
 
-    def forward(self, x_BK: Tensor) -> Tensor:
-        return self.scale.to(x_BK.dtype) * torch.tanh(x_BK)
+    def forward(self, x_BK: Tensor, keep: float = 1.0) -> Tensor:
+        return (self.scale / keep).to(x_BK.dtype) * torch.tanh(keep * x_BK)
 
 
 class DynamicTanh(nn.Module):
@@ -28,6 +31,6 @@ class DynamicTanh(nn.Module):
         self.scale = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x_BK: Tensor) -> Tensor:
-        squashed = torch.tanh(self.alpha.to(x_BK.dtype) * x_BK)
-        return torch.addcmul(self.bias.to(x_BK.dtype), squashed, self.scale.to(x_BK.dtype))
+    def forward(self, x_BK: Tensor, keep: float = 1.0) -> Tensor:
+        squashed = torch.tanh((keep * self.alpha).to(x_BK.dtype) * x_BK)
+        return torch.addcmul(self.bias.to(x_BK.dtype), squashed, (self.scale / keep).to(x_BK.dtype))

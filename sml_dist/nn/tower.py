@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sml_dist.nn.dropout import Dropout
 from sml_dist.nn.norms import NORMS, ActivationName, NormName, activation
 from sml_dist.nn.sml import SMLConfig, hidden_norms
+from sml_dist.nn.width import Width
 from sml_dist.spec import spec
 
 
@@ -51,7 +52,8 @@ class Tower(nn.Module):
 
     def __init__(self, width: int, config: TowerConfig, sml: SMLConfig, product: Product = linear):
         super().__init__()
-        self.widths = config.hidden
+        # in a residual layer dropout stands before the sum, which it leaves whole
+        self.widths = tuple(Width(width, 0.0 if config.connect == "residual" else config.dropout) for width in config.hidden)
         dense, make = config.connect == "dense", residual if config.connect == "residual" else layer
         inputs = list(accumulate((width, *config.hidden[:-1]))) if dense else (width, *config.hidden[:-1])
         self.layers = nn.ModuleList(make(i, o, config, sml, product) for i, o in zip(inputs, config.hidden, strict=True))

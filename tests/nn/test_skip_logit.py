@@ -1,5 +1,6 @@
 """Laws of the heads."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -11,6 +12,8 @@ from sml_dist.nn.mtn import MetaTanhNorm, MTNConfig
 from sml_dist.nn.norms import NORMS
 from sml_dist.nn.skip_logit import LastLogit, SkipLogit
 from sml_dist.nn.sml import SMLConfig, hidden_norms, logit_head
+from sml_dist.nn.tanh_norms import DynamicTanh, FixedTanh
+from sml_dist.nn.tower import Tower, TowerConfig
 
 WIDTHS = (5, 3, 8)
 MTN = partial(MetaTanhNorm, config=MTNConfig(init_std=0.5))
@@ -39,6 +42,37 @@ def test_the_layers_terms_and_the_bias_add_up_to_the_logit(norm, bias):
     terms = head.terms(hs)
     assert terms.shape == (7, len(WIDTHS))
     torch.testing.assert_close(terms.sum(1) + start, head(hs))
+
+
+@pytest.mark.parametrize("placement", ["skip", "both"])
+@pytest.mark.parametrize("norm", ["mtn", "fixed_tanh", "dyt"])
+def test_dropout_before_a_tanh_leaves_the_logit_what_it_is_without(norm, placement):
+    """The mean over masks in training, as of any linear head, is the logit that serves: the tanh is of what was there before."""
+    torch.manual_seed(0)
+    sml = SMLConfig(norm=norm, mtn=MTNConfig(placement=placement, learner="elementwise", init_std=0.5))
+    tower = Tower(6, TowerConfig(hidden=(64,), dropout=0.5), sml)
+    head, x = logit_head(tower.widths, sml), torch.randn(5, 6) * 3
+    masked = torch.stack([head(tower(x)) for _ in range(4000)])
+    served = head.eval()(tower.eval()(x))
+    assert ((masked.mean(0) - served).abs() < 5 * masked.std(0) / 4000**0.5).all()
+
+
+def test_a_tanh_of_what_dropout_left_is_dropout_of_the_tanh():
+    torch.manual_seed(0)
+    h, keep = torch.randn(9, 8, dtype=torch.float64), 0.6
+    mask = (torch.rand(9, 8) < keep).double() / keep
+    for norm in (MTN(8), FixedTanh(8), DynamicTanh(8)):
+        norm = norm.double()
+        torch.testing.assert_close(norm(mask * h, keep), mask * norm(h))
+    mtn, weight = MTN(8).double(), torch.randn(1, 8, dtype=torch.float64)
+    torch.testing.assert_close(mtn.dot(mask * h, weight, keep), (mask * mtn(h)) @ weight.T)
+
+
+@pytest.mark.parametrize(("connect", "rate"), [("plain", 0.3), ("dense", 0.3), ("residual", 0.0)])
+def test_a_tower_tells_heads_of_its_dropout(connect, rate):
+    tower = Tower(4, TowerConfig(hidden=(4, 4), connect=connect, dropout=0.3), SMLConfig(enabled=False))
+    assert [width.dropout for width in tower.widths] == [rate] * 2 and tower.widths == (4, 4)
+    assert copy.deepcopy(tower.widths[0]).dropout == rate
 
 
 def test_a_layers_term_depends_on_that_layer_alone():
