@@ -21,7 +21,8 @@ class SMLConfig:
 
     skip: a Skip Logit over every layer, else the last layer alone.
     norm: what stands where `mtn.placement` and `mtn.before_activation` say: MTN, or in its place another normaliser of
-        norms.py; with another one the rest of `mtn` says nothing. `tower.norm` is apart from it and comes first.
+        norms.py; with another one the rest of `mtn` says nothing. `tower.norm` is apart from it and comes first. On a skip
+        path a tanh is taken of the layer before its dropout, the others of what dropout has left.
     mtn: see MTNConfig; on skip paths it needs `skip`.
     deep_supervision: every layer before the last has a logit of its own in training, with either head; see DeepSupervision.
     """
