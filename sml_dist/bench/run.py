@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from joblib import cpu_count
+
 from sml_dist.session import LOCAL_ENVIRONMENT
 from sml_dist.spec import RunError
 
@@ -44,7 +46,7 @@ def machine() -> dict[str, Any]:
     models = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": cpu_count(),
         "load": [round(value, 1) for value in os.getloadavg()],
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "python": platform.python_version(),

@@ -6,7 +6,6 @@ to end by one worker, which holds the model and one batch; so files come whole, 
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import torch
+from joblib import cpu_count
 
 from sml_dist.data.dataset import DataFile
 from sml_dist.data.job import Progress
@@ -119,7 +119,7 @@ def actors(device: str, workers: int | None) -> tuple[Actors, bool, int]:
     gpus = cluster.get("GPU", 0) if device in ("auto", "cuda") else 0
     if device == "cuda" and not gpus:
         raise InputError("--device cuda: the cluster has no GPU; leave the option out")
-    cpus, nodes, cores = int(cluster.get("CPU", 1)), len(ray.nodes()), os.cpu_count() or 1
+    cpus, nodes, cores = int(cluster.get("CPU", 1)), len(ray.nodes()), cpu_count()
     alone = min(cpus, cores) if nodes == 1 else cpus  # a local Ray may have more logical CPUs than the machine has cores
     count = min(workers or int(gpus or alone), cpus)
     threads = max(1, cores * nodes // count)

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+from joblib import cpu_count
 
 from sml_dist.data.coverage import coverage
 from sml_dist.data.dataset import Manifest
@@ -33,7 +34,7 @@ def about(path: str, manifest: Manifest, fingerprint: str, placed: list[Placed],
 
 def machine(device: torch.device) -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found = {"host": platform.node(), "cores": os.cpu_count(), "memory_gb": round(memory / 1e9, 1)}
+    found = {"host": platform.node(), "cores": cpu_count(), "memory_gb": round(memory / 1e9, 1)}
     return found | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from joblib import cpu_count
 
 from sml_dist.bench.case import Arm
 from sml_dist.bench.workplace import Workplace
@@ -38,7 +39,7 @@ def peer_arms(place: Workplace, data: str, model: str) -> dict[str, Arm]:
 
 def trained(python: str, script: str, data: Path, model: str) -> float:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [python, str(Path(__file__).parent / script), str(data), model, str(STEPS), str(os.cpu_count())]
+    command = [python, str(Path(__file__).parent / script), str(data), model, str(STEPS), str(cpu_count())]
     found = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=data)
     if found.returncode:
         raise RunError(f"{script} failed: {found.stderr.strip().splitlines()[-1:]}")
