@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sml_dist.nn.mtn_kernel import mtn, mtn_dot
+from sml_dist.nn.tanh_norms import scaled
 from sml_dist.spec import spec
 
 
@@ -53,14 +54,14 @@ class MetaTanhNorm(nn.Module):
 
     def forward(self, x_BK: Tensor, keep: float = 1.0) -> Tensor:
         if isinstance(self.learner, Elementwise):
-            return mtn(x_BK, *self.learner.within(keep), self.scale / keep, self.slope)
+            return mtn(x_BK, *self.learner.within(keep), scaled(self.scale, 1 / keep), self.slope)
         s = F.leaky_relu(self.learner(x_BK.detach()), self.slope)
-        return (self.scale / keep).to(x_BK.dtype) * torch.tanh(keep * s * x_BK)
+        return scaled(self.scale, 1 / keep).to(x_BK.dtype) * torch.tanh(scaled(s, keep) * x_BK)
 
     def dot(self, x_BK: Tensor, weight_1K: Tensor, keep: float = 1.0) -> Tensor:
         """weight . forward(x, keep), (B, K) -> (B, 1): this path's term of a Skip Logit."""
         if isinstance(self.learner, Elementwise):
-            scale = self.scale * weight_1K.squeeze(0) / keep
+            scale = scaled(self.scale, 1 / keep) * weight_1K.squeeze(0)
             return mtn_dot(x_BK, *self.learner.within(keep), scale, self.slope).unsqueeze(1)
         return F.linear(self(x_BK, keep), weight_1K)
 
@@ -79,7 +80,7 @@ class Elementwise(nn.Module):
 
     def within(self, keep: float) -> tuple[Tensor, Tensor]:
         """The weight and bias with which s(x) is keep * s(keep * x): a leaky relu lets positive factors through."""
-        return self.weight * keep**2, self.bias * keep
+        return scaled(self.weight, keep**2), scaled(self.bias, keep)
 
 
 def meta_learner(width: int, config: MTNConfig) -> nn.Module:

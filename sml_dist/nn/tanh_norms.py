@@ -15,7 +15,7 @@ class FixedTanh(nn.Module):
         self.scale = nn.Parameter(torch.ones(width))
 
     def forward(self, x_BK: Tensor, keep: float = 1.0) -> Tensor:
-        return (self.scale / keep).to(x_BK.dtype) * torch.tanh(keep * x_BK)
+        return scaled(self.scale, 1 / keep).to(x_BK.dtype) * torch.tanh(scaled(x_BK, keep))
 
 
 class DynamicTanh(nn.Module):
@@ -32,5 +32,10 @@ class DynamicTanh(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x_BK: Tensor, keep: float = 1.0) -> Tensor:
-        squashed = torch.tanh((keep * self.alpha).to(x_BK.dtype) * x_BK)
-        return torch.addcmul(self.bias.to(x_BK.dtype), squashed, (self.scale / keep).to(x_BK.dtype))
+        squashed = torch.tanh(scaled(self.alpha, keep).to(x_BK.dtype) * x_BK)
+        return torch.addcmul(self.bias.to(x_BK.dtype), squashed, scaled(self.scale, 1 / keep).to(x_BK.dtype))
+
+
+def scaled(x: Tensor, factor: float) -> Tensor:
+    """factor * x, at no cost where the factor is 1."""
+    return x if factor == 1 else factor * x
