@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sml_dist.tabular import Row
 
@@ -35,8 +36,12 @@ def by_layer(layers: Sequence[Row], column: str, scale: str) -> Figure:
     for i, moment in enumerate(moments):
         for j, depth in enumerate(depths):
             part = [row for row in layers if (row["moment"], row["depth"]) == (moment, depth)]
+            if not part:
+                panels[i, j].set_axis_off()
+                continue
             panels[i, j].set_title(f"{depth} layers, {moment}", fontsize=9)
-            panels[i, j].set_axis_on() if part else panels[i, j].set_axis_off()
+            panels[i, j].set_xlabel("layer", fontsize=8)
+            panels[i, j].xaxis.set_major_locator(MaxNLocator(integer=True))
             lines(panels[i, j], part, "layer", column, scale)
         panels[i, 0].set_ylabel(column)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=10, fontsize=8)
