@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.inspection import permutation_importance
 
 from sml_dist.config.tune import Dimension
 from sml_dist.review.read import Sweep
@@ -33,9 +35,6 @@ class Importance:
 
 def importance(sweep: Sweep) -> Importance | None:
     """None where there are too few trials, or none differ."""
-    from sklearn.ensemble import RandomForestRegressor  # a second that the end of a run, which writes a page too, need not wait
-    from sklearn.inspection import permutation_importance
-
     trials = sweep.ranked
     values = np.array([trial["value"] for trial in trials])
     if len(trials) < LEAST_TRIALS or np.ptp(values) == 0:
