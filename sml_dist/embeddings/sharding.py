@@ -40,15 +40,16 @@ def allowed_kinds(manifest: Manifest, config: EmbeddingConfig, device: str, work
     """Sharding kinds that the planner may choose from, by the field that a table is of.
 
     One worker has nobody to spare a lookup of a copied table, and is 5 % faster with all tables in one fused kernel; but
-    under l2 a copied table decays otherwise, and Adam wants it.
+    under l2 a copied table decays otherwise, and Adam wants it. Nor has it anybody to cut tables for, which costs 5 % too.
     """
     kinds, copied = {}, workers > 1 or config.l2 > 0 or config.optimizer == "adam"
+    spread = SPREAD if workers > 1 else [ShardingType.TABLE_WISE.value]
     for field in manifest.tables:
         asked = config.tables[field.name].sharding if field.name in config.tables else config.sharding
         if asked != "auto":
             kinds[field.name] = [asked]
         else:
-            kinds[field.name] = ["data_parallel"] if copied and field.rows <= config.data_parallel_rows else SPREAD
+            kinds[field.name] = ["data_parallel"] if copied and field.rows <= config.data_parallel_rows else spread
         if config.optimizer == "adam" and device == "cpu" and kinds[field.name] != ["data_parallel"]:
             raise InputError(
                 f"embedding.optimizer adam runs on CPU for data_parallel tables only, and {field.name} ({field.rows:,} rows) is "

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from sml_dist.nn.linear import Linear
+
 
 class CrossNetwork(nn.Module):
     """x_{l+1} = x_0 * (W_l x_l + b_l) + x_l, W_l (K, K); (B, K) -> every x_l from x_1 on, (B, K) each.
@@ -13,7 +15,7 @@ class CrossNetwork(nn.Module):
     def __init__(self, width: int, layers: int):
         super().__init__()
         self.widths = (width,) * layers
-        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+        self.layers = nn.ModuleList(Linear(width, width) for _ in range(layers))
         for linear in self.layers:
             nn.init.xavier_normal_(linear.weight)
             nn.init.zeros_(linear.bias)

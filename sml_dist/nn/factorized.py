@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from sml_dist.nn.linear import Linear
 from sml_dist.nn.sml import SMLConfig
 from sml_dist.nn.tower import Tower, TowerConfig
 
@@ -24,7 +25,7 @@ class FactorizedLinear(nn.Module):
     def __init__(self, inputs: int, outputs: int, residual: Residual):
         super().__init__()
         self.residual = residual
-        self.linear = nn.Linear(inputs, 2 * outputs if residual == "sum" else outputs)
+        self.linear = Linear(inputs, 2 * outputs if residual == "sum" else outputs)
         nn.init.xavier_normal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 

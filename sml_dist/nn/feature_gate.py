@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from sml_dist.nn.linear import Linear
+
 
 class FeatureGate(nn.Module):
     """y = 2 sigmoid(U relu(V context + a) + b) * x; fields (B, F, D) and x (B, K) -> (B, K).
@@ -18,7 +20,7 @@ class FeatureGate(nn.Module):
     def __init__(self, fields: Sequence[int], dim: int, hidden: int, width: int):
         super().__init__()
         self.context = FieldContext(fields) if fields else LearnedContext(dim)
-        self.gate = nn.Sequential(nn.Linear(max(1, len(fields)) * dim, hidden), nn.ReLU(), nn.Linear(hidden, width))
+        self.gate = nn.Sequential(Linear(max(1, len(fields)) * dim, hidden), nn.ReLU(), Linear(hidden, width))
         for part in (self.gate[0], self.gate[2]):
             nn.init.xavier_normal_(part.weight)
             nn.init.zeros_(part.bias)

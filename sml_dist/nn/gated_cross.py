@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from sml_dist.nn.linear import Linear
+
 
 class GatedCrossNetwork(nn.Module):
     """c_{l+1} = c_0 * (W_l c_l + b_l) * sigmoid(G_l c_l) + c_l; (B, K) -> every c_l from c_1 on, (B, K) each.
@@ -15,8 +17,8 @@ class GatedCrossNetwork(nn.Module):
     def __init__(self, width: int, layers: int):
         super().__init__()
         self.widths = (width,) * layers
-        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
-        self.gates = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(layers))
+        self.layers = nn.ModuleList(Linear(width, width) for _ in range(layers))
+        self.gates = nn.ModuleList(Linear(width, width, bias=False) for _ in range(layers))
         for linear, gate in zip(self.layers, self.gates, strict=True):
             nn.init.xavier_normal_(linear.weight)
             nn.init.zeros_(linear.bias)

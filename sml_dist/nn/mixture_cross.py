@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from sml_dist.nn.linear import Linear
+
 
 class MixtureCross(nn.Module):
     """x_{l+1} = sum_e G_e(x_l) E_e(x_l) + x_l, E_e(x) = x_0 * (U_e tanh(C_e tanh(V_e x)) + b), G = softmax(gate x).
@@ -36,9 +38,9 @@ class Experts(nn.Module):
 
     def __init__(self, width: int, experts: int, rank: int):
         super().__init__()
-        self.down = nn.Linear(width, experts * rank, bias=False)
+        self.down = Linear(width, experts * rank, bias=False)
         self.inner = nn.Parameter(torch.empty(experts, rank, rank))
-        self.up = nn.Linear(experts * rank, width)
+        self.up = Linear(experts * rank, width)
         with torch.no_grad():
             for part in (*self.down.weight.chunk(experts), *self.inner, *self.up.weight.chunk(experts, dim=1)):
                 nn.init.xavier_normal_(part)

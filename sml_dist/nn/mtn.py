@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sml_dist.nn.linear import Linear
 from sml_dist.nn.mtn_kernel import mtn, mtn_dot
 from sml_dist.nn.tanh_norms import scaled
 from sml_dist.spec import spec
@@ -86,11 +87,11 @@ class Elementwise(nn.Module):
 def meta_learner(width: int, config: MTNConfig) -> nn.Module:
     """The learner of s, (B, K) -> (B, K) or (B, 1), started so that its output is close to `offset`."""
     if config.learner == "lowrank":
-        last: nn.Module = nn.Linear(config.rank, width)
-        learner: nn.Module = nn.Sequential(nn.Linear(width, config.rank, bias=False), last)
+        last: nn.Module = Linear(config.rank, width)
+        learner: nn.Module = nn.Sequential(Linear(width, config.rank, bias=False), last)
     else:
         last = {
-            "dense": lambda: nn.Linear(width, width),
+            "dense": lambda: Linear(width, width),
             "elementwise": lambda: Elementwise(width),
             "scalar": lambda: nn.Linear(width, 1),
         }[config.learner]()

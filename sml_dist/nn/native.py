@@ -36,9 +36,13 @@ def library(source: Path) -> ctypes.CDLL | None:
 
 
 def has_kernel(x: Tensor, source: Path, kinds: Container[torch.dtype]) -> bool:
-    """Whether the compiled file can take x. An exported or compiled model holds operations: no call of ours."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return not traced and x.device.type == "cpu" and x.dtype in kinds and library(source) is not None
+    """Whether the compiled file can take x."""
+    return not traced() and x.device.type == "cpu" and x.dtype in kinds and library(source) is not None
+
+
+def traced() -> bool:
+    """An exported or compiled model holds torch's operations: no call of ours."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def find_compiler() -> str | None:

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sml_dist.nn.dropout import Dropout
+from sml_dist.nn.linear import Linear
 from sml_dist.nn.norms import NORMS, ActivationName, NormName, activation
 from sml_dist.nn.sml import SMLConfig, hidden_norms
 from sml_dist.nn.width import Width
@@ -29,9 +30,9 @@ class TowerConfig:
 Product = Callable[[int, int], nn.Module]
 
 
-def linear(inputs: int, outputs: int) -> nn.Linear:
+def linear(inputs: int, outputs: int) -> Linear:
     """Glorot start, as the published CTR benchmarks have it."""
-    product = nn.Linear(inputs, outputs)
+    product = Linear(inputs, outputs)
     nn.init.xavier_normal_(product.weight)
     nn.init.zeros_(product.bias)
     return product
@@ -75,7 +76,7 @@ class Residual(nn.Module):
         self.f = f
         self.project: nn.Module = nn.Identity()
         if inputs != outputs:
-            self.project = nn.Linear(inputs, outputs, bias=False)
+            self.project = Linear(inputs, outputs, bias=False)
             nn.init.xavier_normal_(self.project.weight)
 
     def forward(self, x_BK: Tensor) -> Tensor:

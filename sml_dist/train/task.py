@@ -21,8 +21,11 @@ class CTRTask(nn.Module):
         self.fields, self.dim, self.bf16 = fields, dim, bf16
 
     def embed(self, ids: KeyedJaggedTensor) -> Tensor:
-        """x_BFD in the order of `fields`: values() of a sharded collection comes in the plan's order, regroup restores ours."""
-        return KeyedTensor.regroup([self.tables(ids)], [self.fields])[0].view(-1, len(self.fields), self.dim)
+        """x_BFD in the order of `fields`: values() of a sharded collection comes in the plan's order; where that is another,
+        regroup copies it into ours."""
+        found = self.tables(ids)
+        values = found.values() if found.keys() == self.fields else KeyedTensor.regroup([found], [self.fields])[0]
+        return values.view(-1, len(self.fields), self.dim)
 
     def forward(self, x_BFD: Tensor, dense_BN: Tensor) -> Tensor:
         """The dense part: logit (B,) float32. Training calls it through DDP, apart from `embed`: see Trainer.step."""
