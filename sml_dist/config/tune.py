@@ -74,7 +74,8 @@ class SweepConfig:
     metric, mode: of the validation rows; the trials' train.monitor is set to it.
     evaluate_every: share of the training rows between evaluations (1: at each epoch's end): what schedulers see.
     pair: a key of the space; each draw of all others is a pair of trials (or more), one for each of its values.
-    trials: in all, points included; with `pair`, draws. A grid has as many as it has.
+    trials: in all, points included; with `pair`, draws. No two are alike (but under pbt): a grid, or a space with fewer
+        points, has as many as it has.
     cpus: of Ray's, for each worker; as many trials run at once as the cluster has room for, at most `concurrent`.
     minutes: of this command; rows: trained on by all trials together. Then trials are cut off, and go on from their last
         checkpoints when the command comes again, with more rows.

@@ -17,11 +17,16 @@ from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books, Record
 from sml_dist.tune.space import Params, new_study
 
+Draw = tuple[optuna.Trial, list[Params]]
+REPEATS = 20  # of the sampler, before it is passed over
+BLIND = 2_000  # draws at random before a space is held for used up
+
 
 class Search(Searcher):
     """First the trials that were cut off, then the points, then what the study or the grid says.
 
-    A draw is one trial, or one for each value of `pair`, of which the study is told the mean.
+    A draw is one trial, or one for each value of `pair`, of which the study is told the mean. No draw is run twice: a trial
+    is determined by its settings. A population may have it twice, to go different ways.
     """
 
     def __init__(self, blueprint: Blueprint, books: Books):
@@ -29,6 +34,7 @@ class Search(Searcher):
         self.blueprint, self.books, self.space = blueprint, books, blueprint.space
         self.unfinished = iter([record for _, record in sorted(books.records.items()) if not record.ended_for_good])
         self.study = new_study(sampler(blueprint, len(books.records)), self.mode)
+        self.blind = new_study(optuna.samplers.RandomSampler(seed=seed_of(blueprint, len(books.records))))
         self.asked: dict[int, optuna.Trial] = {}  # by draw
         for draw in range(self.draws_done()):
             self.recall(draw)
@@ -71,14 +77,36 @@ class Search(Searcher):
         """Tells the study of a draw in the books."""
         params = {key: value for member in self.members(draw) for key, value in member.params.items() if key != self.blueprint.sweep.pair}
         self.study.enqueue_trial(self.space.encoded(params))
-        self.asked[draw] = self.ask(draw)[0]
+        self.asked[draw] = self.ask()[0]
         for member in self.members(draw):
             self.tell(member)
 
-    def ask(self, draw: int) -> tuple[optuna.Trial, list[Params]]:
+    def ask(self) -> Draw:
         """The study's next trial, and the parameters of the draw's trials."""
         trial = self.study.ask()
-        return trial, [self.space.suggested(trial, given) for given in self.variants()]
+        return trial, self.suggested(trial)
+
+    def enqueued(self, found: list[Params]) -> Draw:
+        """These parameters as the study's next trial."""
+        self.study.enqueue_trial(self.space.encoded({key: value for params in found for key, value in params.items()}))
+        return self.ask()
+
+    def suggested(self, trial: optuna.Trial) -> list[Params]:
+        return [self.space.suggested(trial, given) for given in self.variants()]
+
+    def unseen(self) -> Draw | None:
+        """What no draw has had yet: the sampler's choice, a blind one where that repeats itself, None where nothing is left."""
+        seen = {as_text(record.params) for record in self.books.records.values()}
+        if self.blueprint.sweep.scheduler.name == "pbt":
+            return self.ask()
+        for _ in range(REPEATS):
+            trial, found = self.ask()
+            if any(as_text(params) not in seen for params in found):
+                return trial, found
+            self.study.tell(trial, state=TrialState.FAIL)
+        blind = (self.suggested(self.blind.ask()) for _ in range(BLIND))
+        found = next((found for found in blind if any(as_text(params) not in seen for params in found)), None)
+        return None if found is None else self.enqueued(found)
 
     def variants(self) -> list[Params]:
         pair = self.blueprint.sweep.pair
@@ -89,12 +117,11 @@ class Search(Searcher):
         for draw, source in zip(itertools.count(), self.sources(), strict=False):
             if draw < self.draws_done():
                 continue
-            point, found = source if source is not None else (None, None)
-            if found is None:
-                self.asked[draw], found = self.ask(draw)
-            else:
-                self.study.enqueue_trial(self.space.encoded({k: v for params in found for k, v in params.items()}))
-                self.asked[draw], _ = self.ask(draw)
+            point, given = source if source is not None else (None, None)
+            drawn = self.unseen() if given is None else self.enqueued(given)
+            if drawn is None:
+                return
+            self.asked[draw], found = drawn
             yield from self.booked(draw, point, found)
 
     def sources(self) -> Iterator[tuple[int | None, list[Params]] | None]:
@@ -102,8 +129,8 @@ class Search(Searcher):
         points = [[self.blueprint.point(n, given) for given in self.variants()] for n in range(len(self.blueprint.sweep.points))]
         yield from enumerate(points)
         if self.blueprint.sweep.search.name == "grid":
-            known = {json.dumps(params, sort_keys=True) for found in points for params in found}
-            every = (params for params in self.space.grid() if json.dumps(params, sort_keys=True) not in known)
+            known = {as_text(params) for found in points for params in found}
+            every = (params for params in self.space.grid() if as_text(params) not in known)
             yield from ((None, [params]) for params in every)
         else:
             yield from itertools.repeat(None, max(0, self.blueprint.sweep.trials - len(points)))
@@ -129,14 +156,21 @@ def given(record: Record) -> dict[str, Any]:
     return {"id": record.id, "params": record.params}
 
 
+def as_text(params: Params) -> str:
+    return json.dumps(params, sort_keys=True)
+
+
 def draw_of(record: Record) -> int:
     return record.id if record.pair is None else record.pair
 
 
+def seed_of(blueprint: Blueprint, known: int) -> int:
+    """Another after each restart: else the same points would be drawn again."""
+    return blueprint.sweep.search.seed * 100_003 + known
+
+
 def sampler(blueprint: Blueprint, known: int) -> optuna.samplers.BaseSampler:
-    """With a seed of its own after each restart: else the same points would be drawn again."""
-    search = blueprint.sweep.search
-    seed = search.seed * 100_003 + known
+    search, seed = blueprint.sweep.search, seed_of(blueprint, known)
     if search.name != "optuna":
         return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():

@@ -66,6 +66,21 @@ def test_a_grid_leaves_out_what_the_points_have(rows, tmp_path):
     assert [tuple(each["params"].values()) for each in found] == [(0.05, 0.001), (0.05, 0.01), (0.01, 0.001), (0.01, 0.01)]
 
 
+@pytest.mark.parametrize("name", ["random", "optuna"])
+@pytest.mark.parametrize("pair", [None, "model.sml.enabled"])
+def test_no_settings_are_run_twice_and_a_small_space_is_used_up(rows, tmp_path, name, pair):
+    """All trials that have ended have the same value, so that TPE has no reason to leave what it knows."""
+    space = {"model.sml.enabled": {"choice": [False, True]}, "embedding.lr": {"choice": [0.01, 0.02, 0.05]}}
+    path = write_sweep(tmp_path, rows, space=space, trials=40, search={"name": name, "startup": 2}, pair=pair)
+    blueprint, books = opened(path)
+    search, found = Search(blueprint, books), []
+    while (each := search.suggest("")) != "FINISHED":
+        found.append(json.dumps(each["given"]["params"], sort_keys=True))
+        ended(books, each["given"]["id"], 0.7)
+        search.tell(books.records[each["given"]["id"]])
+    assert len(found) == len(set(found)) == 6
+
+
 def test_optuna_leans_to_where_trials_were_good(rows, tmp_path):
     """Twelve trials say that small rates are good; what is drawn then is smaller than what is drawn blindly."""
     space, means = {"embedding.lr": {"uniform": [0, 1]}}, {}
