@@ -17,16 +17,18 @@ def sweep(
 ) -> None:
     """Search a run's settings; the same command again runs what is not done yet."""
     from sml_dist.review.follow import tracked_sweep
-    from sml_dist.review.report import report_quietly
     from sml_dist.session import ray_session
     from sml_dist.tune.blueprint import Blueprint
-    from sml_dist.tune.sweep import run
 
     blueprint = Blueprint.read(config, overrides)
-    workers = blueprint.base.train.worker_range[1]
-    ray = ray_session(workers if workers > 1 else 0, reader_cpus=blueprint.base.data.reader_cpus, verbose=verbose)
+    workers, sweeping = blueprint.base.train.worker_range[1], "sml_dist.tune.sweep"
+    ray = ray_session(workers if workers > 1 else 0, reader_cpus=blueprint.base.data.reader_cpus, verbose=verbose, meanwhile=sweeping)
     with ray, tracked_sweep(str(blueprint.folder), warn):
+        from sml_dist.tune.sweep import run
+
         found = run(config, overrides, show_trial)
+    from sml_dist.review.report import report_quietly
+
     report_quietly(found["folder"], warn)
     if as_json:
         print_json(found)

@@ -19,6 +19,12 @@ from sml_dist.credentials import refuse_in
 from sml_dist.models.zoo import ZOO, ModelConfig
 from sml_dist.spec import InputError, Mounted, from_dict, spec, to_dict
 
+# What cannot change between a run and its resumption: the meaning of the tensors, and which rows come next.
+FIXED = (
+    "model", "data.streams", "data.shuffle", "embedding.dim", "embedding.optimizer",
+    "train.global_batch_size", "train.seed", "train.optimizer",
+)  # fmt: skip
+
 
 @spec
 class RunSection:

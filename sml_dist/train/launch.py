@@ -22,7 +22,7 @@ from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.code import commit
 from sml_dist.train.held import PATIENCE_SECONDS, held
 from sml_dist.train.interface import NodeTorchConfig
-from sml_dist.train.report import RunFolder
+from sml_dist.train.report import RunFolder, absolute
 
 POLL_SECONDS = 0.5
 
@@ -119,11 +119,6 @@ def root_cause(error: TrainingFailedError) -> str:
     lines = str(failures[min(failures)]).strip().splitlines()
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
     return (named or lines)[-1][:300]
-
-
-def absolute(path: str) -> str:
-    """A path that a worker in another folder can open."""
-    return path if "://" in path else os.path.abspath(path)
 
 
 def worker_main(given: dict[str, Any]) -> dict[str, Any]:

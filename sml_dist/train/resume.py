@@ -5,19 +5,13 @@ from typing import Any
 
 from torch import nn
 
-from sml_dist.config.run import RunConfig, parse
+from sml_dist.config.run import FIXED, RunConfig, parse
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.checkpoint import Checkpoint, Checkpoints
 from sml_dist.train.loop import Progress
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.shards import Incomplete
 from sml_dist.train.state import COUNTER, pieces, set_steps, weights
-
-# What cannot change between a run and its resumption: the meaning of the tensors, and which rows come next.
-FIXED = (
-    "model", "data.streams", "data.shuffle", "embedding.dim", "embedding.optimizer",
-    "train.global_batch_size", "train.seed", "train.optimizer",
-)  # fmt: skip
 
 
 def restore(store: Checkpoints, model: Any, optimizers: Optimizers, config: RunConfig, dataset: str) -> tuple[Progress | None, list[str]]:

@@ -10,15 +10,13 @@ import optuna
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sml_dist.config.run import RunConfig, parse, read
+from sml_dist.config.run import FIXED, RunConfig, parse, read
 from sml_dist.config.settings import load_settings
 from sml_dist.config.tune import SweepConfig
 from sml_dist.data.dataset import read_manifest
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.check import check
-from sml_dist.train.launch import absolute
-from sml_dist.train.report import RunFolder
-from sml_dist.train.resume import FIXED
+from sml_dist.train.report import RunFolder, absolute
 from sml_dist.train.rows import training_plan
 from sml_dist.tune.space import Params, Space, new_study
 

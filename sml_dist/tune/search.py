@@ -26,7 +26,8 @@ class Search(Searcher):
     """First the trials that were cut off, then the points, then what the study or the grid says.
 
     A draw is one trial, or one for each value of `pair`, of which the study is told the mean. No draw is run twice: a trial
-    is determined by its settings. A population may have it twice, to go different ways.
+    is determined by its settings. A population may have it twice, to go different ways. As many trials as there are `slots`
+    begin at once; of those that wait for room one alone is drawn, so that it knows nearly all that came out before it.
     """
 
     def __init__(self, blueprint: Blueprint, books: Books):
@@ -36,6 +37,7 @@ class Search(Searcher):
         self.study = new_study(sampler(blueprint, len(books.records)), self.mode)
         self.blind = new_study(optuna.samplers.RandomSampler(seed=seed_of(blueprint, len(books.records))))
         self.asked: dict[int, optuna.Trial] = {}  # by draw
+        self.slots, self.handed_out = 1, set()
         for draw in range(self.draws_done()):
             self.recall(draw)
         self.fresh = self.new_records()
@@ -44,10 +46,14 @@ class Search(Searcher):
         """Tune pickles its searcher, scheduler and callbacks, to go on from; this sweep goes on from its books."""
         return {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        under_way = [id for id in self.handed_out if self.books.records[id].status == "running"]
+        if len(under_way) >= self.slots and len(under_way) > len(self.books.since):
+            return None  # one waits
         record = next(self.unfinished, None) or next(self.fresh, None)
         if record is None:
             return Searcher.FINISHED
+        self.handed_out.add(record.id)
         return {"given": given(record)}
 
     def all_given(self) -> list[dict[str, Any]]:

@@ -100,6 +100,7 @@ def run_trials(blueprint: Blueprint, search: Search, clerk: Clerk, rows: int) ->
     trial, at_once = placed(blueprint)
     settings: dict[str, Any] = {"search_alg": search, "num_samples": -1, "max_concurrent_trials": at_once}
     space: dict[str, Any] = {}
+    environment = WITHOUT
     if sweep.scheduler.name == "pbt":  # takes no searcher: all its trials are known from the start
         given = search.all_given()
         if not given:
@@ -108,7 +109,10 @@ def run_trials(blueprint: Blueprint, search: Search, clerk: Clerk, rows: int) ->
             what = f"{len(given)} trials go on side by side, and there is room for {at_once}"
             raise InputError(f"scheduler pbt: {what}; lower trials, or train.num_workers")
         settings, space = {}, {"given": tune.grid_search(given)}
-    with without(WITHOUT):
+    else:
+        search.slots = at_once or max(1, room(sweep.cpus))
+        environment |= {"TUNE_MAX_PENDING_TRIALS_PG": str(search.slots)}  # Tune's 1 starts their processes one after another
+    with within(environment):
         tune.Tuner(
             tune.with_parameters(trial, blueprint=blueprint),
             param_space=space,
@@ -146,6 +150,11 @@ def placed(blueprint: Blueprint) -> tuple[Any, int | None]:
     return tune.with_resources(Trial, {"CPU": 0.001}), min(sweep.concurrent or 1_000, groups_at_once(base, cluster))
 
 
+def room(cpus: float) -> int:
+    """Trials of so many CPUs for which the nodes that are there have room."""
+    return sum(int(node["Resources"].get("CPU", 0) / cpus) for node in ray.nodes() if node["Alive"])
+
+
 def groups_at_once(base: RunConfig, cluster: dict[str, float]) -> int:
     """Trials on several workers, or on GPUs, for which the cluster has room, their readers included."""
     workers = base.train.worker_range[1]
@@ -155,7 +164,7 @@ def groups_at_once(base: RunConfig, cluster: dict[str, float]) -> int:
 
 
 @contextlib.contextmanager
-def without(settings: dict[str, str]):
+def within(settings: dict[str, str]):
     """Environment variables for as long as Tune runs."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)

@@ -20,6 +20,7 @@ def opened(path: str) -> tuple[Blueprint, Books]:
 
 def drawn(path: str, count: int) -> list[dict]:
     search = Search(*opened(path))
+    search.slots = count
     found = [search.suggest(str(number)) for number in range(count)]
     return [each["given"] for each in found if each != "FINISHED"]
 
@@ -64,6 +65,20 @@ def test_a_grid_leaves_out_what_the_points_have(rows, tmp_path):
     space = {"embedding.lr": {"grid": [0.05, 0.01]}, "train.lr": {"choice": [0.001, 0.01]}}
     found = drawn(write_sweep(tmp_path, rows, space=space, search={"name": "grid"}, trials=1), 99)
     assert [tuple(each["params"].values()) for each in found] == [(0.05, 0.001), (0.05, 0.01), (0.01, 0.001), (0.01, 0.01)]
+
+
+def test_as_many_as_there_is_room_for_begin_at_once_and_one_more_is_drawn_ahead(rows, tmp_path):
+    blueprint, books = opened(write_sweep(tmp_path, rows, trials=9))
+    search = Search(blueprint, books)
+    search.slots = 2
+    assert [search.suggest("")["given"]["id"] for _ in range(2)] == [0, 1] and search.suggest("") is None
+    for id in (0, 1):
+        books.begin(id)
+    assert search.suggest("")["given"]["id"] == 2 and search.suggest("") is None
+    ended(books, 0, 0.7)
+    assert search.suggest("") is None  # trial 2 waits for room still
+    books.begin(2)
+    assert search.suggest("")["given"]["id"] == 3
 
 
 @pytest.mark.parametrize("name", ["random", "optuna"])
