@@ -42,7 +42,7 @@ def verify(
     data: Annotated[str | None, typer.Option(help="Where the dataset lies now, if not where the run read it.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a run's checkpoints, and by its ledger (train.record_rows) that each row was used once."""
+    """Check a run's checkpoints, and where it kept a ledger (train.record_rows) that each row was used once."""
     from sml_dist.train.verify import verify_run
 
     found = verify_run(run, data)
@@ -97,4 +97,9 @@ def show_verified(found: dict[str, Any]) -> None:
         out.print(f"{found['step']:,} steps to the newest sound one, by {found['attempts']} attempts on {workers} workers")
         out.print(f"{found['rows']:,} rows in {found['epochs']:g} epochs: {found['missing']:,} missing, {found['doubled']:,} doubled,")
         out.print(f"{found['wrong']:,} in batches that are not the plan's; {len(found['skipped'])} batches skipped for bad numbers")
-    out.print("each row was used once" if found["ok"] else "NOT in order", style="green" if found["ok"] else "bold red")
+    if not found["ok"]:
+        out.print("NOT in order", style="bold red")
+    elif "rows" in found:
+        out.print("each row was used once", style="green")
+    else:
+        out.print("the run kept no ledger of its rows; with train.record_rows=true the next one does", highlight=False)

@@ -9,7 +9,7 @@ from sml_dist.spec import spec
 
 @spec
 class DataConfig:
-    """`path` is a prepared dataset. `streams` must be divisible by the number of workers, the batch size by `streams`."""
+    """`path` is a prepared dataset. `streams` are at least as many as workers; the batch size must be divisible by `streams`."""
 
     path: str
     streams: PositiveInt = 16

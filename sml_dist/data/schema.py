@@ -202,6 +202,8 @@ class Schema:
         if self.columns is not None:
             _refuse(_repeated(self.columns), "stands twice in `columns`")
             _refuse([name for name in self.used if name not in self.columns], "is used but not in `columns`")
+        lists = [name for item in (*self.multivalued, *self.sequences) if item.separator is None for name in item.columns]
+        _refuse(lists if self.format != "parquet" else [], "holds lists in a text file: give the `separator` between their values")
         if self.format == "parquet" and (self.columns or self.delimiter):
             raise ValueError("`columns` and `delimiter` belong to text files; Parquet names its own columns")
         if self.delimiter and (not self.delimiter.isascii() or self.delimiter in '"\r\n\0'):

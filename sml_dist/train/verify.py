@@ -1,6 +1,6 @@
 """`sml-dist verify RUN`: are the checkpoints sound, and was each row of each epoch used once on the way to the last of them?
 
-Reads files alone: the run's ledger and manifests, and the dataset's plan. See ledger.py for which lines count.
+Reads files alone: the run's manifests, and where it kept a ledger, that and the dataset's plan. See ledger.py for which lines count.
 """
 
 import json
@@ -20,7 +20,8 @@ from sml_dist.train.storage import Storage
 
 
 def verify_run(folder: str, data: str | None = None) -> dict[str, Any]:
-    """What was found, with `ok`. `data` says where the dataset lies now, if it was moved. Raises InputError."""
+    """What was found, with `ok`; `rows` and what follows where there is a ledger. `data` says where the dataset lies now, if it
+    was moved. Raises InputError."""
     storage = Storage(Path(folder) / "checkpoints")
     names = [name for name in storage.names() if name.startswith("step-")]
     if not names:
@@ -34,18 +35,20 @@ def verify_run(folder: str, data: str | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {"run": str(folder), "checkpoints": len(names), "damaged": faults}
     if newest is not None:
         found |= {"step": newest.manifest["step"]} | _rows(Path(folder), newest.manifest, data)
-    return found | {"ok": not faults and newest is not None and not found["wrong"] and not found["missing"] and not found["doubled"]}
+    amiss = any(found.get(name) for name in ("wrong", "missing", "doubled"))
+    return found | {"ok": not faults and newest is not None and not amiss}
 
 
 def _rows(folder: Path, manifest: dict[str, Any], data: str | None) -> dict[str, Any]:
-    """The ledger of a checkpoint's history held against the plan: rows missing, doubled, or in a batch that is not the plan's."""
+    """The ledger of a checkpoint's history held against the plan: rows missing, doubled, or in a batch that is not the plan's.
+    {} where none was kept."""
     config, progress = parse(manifest["config"]), manifest["progress"]
+    if not config.train.record_rows:
+        return {}
     root = data or config.data.path
     dataset = read_manifest(root)
     if fingerprint(root) != manifest["dataset"]:
         raise InputError(f"{root} is not the dataset that {folder} was trained on; name it with --data")
-    if not config.train.record_rows:
-        raise InputError(f"{folder} has no ledger; train with --set train.record_rows=true to keep one")
     plan = training_plan(dataset, config)
     used = history(folder / "ledger", progress["history"], progress["step"])
     times = Counter((line["epoch"], line["batch"]) for line in used)

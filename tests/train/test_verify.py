@@ -110,3 +110,13 @@ def test_what_cannot_be_verified_is_refused(run, tmp_path):
     synth(900, str(tmp_path / "other"), fields=3, dense=2, table_rows=90)
     with pytest.raises(InputError, match="is not the dataset that .* was trained on; name it with --data"):
         verify_run(str(run), str(tmp_path / "other"))
+
+
+def test_without_a_ledger_the_checkpoints_are_verified_alone(tmp_path):
+    synth(1_500, str(tmp_path / "data"), fields=3, dense=2, table_rows=90)
+    train_alone(config(str(tmp_path / "data"), tmp_path, max_steps=20, record_rows=False))
+    found = verify_run(str(tmp_path / "r"))
+    assert found["ok"] and found["step"] == 20 and "rows" not in found
+    file = next(Path(tmp_path / "r").glob("checkpoints/*/*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1])
+    assert not verify_run(str(tmp_path / "r"))["ok"]
