@@ -30,8 +30,11 @@ class Case:
     warm_up: bool = True
 
 
-def measure(case: Case, place: Workplace, rounds: int | None = None) -> dict[str, Any]:
-    """Reads every arm once a round, every other round in reverse order; the result as plain data."""
+def measure(
+    case: Case, place: Workplace, rounds: int | None = None, keep: Callable[[dict[str, Any]], None] = lambda found: None
+) -> dict[str, Any]:
+    """Reads every arm once a round, every other round in reverse order; the result as plain data, and to `keep` before the
+    arms are taken down."""
     readings: dict[str, list[float]] = {}
     with case.arms(place) as arms:
         if case.warm_up:
@@ -40,7 +43,9 @@ def measure(case: Case, place: Workplace, rounds: int | None = None) -> dict[str
         for number in range(rounds or case.rounds):
             for name in list(arms)[:: -1 if number % 2 else 1]:
                 readings.setdefault(name, []).append(arms[name]())
-    return result(case, {name: readings[name] for name in arms})
+        found = result(case, {name: readings[name] for name in arms})
+        keep(found)
+    return found
 
 
 def result(case: Case, readings: dict[str, list[float]]) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from sml_dist.bench.workplace import Workplace
 
 
 def main(name: str, folder: str, output: str, rounds: str) -> None:
-    found = measure(CASES[name], Workplace(Path(folder).absolute()), int(rounds) or None)
-    Path(output).write_text(json.dumps(found))
+    measure(CASES[name], Workplace(Path(folder).absolute()), int(rounds) or None, lambda found: Path(output).write_text(json.dumps(found)))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -16,17 +17,23 @@ from joblib import cpu_count
 from sml_dist.session import LOCAL_ENVIRONMENT
 from sml_dist.spec import RunError
 
+RAISED = re.compile(r"[\w.]*(Error|Exception)\b")  # a traceback's last line; processes of Ray may write below it
 PACKAGES = ("torch", "torchrec", "ray", "pyarrow", "sml-dist")
 
 
 def run(names: list[str], folder: Path, rounds: int | None, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """{"machine": ..., "cases": [result, ...]}."""
+    """{"machine": ..., "cases": [result, ...], "failed": {case: why}}: one that fails takes no other with it."""
     folder.mkdir(parents=True, exist_ok=True)
-    before, found = machine(), []  # its load is others', not that of the cases
+    before = machine()  # its load is others', not that of the cases
+    found, failed = [], {}
     for name in names:
         told(f"measuring {name}")
-        found.append(alone(name, folder, rounds))
-    return {"machine": before, "cases": found}
+        try:
+            found.append(alone(name, folder, rounds))
+        except RunError as error:
+            failed[name] = str(error)
+            told(f"{name} failed: {error}")
+    return {"machine": before, "cases": found, "failed": failed}
 
 
 def alone(name: str, folder: Path, rounds: int | None) -> dict[str, Any]:
@@ -36,9 +43,11 @@ def alone(name: str, folder: Path, rounds: int | None) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", "-m", "sml_dist.bench.child", name, str(folder), str(output), str(rounds or 0)]
     started = time.monotonic()
     child = subprocess.run(command, env=LOCAL_ENVIRONMENT | os.environ, capture_output=True, text=True)
-    if child.returncode:
-        last = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
-        raise RunError(f"bench {name}: {last}")
+    # What was measured counts, however the process ends: Ray Data 2.60 leaves threads of a pipeline that was not read to its
+    # end, and one that calls Ray after its end takes the process with it.
+    if not output.is_file():
+        lines = child.stderr.strip().splitlines() or [f"exit status {child.returncode}"]
+        raise RunError(next((line for line in reversed(lines) if RAISED.match(line)), lines[-1]))
     return json.loads(output.read_text()) | {"seconds": round(time.monotonic() - started, 1)}
 
 

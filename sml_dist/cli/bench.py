@@ -24,6 +24,7 @@ def bench(
     from sml_dist.bench.cases import CASES
     from sml_dist.bench.report import markdown, plot
     from sml_dist.bench.run import run
+    from sml_dist.spec import RunError
 
     if list_cases:
         for case in CASES.values():
@@ -42,6 +43,8 @@ def bench(
         print_json(found["cases"][0] | {"machine": found["machine"]} if len(found["cases"]) == 1 else found)
     else:
         out.print(text, markup=False, highlight=False, soft_wrap=True)
+    if found["failed"]:
+        raise RunError(f"not measured: {', '.join(found['failed'])}")
 
 
 def earlier(path: str | None) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from sml_dist.bench.in_memory import grown, spaced
 from sml_dist.bench.peers import flattened
 from sml_dist.bench.plain import PlainDNN, ready
 from sml_dist.bench.report import markdown, plot
+from sml_dist.bench.run import run
 from sml_dist.bench.workplace import BATCH, DENSE, DIM, FIELDS, Workplace
 from sml_dist.cli import app
 from sml_dist.cli.bench import earlier
@@ -110,3 +111,10 @@ def test_one_case_as_json_is_one_object_with_its_ratios(tmp_path):
     assert earlier(str(tmp_path / "bench.json")) and earlier(None) is None
     with pytest.raises(SystemExit, match="2"):
         earlier(str(tmp_path / "bench.md"))
+
+
+def test_a_case_that_fails_takes_no_other_with_it(tmp_path):
+    said: list[str] = []
+    found = run(["no such case", "memory"], tmp_path, 1, said.append)
+    assert found["failed"] == {"no such case": "KeyError: 'no such case'"} and [each["case"] for each in found["cases"]] == ["memory"]
+    assert said == ["measuring no such case", "no such case failed: KeyError: 'no such case'", "measuring memory"]

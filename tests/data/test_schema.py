@@ -57,7 +57,7 @@ def test_multivalued_fields_come_last(tmp_path):
         ("categorial: [{columns: a}]", "unknown key 'categorial'; did you mean 'categorical'?"),
         ("categorical: [{columns: a, mincount: 3}]", "unknown key 'categorical.0.mincount'; did you mean 'min_count'?"),
         ("multivalued: [{columns: tags}]", "'tags' holds lists in a text file: give the `separator` between their values"),
-        ("categorical: [{columns: a}]\nsequences: [{columns: s, of: a, max_length: 3}]", "'s' holds lists in a text file: give the `separator`"),
+        ("categorical: [{columns: a}]\nsequences: [{columns: s, of: a, max_length: 3}]", "'s' holds lists in a text file"),
         ("categorical: [{min_count: 3}]", "key 'categorical.0.columns' is missing"),
         ("categorical: [{columns: a, min_count: 2, hash: 9}]", "categorical.0: give `min_count` (vocabulary) or `hash` (rows), not both"),
         ("numeric: [{columns: a, transform: log}]", "numeric.0.transform: Input should be 'log1p'"),
