@@ -19,6 +19,9 @@ def schema(**changes) -> Schema:
     return from_dict(Schema, BASE | changes)
 
 
+LISTS = {"format": "parquet", "multivalued": [{"columns": "g"}]}
+
+
 def cleaned(raw: dict, **changes):
     table = pa.table({"y": ["1"] * len(next(iter(raw.values()))), "n": ["0"] * len(next(iter(raw.values()))), **raw})
     rows, numbers, rejects = clean(table, np.arange(1, len(table) + 1), schema(**changes))
@@ -125,15 +128,15 @@ def test_lists_come_from_strings_or_lists_without_empty_tokens():
     assert text == [["a", "b"], [], ["c"], ["d"]]
     for kind in (pa.list_(pa.string()), pa.large_list(pa.large_string())):
         lists = pa.array([["a", "b"], None, ["", "c", None], ["d"]], kind)
-        assert cleaned({"g": lists}, multivalued=[{"columns": "g"}])[0]["list:g"].to_pylist() == text
-    assert cleaned({"g": pa.array([[1, 2], []])}, multivalued=[{"columns": "g"}])[0]["list:g"].to_pylist() == [["1", "2"], []]
-    assert cleaned({"g": pa.array([["x"], ["a", "b"]]).slice(1)}, multivalued=[{"columns": "g"}])[0]["list:g"].to_pylist() == [["a", "b"]]
+        assert cleaned({"g": lists}, **LISTS)[0]["list:g"].to_pylist() == text
+    assert cleaned({"g": pa.array([[1, 2], []])}, **LISTS)[0]["list:g"].to_pylist() == [["1", "2"], []]
+    assert cleaned({"g": pa.array([["x"], ["a", "b"]]).slice(1)}, **LISTS)[0]["list:g"].to_pylist() == [["a", "b"]]
 
 
 def test_bytes_that_are_not_utf8_reject_the_row_in_the_column_that_is_read():
     rows, rejects = cleaned({"c": pa.array([b"ok", b"\xff\xfeab"])}, categorical=[{"columns": "c"}])
     assert rows["token:c"].to_pylist() == ["ok"] and rejects == ["row 2: column c: not UTF-8: '??ab'"]
-    rows, rejects = cleaned({"g": pa.array([[b"ok"], [b"ok", b"\xff"], []])}, multivalued=[{"columns": "g"}])
+    rows, rejects = cleaned({"g": pa.array([[b"ok"], [b"ok", b"\xff"], []])}, **LISTS)
     assert rows["list:g"].to_pylist() == [["ok"], []] and rejects == ["row 2: column g: not UTF-8"]
 
 
