@@ -31,7 +31,6 @@ class Product(Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.biased = bias is not None
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
     @staticmethod
@@ -40,7 +39,7 @@ class Product(Function):
         dx = Product.apply(dy, weight.t(), None) if ctx.needs_input_grad[0] else None
         flat = dy.flatten(0, -2)
         dweight = flat.t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None  # MKL's is as fast here
-        return dx, dweight, flat.sum(0) if ctx.biased else None
+        return dx, dweight, flat.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def by_onednn(x: Tensor, weight: Tensor) -> bool:

@@ -13,6 +13,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from sml_dist.config.tune import SearchConfig
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books, Record
 from sml_dist.tune.space import Params, new_study
@@ -34,8 +35,10 @@ class Search(Searcher):
         super().__init__(metric=blueprint.sweep.metric, mode="max" if blueprint.sweep.sign > 0 else "min")
         self.blueprint, self.books, self.space = blueprint, books, blueprint.space
         self.unfinished = iter([record for _, record in sorted(books.records.items()) if not record.ended_for_good])
-        self.study = new_study(sampler(blueprint, len(books.records)), self.mode)
-        self.blind = new_study(optuna.samplers.RandomSampler(seed=seed_of(blueprint, len(books.records))))
+        # another seed after each restart: else the same points would be drawn again
+        seed = blueprint.sweep.search.seed * 100_003 + len(books.records)
+        self.study = new_study(sampler(blueprint.sweep.search, seed), self.mode)
+        self.blind = new_study(optuna.samplers.RandomSampler(seed=seed))
         self.asked: dict[int, optuna.Trial] = {}  # by draw
         self.slots, self.handed_out = 1, set()
         for draw in range(self.draws_done()):
@@ -81,9 +84,7 @@ class Search(Searcher):
 
     def recall(self, draw: int) -> None:
         """Tells the study of a draw in the books."""
-        params = {key: value for member in self.members(draw) for key, value in member.params.items() if key != self.blueprint.sweep.pair}
-        self.study.enqueue_trial(self.space.encoded(params))
-        self.asked[draw] = self.ask()[0]
+        self.asked[draw] = self.enqueued([member.params for member in self.members(draw)])[0]
         for member in self.members(draw):
             self.tell(member)
 
@@ -102,17 +103,20 @@ class Search(Searcher):
 
     def unseen(self) -> Draw | None:
         """What no draw has had yet: the sampler's choice, a blind one where that repeats itself, None where nothing is left."""
-        seen = {as_text(record.params) for record in self.books.records.values()}
         if self.blueprint.sweep.scheduler.name == "pbt":
             return self.ask()
+        seen = {as_text(record.params) for record in self.books.records.values()}
+
+        def fresh(found: list[Params]) -> bool:
+            return any(as_text(params) not in seen for params in found)
+
         for _ in range(REPEATS):
             trial, found = self.ask()
-            if any(as_text(params) not in seen for params in found):
+            if fresh(found):
                 return trial, found
             self.study.tell(trial, state=TrialState.FAIL)
-        blind = (self.suggested(self.blind.ask()) for _ in range(BLIND))
-        found = next((found for found in blind if any(as_text(params) not in seen for params in found)), None)
-        return None if found is None else self.enqueued(found)
+        blind = next(filter(fresh, (self.suggested(self.blind.ask()) for _ in range(BLIND))), None)
+        return None if blind is None else self.enqueued(blind)
 
     def variants(self) -> list[Params]:
         pair = self.blueprint.sweep.pair
@@ -170,13 +174,7 @@ def draw_of(record: Record) -> int:
     return record.id if record.pair is None else record.pair
 
 
-def seed_of(blueprint: Blueprint, known: int) -> int:
-    """Another after each restart: else the same points would be drawn again."""
-    return blueprint.sweep.search.seed * 100_003 + known
-
-
-def sampler(blueprint: Blueprint, known: int) -> optuna.samplers.BaseSampler:
-    search, seed = blueprint.sweep.search, seed_of(blueprint, known)
+def sampler(search: SearchConfig, seed: int) -> optuna.samplers.BaseSampler:
     if search.name != "optuna":
         return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():

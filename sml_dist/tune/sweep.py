@@ -111,7 +111,7 @@ def run_trials(blueprint: Blueprint, search: Search, clerk: Clerk, rows: int) ->
         settings, space = {}, {"given": tune.grid_search(given)}
     else:
         search.slots = at_once or max(1, room(sweep.cpus))
-        environment |= {"TUNE_MAX_PENDING_TRIALS_PG": str(search.slots)}  # Tune's 1 starts their processes one after another
+        environment = WITHOUT | {"TUNE_MAX_PENDING_TRIALS_PG": str(search.slots)}  # Tune's 1 starts their processes one after another
     with within(environment):
         tune.Tuner(
             tune.with_parameters(trial, blueprint=blueprint),
