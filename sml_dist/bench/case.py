@@ -17,6 +17,7 @@ class Case:
 
     `ratios` are of two arms, {name: (over, under)}; those whose arms are not there are left out. `at_least` and `at_most`
     are bounds that this project sets itself, on ratios and on arms. `warm_up`: the first reading of each arm is thrown away.
+    `gpu`: wants one.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Case:
     at_most: dict[str, float] = field(default_factory=dict)
     rounds: int = 7
     warm_up: bool = True
+    gpu: bool = False
 
 
 def measure(

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from sml_dist.bench import in_memory, limits, raw_logs, runs
+from sml_dist.bench import gpu, in_memory, limits, raw_logs, runs
 from sml_dist.bench.case import Case
 
 LIST = (
@@ -55,5 +55,22 @@ LIST = (
          rounds=3, warm_up=False),
     Case("fields", "the step as fields grow", "samples/s", in_memory.fields, ratios={"time_at_200": ("26 fields", "200 fields")}),
     Case("depth", "the step with SML as layers are added", "samples/s", in_memory.depth, ratios={"time_at_30": ("3 layers", "30 layers")}),
+    *(
+        Case(
+            f"gpu-{model.replace('_', '-')}-{dim}", f"the step on a GPU, batch 65,536, tables of dim {dim}: {says}", "samples/s",
+            partial(gpu.step, model=model, dim=dim),
+            ratios={
+                "bf16_over_gemm": ("bf16", "GEMM bf16"),
+                "bf16_over_moves": ("bf16", "embeddings moved"),
+                "compiled_over_not": ("bf16", "bf16, not compiled"),
+                "off_over_on": ("bf16", "bf16, SML"),
+            },
+            gpu=True,
+        )
+        for model, says in (("dnn", "DNN 400-400-400"), ("dcn_v2", "DCN-V2 of 3 cross layers"))
+        for dim in (16, 128)
+    ),
+    Case("gpu-end-to-end", "`sml-dist train` of the DNN on a GPU, batch 65,536, fed by Ray Data", "samples/s", gpu.end_to_end,
+         ratios={"train_over_memory": ("train", "memory")}, rounds=2, warm_up=False, gpu=True),
 )  # fmt: skip
 CASES = {case.name: case for case in LIST}

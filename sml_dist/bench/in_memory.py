@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from sml_dist.bench.case import Arm
-from sml_dist.bench.limits import matrix_products
+from sml_dist.bench.limits import matrix_products, settled
 from sml_dist.bench.plain import hand_written
 from sml_dist.bench.workplace import BATCH, Workplace
 from sml_dist.config.run import RunConfig
@@ -27,16 +27,20 @@ GROWTH = {"1x": 1, "8x": 8, "64x": 64}  # of tables of a million rows in all
 
 def in_memory(config: RunConfig, manifest: Manifest | None = None, tables: list[pa.Table] | None = None) -> Arm:
     """Samples/s of training's whole step, from Arrow tables to updated weights. Wants a process group."""
-    laboratory = Laboratory.over(manifest or read_manifest(config.data.path), config)
+    return stepping(Laboratory.over(manifest or read_manifest(config.data.path), config), tables)
+
+
+def stepping(laboratory: Laboratory, tables: list[pa.Table] | None = None) -> Arm:
+    trainer, progress = laboratory.trainer, Progress()
     tables = tables or list(itertools.islice(laboratory.stream.batches(), BATCHES))
-    progress = Progress()
 
     def read() -> float:
         started = time.perf_counter()
-        for table in tables:
-            laboratory.trainer.step(table, progress)
-            laboratory.trainer.advance(progress)
-        return len(tables) * BATCH / (time.perf_counter() - started)
+        for table, batch in trainer.loaded(table for table in tables):
+            trainer.step(table, progress, batch)
+            trainer.advance(progress)
+        settled(trainer.device)
+        return len(tables) * trainer.config.global_batch_size / (time.perf_counter() - started)
 
     return read
 

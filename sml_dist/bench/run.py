@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from joblib import cpu_count
 
 from sml_dist.session import LOCAL_ENVIRONMENT
@@ -59,5 +60,6 @@ def machine() -> dict[str, Any]:
         "load": [round(value, 1) for value in os.getloadavg()],
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "python": platform.python_version(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "versions": {package: version(package) for package in PACKAGES},
     }

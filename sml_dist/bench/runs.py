@@ -14,7 +14,7 @@ from typing import Any
 from sml_dist.bench.case import Arm
 from sml_dist.bench.in_memory import ROWS, in_memory
 from sml_dist.bench.peers import peer_arms
-from sml_dist.bench.workplace import BATCH, Workplace
+from sml_dist.bench.workplace import BATCH, MODELS, Workplace
 from sml_dist.config.run import RunConfig, dump
 from sml_dist.data.dataset import read_manifest
 from sml_dist.data.stream import Source, Stream
@@ -28,7 +28,6 @@ RUN_ROWS = 1_000_000
 FEW_ROWS, MANY_ROWS, GROWTH_STEPS = 1_000_000, 16_000_000, 500
 STREAM_BATCHES = 120
 READ_AHEAD = 256  # batches: four windows of 16 row groups, more than a pipeline with two of them ahead holds
-MODELS: dict[str, dict[str, Any]] = {"dnn": {}, "dcn_v2": {"name": "dcn_v2", "cross_layers": 3}}
 
 
 @contextlib.contextmanager

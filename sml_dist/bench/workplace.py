@@ -10,6 +10,7 @@ from sml_dist.data.synthetic import synth
 
 TABLE_ROWS = 4_300_000  # of 26 tables: the usual Criteo benchmark's
 FIELDS, DENSE, DIM, BATCH, HIDDEN = 26, 13, 16, 4096, (400, 400, 400)
+MODELS: dict[str, dict[str, Any]] = {"dnn": {}, "dcn_v2": {"name": "dcn_v2", "cross_layers": 3}}
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,13 @@ class Workplace:
             synth(int(rows * 1.125), str(path), fields=fields, table_rows=table_rows, valid=1 / 9, test=0, overwrite=True)
         return str(path)
 
-    def config(self, data: str, *, model: dict[str, Any] | None = None, train: dict[str, Any] | None = None, **sections: Any) -> RunConfig:
+    def config(self, path: str, *, model: dict[str, Any] | None = None, train: dict[str, Any] | None = None, **sections: Any) -> RunConfig:
         """The benchmark's run, a DNN 400-400-400 without SML, with changes."""
         plain = {"name": "dnn", "tower": {"hidden": list(HIDDEN)}, "sml": {"enabled": False}}
         return parse(
             {
                 "run": {"name": "run", "storage": str(self.folder / "runs")},
-                "data": {"path": data},
+                "data": {"path": path},
                 "model": plain | (model or {}),
                 "embedding": {"dim": DIM} | sections.pop("embedding", {}),
                 "train": {"global_batch_size": BATCH, "epochs": 1000} | (train or {}),

@@ -1,6 +1,7 @@
 """bench: how fast it is here."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,9 @@ PEERS = "Peers are measured where SML_BENCH_PEERS names the Python of an environ
 
 @app.command(epilog=PEERS)
 def bench(
-    cases: Annotated[list[str] | None, typer.Argument(help="Of those that --list shows; by default all.")] = None,
+    cases: Annotated[
+        list[str] | None, typer.Argument(help="Of those that --list shows; by default all that this machine has the devices for.")
+    ] = None,
     output: Annotated[str, typer.Option(help="Folder for results and the data they need.")] = "bench",
     rounds: Annotated[int | None, typer.Option(min=1, help="Readings of each arm, instead of the case's own number.")] = None,
     compare: Annotated[str | None, typer.Option(help="A bench.json of another time: show what moved.")] = None,
@@ -34,7 +37,7 @@ def bench(
         if name not in CASES:
             fail(f"case {name!r} is not one of {', '.join(CASES)}")
     old, folder = earlier(compare), Path(output)
-    found = run(cases or list(CASES), folder, rounds, lambda line: err.print(line, highlight=False))
+    found = run(cases or here(CASES.values()), folder, rounds, lambda line: err.print(line, highlight=False))
     text = markdown(found, old)
     (folder / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
     (folder / "bench.md").write_text(text)
@@ -45,6 +48,13 @@ def bench(
         out.print(text, markup=False, highlight=False, soft_wrap=True)
     if found["failed"]:
         raise RunError(f"not measured: {', '.join(found['failed'])}")
+
+
+def here(cases: Iterable[Any]) -> list[str]:
+    """Those that this machine has the devices for."""
+    import torch
+
+    return [case.name for case in cases if torch.cuda.is_available() or not case.gpu]
 
 
 def earlier(path: str | None) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import typer
 
 from sml_dist.cli.app import Json, Verbose, app, out, print_json, stage_bars
 
-InPrecision = Annotated[Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Of matrix products; by default the run's.")]
+InPrecision = Annotated[Literal["auto", "fp32", "tf32", "bf16"] | None, typer.Option(help="Of matrix products; by default the run's.")]
 OnDevice = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes GPUs where there are any.")]
 
 

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, Po
 
 from sml_dist.spec import spec
 
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
 METRICS = ("auc", "logloss", "ne", "gauc")
 
 
@@ -31,7 +32,8 @@ class TrainConfig:
     max_steps: PositiveInt | None = None
     seed: NonNegativeInt = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the dense part's matrix products; auto is bf16 where the chip has it
+    precision: Precision = "auto"  # of the dense part's matrix products; auto is bf16 where the chip has it, tf32 is fp32 on a CPU
+    compile: bool | None = None  # torch.compile of the dense part, with CUDA graphs; None: on a GPU
     threads: PositiveInt | None = None  # compute threads a worker; None shares the machine's cores between its workers
 
     optimizer: Literal["adam", "adamw", "sgd", "adagrad"] = "adam"

@@ -16,6 +16,8 @@ from sml_dist.spec import InputError
 # Tensors share Arrow's memory where they can; nobody writes to a batch.
 warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
 
+CPU = torch.device("cpu")
+
 
 @dataclass
 class Batch(Pipelineable):
@@ -33,9 +35,6 @@ class Batch(Pipelineable):
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         return self._map(lambda part: part.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> "Batch":
-        return self._map(lambda part: part.pin_memory())
-
     def record_stream(self, stream: torch.Stream) -> None:
         for part in (self.dense, self.ids, self.label, self.weight):
             part.record_stream(stream)
@@ -45,52 +44,55 @@ class Batch(Pipelineable):
 
 
 class Collator:
-    """Turns Arrow tables with a dataset's columns into batches. Ids are checked here: FBGEMM would take a wrong one for row 0."""
+    """Turns Arrow tables with a dataset's columns into batches. Ids are checked here: FBGEMM is told not to."""
 
     def __init__(self, manifest: Manifest):
         self.single, self.multi, self.sequences, self.dense = manifest.single, manifest.multi, manifest.sequences, manifest.dense
         self.keys, self.labels = manifest.features, manifest.labels
-        self.single_rows = np.array([field.rows for field in self.single], dtype=np.uint32)
+        self.single_rows = torch.tensor([field.rows for field in self.single])
 
-    def __call__(self, table: pa.Table) -> Batch:
+    def __call__(self, table: pa.Table, device: torch.device = CPU) -> Batch:
+        """The batch on a device: columns go to a GPU as they lie in the table, through pinned memory, and are turned there."""
         rows = table.num_rows
         dense = _matrix(table, "dense", len(self.dense)) if self.dense else np.empty((rows, 0), np.float32)
-        values, lengths = self._ids(table)
-        ids = KeyedJaggedTensor(self.keys, torch.from_numpy(values), lengths=torch.from_numpy(lengths), stride=rows)
-        weight = _tensor(table, "weight") if "weight" in table.column_names else torch.ones(rows)
-        group = _tensor(table, "group") if "group" in table.column_names else None
-        return Batch(torch.from_numpy(dense), ids, self._label(table), weight, group)
+        values, lengths = self._ids(table, device)
+        ids = KeyedJaggedTensor(self.keys, values, lengths=lengths, stride=rows)
+        weight = moved(table["weight"].to_numpy(), device) if "weight" in table.column_names else torch.ones(rows, device=device)
+        group = torch.from_numpy(table["group"].to_numpy()) if "group" in table.column_names else None
+        return Batch(moved(dense, device), ids, self._label(table, device), weight, group)
 
-    def _label(self, table: pa.Table) -> Tensor:
+    def _label(self, table: pa.Table, device: torch.device) -> Tensor:
         several = len(self.labels) > 1
         if "label" not in table.column_names:
-            return torch.full((table.num_rows, len(self.labels)) if several else (table.num_rows,), torch.nan)
-        return torch.from_numpy(_matrix(table, "label", len(self.labels))) if several else _tensor(table, "label")
+            return torch.full((table.num_rows, len(self.labels)) if several else (table.num_rows,), torch.nan, device=device)
+        return moved(_matrix(table, "label", len(self.labels)) if several else table["label"].to_numpy(), device)
 
-    def _ids(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    def _ids(self, table: pa.Table, device: torch.device) -> tuple[Tensor, Tensor]:
         """Values and lengths (F * B,) of all features, one after another; a single-valued field has one id a row."""
-        rows, values, lengths = table.num_rows, [], []
+        values, lengths = [], []
         if self.single:
-            ids = _matrix(table, "ids", len(self.single))
-            bad = ids.view(np.uint32) >= self.single_rows
-            if bad.any():
-                row, column = np.argwhere(bad)[0]
-                self._refuse(self.single[column], ids[row, column])
-            values.append(ids.T.reshape(-1))
-            lengths.append(np.ones(len(self.single) * rows, np.int32))
-        for field in self.multi:
-            flat, counts = self._lists(table, field)
-            values.append(flat)
-            lengths.append(counts)
-        for field in self.sequences:
-            flat, counts = by_position(*self._lists(table, field), field.length)
-            values.append(flat)
-            lengths.append(counts)
-        return np.concatenate(values) if len(values) > 1 else values[0], np.concatenate(lengths)
+            ids_BF = moved(_matrix(table, "ids", len(self.single)), device)
+            self._check(ids_BF)
+            values.append(ids_BF.t().reshape(-1))
+            lengths.append(torch.ones(ids_BF.numel(), dtype=torch.int32, device=device))
+        lists = [self._lists(table, field) for field in self.multi]
+        lists += [by_position(*self._lists(table, field), field.length) for field in self.sequences]
+        for flat, counts in lists:
+            values.append(moved(flat, device))
+            lengths.append(moved(counts, device))
+        return torch.cat(values) if len(values) > 1 else values[0], torch.cat(lengths) if len(lengths) > 1 else lengths[0]
+
+    def _check(self, ids_BF: Tensor) -> None:
+        if not len(ids_BF):
+            return
+        least_F, most_F = (ends.cpu() for ends in torch.aminmax(ids_BF, dim=0))
+        for column in torch.nonzero((least_F < 0) | (most_F >= self.single_rows)).flatten().tolist():
+            field, ids = self.single[column], ids_BF[:, column].cpu()
+            self._refuse(field, int(ids[(ids < 0) | (ids >= field.rows)][0]))
 
     def _lists(self, table: pa.Table, field: Field) -> tuple[np.ndarray, np.ndarray]:
         """All ids of a list column and how many each row has, (B,)."""
-        column = table[multi_column(field.name)].combine_chunks()
+        column = _whole(table[multi_column(field.name)])
         flat = column.flatten().to_numpy(zero_copy_only=False)
         if len(flat) and (bad := flat.view(np.uint32) >= field.rows).any():
             self._refuse(field, flat[bad][0])
@@ -98,6 +100,12 @@ class Collator:
 
     def _refuse(self, field: Field, value: int) -> None:
         raise InputError(f"field {field.name}: id {value} is outside its table of {field.rows} rows; prepare the dataset again")
+
+
+def moved(values: np.ndarray, device: torch.device) -> Tensor:
+    """On a CPU the array's own memory. To a GPU, a copy that the host does not wait for, in the order of the current stream."""
+    here = torch.from_numpy(values)
+    return here if device.type == "cpu" else here.pin_memory().to(device, non_blocking=True)
 
 
 def by_position(flat: np.ndarray, counts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -112,8 +120,8 @@ def by_position(flat: np.ndarray, counts: np.ndarray, length: int) -> tuple[np.n
 
 def _matrix(table: pa.Table, column: str, width: int) -> np.ndarray:
     """A fixed-size-list column as (B, width), without a copy where it is one chunk."""
-    return table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    return _whole(table[column]).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
 
 
-def _tensor(table: pa.Table, column: str) -> Tensor:
-    return torch.from_numpy(table[column].to_numpy())
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies one chunk too

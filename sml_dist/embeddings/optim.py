@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
+from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from sml_dist.config.embedding import EmbeddingConfig
@@ -19,8 +20,9 @@ DENSE = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagra
 
 
 def fused_params(config: EmbeddingConfig) -> dict[str, Any]:
-    """What FBGEMM's fused kernels need to know; see check_l2 for the decay that they leave out."""
+    """What FBGEMM's fused kernels need to know; see check_l2 for the decay that they leave out. Ids are checked by the Collator."""
     params: dict[str, Any] = {"optimizer": FUSED[config.optimizer], "learning_rate": config.lr, "eps": config.eps}
+    params["bounds_check_mode"] = BoundsCheckMode.NONE
     return params | ({"weight_decay": config.l2} if config.l2 else {})
 
 

@@ -30,17 +30,20 @@ class DeepSupervision(nn.Module):
         return self.head(outputs)
 
 
-def every_logit(model: nn.Module, logit_B: Tensor) -> Tensor:
+def supervisions(model: nn.Module) -> list[DeepSupervision]:
+    """Those of a model, in order: one a label, or none."""
+    return [module for module in model.modules() if isinstance(module, DeepSupervision)]
+
+
+def every_logit(heads: Sequence[DeepSupervision], logit_B: Tensor) -> Tensor:
     """The model's own logit and under it those that deep supervision made on the way; (B,) -> (H, B), H = 1 without any.
 
     A model of T labels has one head a label, in order, each with as many layers: (B, T) -> (H, B, T).
     Takes them from the model, which then holds no part of the graph: a model is copied and saved between steps.
     """
-    heads = []
-    for module in model.modules():
-        if isinstance(module, DeepSupervision):
-            heads.append(module.companions)
-            module.companions = []
+    companions = [head.companions for head in heads]
+    for head in heads:
+        head.companions = []
     if logit_B.dim() == 1:
-        return torch.stack([logit_B, *(companion for companions in heads for companion in companions)])
-    return torch.stack([logit_B, *(torch.stack(layer, dim=1) for layer in zip(*heads, strict=True))])
+        return torch.stack([logit_B, *(logit for layers in companions for logit in layers)])
+    return torch.stack([logit_B, *(torch.stack(layer, dim=1) for layer in zip(*companions, strict=True))])

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from sml_dist.config.train import Precision
 from sml_dist.data.job import Progress
 from sml_dist.data.quarantine import Tally
 from sml_dist.scoring.bootstrap import Scored, affordable, differences, intervals
@@ -16,7 +17,7 @@ from sml_dist.scoring.prepared_rows import is_prepared, prepared_rows
 from sml_dist.scoring.raw_rows import raw_rows
 from sml_dist.scoring.rows import Source
 from sml_dist.scoring.slices import check_field, largest, namer, values_of
-from sml_dist.scoring.trained import Described, Precision, Trained, find, load
+from sml_dist.scoring.trained import Described, Trained, find, load
 from sml_dist.spec import InputError
 from sml_dist.train.evaluate import by_label
 
@@ -141,7 +142,7 @@ def about(model: Trained) -> dict[str, Any]:
         "run": model.config.run.folder,
         "checkpoint": model.checkpoint.path,
         "model": model.config.model.name,
-        "precision": "bf16" if model.task.bf16 else "fp32",
+        "precision": model.task.products,
     }
 
 

@@ -19,6 +19,7 @@ import ray
 import torch
 from joblib import cpu_count
 
+from sml_dist.config.train import Precision
 from sml_dist.data.dataset import DataFile
 from sml_dist.data.job import Progress
 from sml_dist.data.output import writing
@@ -31,7 +32,7 @@ from sml_dist.scoring.output import PREDICTIONS, Folder, PartDone, Predictions
 from sml_dist.scoring.prepared_rows import is_prepared, prepared_rows
 from sml_dist.scoring.raw_rows import raw_rows
 from sml_dist.scoring.rows import Source
-from sml_dist.scoring.trained import Described, Precision, Trained, describe, find, load, reopened
+from sml_dist.scoring.trained import Described, Trained, describe, find, load, reopened
 from sml_dist.spec import InputError
 from sml_dist.train.checkpoint import Checkpoint
 from sml_dist.train.evaluate import by_label

@@ -9,7 +9,6 @@ score   a batch's logits, probabilities, and what each layer adds
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sml_dist.config.run import RunConfig, parse
+from sml_dist.config.train import Precision
 from sml_dist.data.dataset import Manifest, arrow_schema, read_manifest
 from sml_dist.data.encode import Encoder, make_encoder
 from sml_dist.data.numeric import Statistics
@@ -24,14 +24,12 @@ from sml_dist.data.schema import Schema
 from sml_dist.embeddings.batch import Batch, Collator
 from sml_dist.scoring.explain import Explained
 from sml_dist.spec import InputError, from_dict
-from sml_dist.train.build import make_task, use_bf16
+from sml_dist.train.build import make_task
 from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Damaged, read, step_name, verify
 from sml_dist.train.kept import kept_dataset
 from sml_dist.train.resume import load_weights
 from sml_dist.train.storage import Storage
 from sml_dist.train.task import CTRTask
-
-Precision = Literal["auto", "fp32", "bf16"]
 
 
 def find(run: str, step: int | None = None) -> Checkpoint:
@@ -151,9 +149,7 @@ class Trained(Described):
 def load(found: Checkpoint, device: str | torch.device = "cpu", precision: Precision | None = None) -> Trained:
     """The model of a checkpoint, whose hashes `find` has verified. `precision` of the dense part is the run's unless given."""
     described, device = describe(found), torch.device(device)
-    config = described.config
-    task = make_task(described.manifest, config, device)
-    task.bf16 = use_bf16(precision or config.train.precision, device)
+    task = make_task(described.manifest, described.config, device, precision)
     task.tables.to_empty(device=device)
     load_weights(found, task)
     return Trained(**vars(described), task=task.eval().requires_grad_(False), device=device)

@@ -1,27 +1,48 @@
 """From a configuration and a dataset to the task on this worker's device."""
 
 import torch
+from torch import _dynamo, nn
 
 from sml_dist.config.run import RunConfig
+from sml_dist.config.train import Precision
 from sml_dist.data.dataset import Manifest
 from sml_dist.embeddings.shape import field_shape
 from sml_dist.embeddings.tables import embedding_tables
 from sml_dist.models.zoo import build
-from sml_dist.train.task import CTRTask
+from sml_dist.train.task import CTRTask, Products
 
 
-def make_task(manifest: Manifest, config: RunConfig, device: torch.device) -> CTRTask:
-    """Tables (without memory until they are sharded) and model for a dataset; the model's start is `train.seed`'s."""
+def make_task(manifest: Manifest, config: RunConfig, device: torch.device, precision: Precision | None = None) -> CTRTask:
+    """Tables (without memory until they are sharded) and model for a dataset; the model's start is `train.seed`'s, and its
+    precision the run's unless given."""
     torch.manual_seed(config.train.seed)
     model = build(config.model, field_shape(manifest, config.embedding.dim)).to(device)
-    bf16 = use_bf16(config.train.precision, device)
-    return CTRTask(embedding_tables(manifest, config.embedding), model, manifest.features, config.embedding.dim, bf16=bf16)
+    products = products_in(precision or config.train.precision, device)
+    return CTRTask(embedding_tables(manifest, config.embedding), model, manifest.features, config.embedding.dim, products)
 
 
-def use_bf16(precision: str, device: torch.device) -> bool:
-    """bf16 where asked, or on `auto` where the chip multiplies it natively."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+def compile_training(model: nn.Module, asked: bool | None, device: torch.device) -> None:
+    """Where asked, or by itself on a GPU: the model's forward and backward as fused kernels, on a GPU replayed as CUDA graphs.
+
+    Evaluation and scoring go on as before: their batches come in many sizes, each of which would be compiled anew.
+    """
+    if asked if asked is not None else device.type == "cuda":
+        _dynamo.config.optimize_ddp = False  # one graph, whatever DDP's buckets
+        model.compile(dynamic=False, mode="reduce-overhead")
+
+
+def products_in(precision: Precision, device: torch.device) -> Products:
+    """What the dense part's matrix products are taken in: on `auto` bf16 where the chip multiplies it natively. `tf32` is float32
+    on a CPU; on a GPU it is set for the process."""
+    gpu = device.type == "cuda"
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else cpu_has_bf16()
+        return "bf16" if native else "fp32"
+    if not gpu:
+        return "bf16" if precision == "bf16" else "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    return precision
+
+
+def cpu_has_bf16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

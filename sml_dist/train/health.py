@@ -33,7 +33,7 @@ Heard = dict[str, tuple[nn.Module, list[Tensor]]]  # by a head's name: itself, a
 
 @contextlib.contextmanager
 def heads_heard(model: nn.Module) -> Iterator[Heard]:
-    """What each head of the model is given in a forward within."""
+    """What each head of the model is given in a forward within, which is not a compiled one: that would not hear the hooks."""
     heard: Heard = {}
     heads = {name: module for name, module in model.named_modules() if isinstance(module, SkipLogit | LastLogit)}
 
@@ -42,7 +42,8 @@ def heads_heard(model: nn.Module) -> Iterator[Heard]:
 
     hooks = [head.register_forward_pre_hook(listen(name)) for name, head in heads.items()]
     try:
-        yield heard
+        with torch.compiler.set_stance("force_eager"):
+            yield heard
     finally:
         for hook in hooks:
             hook.remove()

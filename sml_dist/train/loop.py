@@ -1,9 +1,10 @@
 """The training loop. Runs on every worker; knows neither Ray nor where batches come from."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,17 @@ from torch.nn import functional as F
 from sml_dist.config.train import TrainConfig
 from sml_dist.data.plan import Cursor
 from sml_dist.embeddings.batch import Batch, Collator
-from sml_dist.nn.deep_supervision import every_logit
+from sml_dist.nn.deep_supervision import DeepSupervision, every_logit, supervisions
 from sml_dist.spec import InputError
 from sml_dist.train.clock import Clock
 from sml_dist.train.finite import Diverged, any_worker, why
 from sml_dist.train.health import Usage, heads_heard, signals
 from sml_dist.train.ledger import Ledger
+from sml_dist.train.loading import Loaded, Tables, loaded
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.report import Meter
 from sml_dist.train.schedule import Schedule
+from sml_dist.train.task import CTRTask
 
 LOG_SECONDS = 1.0
 BAD_STEPS = 3  # in a row, that make the run go back to its last checkpoint
@@ -97,11 +100,11 @@ class Trainer:
     clock: Clock = field(default_factory=Clock)
     usage: Usage = field(default_factory=Usage)
 
-    def run(self, batches_from: Callable[[Cursor], Iterator[pa.Table]], progress: Progress) -> Progress:
+    def run(self, batches_from: Callable[[Cursor], Tables], progress: Progress) -> Progress:
         """Trains from `progress` to the end of the last epoch, `max_steps`, or an early stop."""
         while not progress.finished(self.config):
             self.clock.enter("start")
-            batches = batches_from(progress.cursor)
+            batches = self.loaded(batches_from(progress.cursor))
             try:
                 self.stretch(batches, progress)
                 self.clock.enter("checkpoint")
@@ -113,14 +116,17 @@ class Trainer:
         self.clock.enter("other")
         return progress
 
-    def stretch(self, batches: Iterator[pa.Table], progress: Progress) -> None:
+    def loaded(self, tables: Tables) -> Generator[Loaded]:
+        return loaded(tables, self.collate, self.device)
+
+    def stretch(self, batches: Iterator[Loaded], progress: Progress) -> None:
         """Trains to the end."""
         logged = time.monotonic()
-        for number, (table, waited) in enumerate(timed(batches, self.clock)):
+        for number, ((table, batch), waited) in enumerate(timed(batches, self.clock)):
             if number == 0:
                 self.meter.start(waited)
                 waited = 0.0
-            loss = self.step(table, progress)
+            loss = self.step(table, progress, batch)
             self.meter.step(self.config.global_batch_size, loss, waited)
             self.advance(progress)
             self.beat(f"step {progress.step}")
@@ -147,8 +153,23 @@ class Trainer:
         self.clock.enter("other")
         self.meter.reset()
 
-    def step(self, table: pa.Table, progress: Progress) -> float:
-        """Forward, backward and update on one batch; the loss on this worker's share of it.
+    # Looked up once: a step on a GPU is as short as its host is quick.
+
+    @cached_property
+    def task(self) -> CTRTask:
+        return self.model.module
+
+    @cached_property
+    def buffers(self) -> list[Tensor]:
+        """Running statistics, which forward itself moves."""
+        return list(self.task.model.buffers())
+
+    @cached_property
+    def supervisions(self) -> list[DeepSupervision]:
+        return supervisions(self.task.model)
+
+    def step(self, table: pa.Table, progress: Progress, batch: Batch | None = None) -> Tensor:
+        """Forward, backward and update on one batch, the table's; the loss on this worker's share of it, () on the device.
 
         Backward goes in two: first the dense part, whose gradients no optimiser has seen when they are checked, then the
         tables, whose fused optimiser updates them in backward itself. A step with a number that is not finite on any
@@ -158,18 +179,18 @@ class Trainer:
         reseed(step_seed(self.config.seed, progress.step, dist.get_rank()), self.device)  # so dropout repeats on resume
         self.optimizers.scale(self.schedule.factor(progress.step, progress.plateau))
         enter("collate")
-        batch = self.collate(table).to(self.device, non_blocking=True)
+        batch = self.collate(table, self.device) if batch is None else batch
         enter("embedding_forward")
-        task = self.model.module
-        before = [buffer.clone() for buffer in task.model.buffers()]  # running statistics, which forward itself moves
+        task = self.task
+        before = [buffer.clone() for buffer in self.buffers]
         embedded = task.embed(batch.ids)
         x_BFD = embedded.detach().requires_grad_()
         enter("dense_forward")
+        self.optimizers.zero_grad()
         with heads_heard(task.model) if self.watched(progress) else nullcontext() as heard:
             logit = self.model(x_BFD, batch.dense)
         loss = self.loss(logit, batch)
         enter("dense_backward")
-        self.optimizers.zero_grad()
         loss.backward()
         norm = self.optimizers.norm()
         finite = torch.isfinite(loss.detach() + torch.linalg.vector_norm(x_BFD.grad) + norm)
@@ -179,10 +200,10 @@ class Trainer:
         if self.ledger:
             self.ledger.add(progress, table, bad)
         if bad:
-            for buffer, value in zip(task.model.buffers(), before, strict=True):
+            for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
             self.skip(progress, why(batch, task.fields, self.collate.dense, x_BFD, logit, loss))
-            return 0.0
+            return torch.zeros(())
         enter("embedding_backward")
         embedded.backward(x_BFD.grad)
         if heard is not None:
@@ -192,12 +213,12 @@ class Trainer:
         self.optimizers.step(norm)
         enter("other")
         progress.bad_steps = 0
-        return loss.item()
+        return loss.detach()
 
     def loss(self, logit: Tensor, batch: Batch) -> Tensor:
         """sum_i weight_i * bce_i over this worker's rows, per row of a full batch's share: its mean over workers is the
         sum over the global batch / B. So a row counts the same in a full batch and a padded one, on any worker."""
-        logits_HB = every_logit(self.model.module.model, logit)  # the mean over deep supervision's, else the one
+        logits_HB = every_logit(self.supervisions, logit)  # the mean over deep supervision's, else the one
         losses = F.binary_cross_entropy_with_logits(logits_HB, batch.label.expand_as(logits_HB), reduction="none").mean(dim=0)
         if losses.dim() == 2:  # several labels
             losses = losses.mean(dim=1)

@@ -16,5 +16,9 @@ class Place:
     device: torch.device = torch.device("cpu")
 
     def set_threads(self, asked: int | None) -> None:
-        """Compute threads: as asked, or the cores that this node, or its container, may use, shared between its workers."""
-        torch.set_num_threads(asked or max(1, cpu_count() // self.local_workers))
+        """Compute threads: as asked, or the cores that this node, or its container, may use, shared between its workers.
+
+        Beside a GPU one: what is left to compute is copies, and teams of threads in the loop and in the loading of batches
+        get in each other's way.
+        """
+        torch.set_num_threads(asked or (max(1, cpu_count() // self.local_workers) if self.device.type == "cpu" else 1))

@@ -130,7 +130,8 @@ class Meter:
         self.first_batch_seconds = waited
         self.reset()
 
-    def step(self, rows: int, loss: float, waited: float) -> None:
+    def step(self, rows: int, loss: Any, waited: float) -> None:
+        """`loss` may be a tensor, which is read with the others: a GPU is not waited for at each step."""
         self.rows += rows
         self.loss += loss
         self.waited += waited
@@ -143,7 +144,7 @@ class Meter:
         self.total_wait += self.waited
         self.total_rows += self.rows
         values = {
-            "loss": self.loss / max(self.steps, 1),
+            "loss": float(self.loss) / max(self.steps, 1),
             "samples_per_second": round(self.rows / seconds, 1),
             "data_wait_fraction": round(self.waited / seconds, 4),
         }

@@ -17,7 +17,7 @@ from sml_dist.embeddings.batch import Collator
 from sml_dist.embeddings.sharding import placements, plan_text
 from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.about import about
-from sml_dist.train.build import make_task
+from sml_dist.train.build import compile_training, make_task
 from sml_dist.train.checkpoint import agree
 from sml_dist.train.clock import Clock, TracedClock, tracing
 from sml_dist.train.curves import curves
@@ -92,6 +92,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
 
     # model
     task = make_task(manifest, config, place.device)
+    compile_training(task.model, config.train.compile, place.device)
     model, sharding = shard(task, manifest, config.embedding, place.device, place.local_workers, config.train.seed)
     placed = placements(sharding, manifest, config.embedding.dim)
     optimizers = Optimizers(model, config.train, config.embedding)
@@ -150,7 +151,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     if "test" in manifest.splits and manifest.splits["test"].rows:
         metrics["test"] = evaluation(config, manifest, stream, "test", folder, times=1).run(model, collate, place.device, beat)
     seconds = round(time.monotonic() - started, 2)
-    found = summary(config, place, task.bf16, plan, progress, manifest) | trainer.meter.totals() | {"seconds": seconds}
+    found = summary(config, place, task.products, plan, progress, manifest) | trainer.meter.totals() | {"seconds": seconds}
     found |= {"seconds_by_phase": clock.seconds(), "checkpoint": checkpoint, "run": str(folder.path), **metrics}
     if place.rank == 0:
         folder.write_json("summary.json", found)
@@ -169,14 +170,14 @@ def evaluation(config: RunConfig, manifest: Manifest, stream: Stream, split: str
     return Evaluation(stream.of(Source.of(config.data.path, manifest, split)), config.train.eval_batch_size, times, keep)
 
 
-def summary(config: RunConfig, place: Place, bf16: bool, plan: Plan, progress: Progress, manifest: Manifest) -> dict[str, Any]:
+def summary(config: RunConfig, place: Place, products: str, plan: Plan, progress: Progress, manifest: Manifest) -> dict[str, Any]:
     """What a run did, but for its metrics and times."""
     return {
         "model": config.model.name,
         "sml": "sml" in vars(config.model) and config.model.sml.enabled,  # LR and FM have no layer to skip
         "workers": place.workers,
         "device": place.device.type,
-        "precision": "bf16" if bf16 else "fp32",
+        "precision": products,
         "epochs": progress.epoch + progress.batch / plan.steps,
         "steps": progress.step,
         "rows_seen": rows_seen(progress, plan),

@@ -3,13 +3,17 @@
 Which tables a plan puts behind a UVM cache is tested without one, in tests/embeddings/test_capacity.py.
 """
 
+import contextlib
 import itertools
 
+import pyarrow as pa
 import pytest
 import torch
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
+from sml_dist.embeddings.sharding import Sharder
+from sml_dist.spec import InputError
 from sml_dist.train.in_process import Laboratory, one_process
 from sml_dist.train.loop import Progress
 from sml_dist.train.place import Place
@@ -17,6 +21,8 @@ from sml_dist.train.place import Place
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 STEPS = 30
 GROUP = "cpu:gloo,cuda:nccl"
+SML = {"mtn": {"placement": "both"}}
+DCN_V2 = {"name": "dcn_v2", "tower": {"hidden": [64, 32]}, "sml": SML}
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +32,14 @@ def dataset(tmp_path_factory) -> str:
     return path
 
 
-def config(dataset: str, precision: str = "fp32", sharding: str = "table_wise", **embedding) -> RunConfig:
+def config(dataset: str, precision: str = "fp32", sharding: str = "table_wise", model=None, train=None, **embedding) -> RunConfig:
     return parse(
         {
             "run": {"name": "gpu"},
             "data": {"path": dataset, "streams": 4},
-            "model": {"name": "dcn_v2", "tower": {"hidden": [64, 32]}, "sml": {"mtn": {"placement": "both"}}},
+            "model": model or DCN_V2,
             "embedding": {"dim": 8, "lr": 0.05, "sharding": sharding, **embedding},
-            "train": {"global_batch_size": 512, "epochs": 1, "precision": precision, "max_steps": STEPS},
+            "train": {"global_batch_size": 512, "epochs": 1, "precision": precision, "max_steps": STEPS, "compile": False} | (train or {}),
         }
     )
 
@@ -42,9 +48,10 @@ def losses(config: RunConfig, device: str) -> list[float]:
     place = Place(device=torch.device(device))
     with one_process(backend=GROUP if device == "cuda" else "gloo"):
         laboratory, progress, found = Laboratory.of(config, place), Progress(), []
-        for table in itertools.islice(laboratory.stream.batches(), STEPS):
-            found.append(laboratory.trainer.step(table, progress))
-            laboratory.trainer.advance(progress)
+        with contextlib.closing(laboratory.trainer.loaded(laboratory.stream.batches())) as batches:
+            for table, batch in itertools.islice(batches, STEPS):
+                found.append(laboratory.trainer.step(table, progress, batch).item())
+                laboratory.trainer.advance(progress)
     return found
 
 
@@ -65,12 +72,52 @@ def test_bf16_follows_fp32(dataset):
 
 
 def test_tf32_products_follow_fp32(dataset):
+    found = losses(config(dataset, "tf32"), "cuda")
+    assert torch.backends.cuda.matmul.allow_tf32
+    assert found == pytest.approx(losses(config(dataset), "cuda"), rel=0.02)
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(DCN_V2, id="dcn_v2"),
+        pytest.param({"name": "finalmlp", "first": {"hidden": [64]}, "second": {"hidden": [32]}, "sml": SML}, id="finalmlp"),
+        pytest.param({**DCN_V2, "tower": {"hidden": [64, 32], "norm": "batch"}, "sml": {"deep_supervision": True}}, id="norm, supervision"),
+    ],
+)
+def test_compiled_training_is_training(dataset, model):
+    """Health is heard of at the first step and the twentieth: those two are taken as the model is written."""
+    train = {"health_every_steps": 20}
+    found = losses(config(dataset, model=model, train=train | {"compile": True}), "cuda")
+    assert found == pytest.approx(losses(config(dataset, model=model, train=train), "cuda"), rel=2e-3)
+
+
+def test_dropout_of_compiled_training_repeats(dataset):
+    settings = config(dataset, model={**DCN_V2, "tower": {"hidden": [64, 32], "dropout": 0.3}}, train={"compile": True})
+    assert losses(settings, "cuda") == pytest.approx(losses(settings, "cuda"), rel=1e-3)
+
+
+@pytest.mark.parametrize("kernel", ["fused_uvm", "fused_uvm_caching"])
+def test_tables_in_host_memory_train_as_in_the_gpus(dataset, monkeypatch, kernel):
     exact = losses(config(dataset), "cuda")
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        assert losses(config(dataset), "cuda") == pytest.approx(exact, rel=0.02)
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = False
+    monkeypatch.setattr(Sharder, "compute_kernels", lambda self, kind, device: [kernel])
+    assert losses(config(dataset), "cuda") == pytest.approx(exact, rel=2e-3)
+
+
+def test_an_id_out_of_range_never_reaches_the_tables(dataset):
+    with one_process(backend=GROUP):
+        laboratory = Laboratory.of(config(dataset), Place(device=torch.device("cuda")))
+        good, bad = itertools.islice(laboratory.stream.batches(), 2)
+        ids = bad["ids"].combine_chunks()
+        values = ids.flatten().to_numpy().copy()
+        values[7] = 1 << 30
+        column = pa.FixedSizeListArray.from_arrays(pa.array(values), ids.type.list_size)
+        bad = bad.set_column(bad.column_names.index("ids"), "ids", column)
+        batches = laboratory.trainer.loaded(table for table in (good, bad))
+        next(batches)
+        with pytest.raises(InputError, match="id 1073741824 is outside its table of"):
+            next(batches)
 
 
 def test_the_gpu_scores_rows_as_the_cpu_does(dataset):

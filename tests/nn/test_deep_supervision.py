@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sml_dist.models.fields import FieldShape
 from sml_dist.models.zoo import ModelConfig, build
-from sml_dist.nn.deep_supervision import DeepSupervision, every_logit
+from sml_dist.nn.deep_supervision import DeepSupervision, every_logit, supervisions
 from sml_dist.nn.skip_logit import LastLogit, SkipLogit
 from sml_dist.spec import from_dict
 
@@ -32,7 +32,7 @@ def supervised(kind="last") -> DeepSupervision:
 
 
 def mean_loss(model: nn.Module, logit_B: torch.Tensor, label_B: torch.Tensor) -> torch.Tensor:
-    logits_HB = every_logit(model, logit_B)
+    logits_HB = every_logit(supervisions(model), logit_B)
     losses_HB = F.binary_cross_entropy_with_logits(logits_HB, label_B.expand_as(logits_HB), reduction="none")
     return losses_HB.mean(dim=0).sum()
 
@@ -46,7 +46,7 @@ def test_the_logit_is_that_of_the_head_alone(kind, training):
 
 def test_in_training_each_layer_before_the_last_has_a_logit_of_its_own():
     deep, hs = supervised(), outputs()
-    logits = every_logit(deep, deep(hs))
+    logits = every_logit(supervisions(deep), deep(hs))
     assert logits.shape == (len(WIDTHS), 7)
     expected = [deep.head(hs), *(h @ linear.weight[0] + linear.bias for h, linear in zip(hs, deep.linears, strict=False))]
     torch.testing.assert_close(logits, torch.stack(expected))
@@ -69,7 +69,7 @@ def test_a_layers_gradient_is_that_of_the_heads_that_read_it():
     """Under the last layer's head: an earlier layer's output has its companion's alone, as nothing else reads it here."""
     deep, hs = supervised(), outputs()
     logit = deep(hs)
-    logits = every_logit(deep, logit)
+    logits = every_logit(supervisions(deep), logit)
     F.binary_cross_entropy_with_logits(logits, labels().expand_as(logits), reduction="none").mean(dim=0).sum().backward()
     readers = [*deep.linears, deep.head.linear]
     for h, linear, z in zip(hs, readers, (*logits[1:], logits[0]), strict=True):
@@ -78,16 +78,16 @@ def test_a_layers_gradient_is_that_of_the_heads_that_read_it():
 
 
 def test_without_companions_the_logit_stands_alone():
-    assert every_logit(nn.Linear(2, 1), torch.ones(4)).equal(torch.ones(1, 4))
+    assert every_logit(supervisions(nn.Linear(2, 1)), torch.ones(4)).equal(torch.ones(1, 4))
     deep = supervised().eval()
-    assert every_logit(deep, deep(outputs())).shape == (1, 7)
+    assert every_logit(supervisions(deep), deep(outputs())).shape == (1, 7)
 
 
 def test_logits_are_taken_once_and_the_model_can_be_copied_between_steps():
     deep = supervised()
     logit = deep(outputs())
-    assert every_logit(deep, logit).shape == (3, 7)
-    assert every_logit(deep, logit).shape == (1, 7)
+    assert every_logit(supervisions(deep), logit).shape == (3, 7)
+    assert every_logit(supervisions(deep), logit).shape == (1, 7)
     copy.deepcopy(deep)
 
 
@@ -106,9 +106,9 @@ def test_in_a_model_every_blocks_layers_are_supervised_and_every_parameter_gets_
 def test_under_bf16_all_logits_are_float32():
     deep = supervised()
     with torch.autocast("cpu", torch.bfloat16):
-        logits = every_logit(deep, deep([h.bfloat16() for h in outputs()]))
+        logits = every_logit(supervisions(deep), deep([h.bfloat16() for h in outputs()]))
     assert logits.dtype == torch.float32
-    torch.testing.assert_close(logits, every_logit(deep, deep(outputs())), atol=0.03, rtol=0.03)
+    torch.testing.assert_close(logits, every_logit(supervisions(deep), deep(outputs())), atol=0.03, rtol=0.03)
 
 
 def test_an_exported_head_takes_any_batch_and_has_no_companions():
