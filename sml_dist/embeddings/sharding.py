@@ -20,6 +20,8 @@ from sml_dist.data.dataset import Manifest
 from sml_dist.embeddings.tables import table_name, users
 from sml_dist.spec import InputError
 
+ROWS_COPIED, ROWS_COPIED_BETWEEN_CPUS = 10_000, 1_000
+LEAST_COLUMNS = 16  # of a column shard
 SPREAD = [kind.value for kind in (ShardingType.TABLE_WISE, ShardingType.ROW_WISE, ShardingType.COLUMN_WISE)]
 
 
@@ -41,15 +43,22 @@ def allowed_kinds(manifest: Manifest, config: EmbeddingConfig, device: str, work
 
     One worker has nobody to spare a lookup of a copied table, and is 5 % faster with all tables in one fused kernel; but
     under l2 a copied table decays otherwise, and Adam wants it. Nor has it anybody to cut tables for, which costs 5 % too.
+    A copied table is updated in all its rows each step: where CPUs do that, all but small ones are cheaper spread.
     """
-    kinds, copied = {}, workers > 1 or config.l2 > 0 or config.optimizer == "adam"
+    wanted = config.l2 > 0 or config.optimizer == "adam"
+    kinds, copied = {}, workers > 1 or wanted
+    most = config.data_parallel_rows
+    if most is None:
+        most = ROWS_COPIED if device == "cuda" or wanted else ROWS_COPIED_BETWEEN_CPUS
     spread = SPREAD if workers > 1 else [ShardingType.TABLE_WISE.value]
+    if config.dim < 2 * LEAST_COLUMNS:
+        spread = [kind for kind in spread if kind != ShardingType.COLUMN_WISE.value]
     for field in manifest.tables:
         asked = config.tables[field.name].sharding if field.name in config.tables else config.sharding
         if asked != "auto":
             kinds[field.name] = [asked]
         else:
-            kinds[field.name] = ["data_parallel"] if copied and field.rows <= config.data_parallel_rows else spread
+            kinds[field.name] = ["data_parallel"] if copied and field.rows <= most else spread
         if config.optimizer == "adam" and device == "cpu" and kinds[field.name] != ["data_parallel"]:
             raise InputError(
                 f"embedding.optimizer adam runs on CPU for data_parallel tables only, and {field.name} ({field.rows:,} rows) is "
@@ -66,7 +75,7 @@ def make_planner(
     constraints = {
         table_name(field.name): ParameterConstraints(
             sharding_types=kinds[field.name],
-            min_partition=min(config.dim, 16),
+            min_partition=min(config.dim, LEAST_COLUMNS),
             pooling_factors=[lengths.get(name, POOLING_FACTOR) for name in users(field, manifest)],
         )
         for field in manifest.tables

@@ -18,6 +18,7 @@ from sml_dist.embeddings.sharding import Sharder, make_plan, placements
 from sml_dist.train.task import CTRTask
 
 BLOCK_ROWS = 65_536
+GLOO = 1e9  # bytes a second that a pair of workers exchanges; left to itself TorchRec takes a CPU's links for NVLink
 
 
 def shard(
@@ -25,12 +26,17 @@ def shard(
 ) -> tuple[DistributedModelParallel, ShardingPlan]:
     """The task under DMP: tables as the planner placed them, the model in DDP."""
     sharder = Sharder(fused_params=fused_params(config))
-    topology = Topology(world_size=dist.get_world_size(), local_world_size=node_size(local_world_size), compute_device=device.type)
+    topology = Topology(dist.get_world_size(), device.type, local_world_size=node_size(local_world_size), **links(device))
     plan = make_plan(task, manifest, config, sharder, topology, dist.group.WORLD)
     check_l2(config, [p.table for p in placements(plan, manifest, config.dim) if p.kind != "data_parallel"])
     model = DistributedModelParallel(task, device=device, plan=plan, sharders=[sharder])
     start_tables(model, config.init_std, seed)
     return model, plan
+
+
+def links(device: torch.device) -> dict[str, float]:
+    """What the planner is told of the workers' connections, in bytes a millisecond. Of GPUs its own figures hold."""
+    return {"intra_host_bw": GLOO / 1000, "inter_host_bw": GLOO / 1000} if device.type == "cpu" else {}
 
 
 def node_size(local_workers: int) -> int:

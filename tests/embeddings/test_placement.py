@@ -1,0 +1,48 @@
+"""Which kinds of sharding a table may have, and what the planner makes of them between CPUs."""
+
+import pytest
+import torch
+from torchrec.distributed.planner import Topology
+
+from sml_dist.config.embedding import EmbeddingConfig
+from sml_dist.data.dataset import Field, Manifest
+from sml_dist.embeddings.optim import fused_params
+from sml_dist.embeddings.sharding import Sharder, allowed_kinds, make_plan, placements
+from sml_dist.embeddings.tables import embedding_tables
+from sml_dist.train.sharded import links
+
+ROWS = {"tiny": 900, "small": 9_000, "large": 2_000_000}
+MANIFEST = Manifest(
+    name="t", fields=[Field(name=name, rows=rows) for name, rows in ROWS.items()], dense=[], splits={}, split_rule="",
+    rows_read=0, rows_kept=0, rows_rejected=0,
+)  # fmt: skip
+
+
+def copied(device="cpu", workers=2, **embedding) -> list[str]:
+    kinds = allowed_kinds(MANIFEST, EmbeddingConfig(**embedding), device, workers)
+    return [name for name, allowed in kinds.items() if allowed == ["data_parallel"]]
+
+
+def test_small_tables_are_copied_where_the_copies_cost_less_than_the_exchange():
+    assert copied() == ["tiny"] and copied("cuda") == ["tiny", "small"] and copied(workers=1) == []
+    assert copied(data_parallel_rows=0) == [] and copied(data_parallel_rows=10**7) == list(ROWS)
+
+
+@pytest.mark.parametrize("embedding", [{"l2": 1e-6}, {"optimizer": "adam", "tables": {"large": {"sharding": "data_parallel"}}}])
+def test_what_decay_and_adam_do_to_a_table_is_no_matter_of_device_or_workers(embedding):
+    for device in ("cpu", "cuda"):
+        for workers in (1, 2):
+            assert [name for name in copied(device, workers, **embedding) if name != "large"] == ["tiny", "small"]
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_between_cpus_whole_tables_travel_least(workers):
+    """Of a table cut by rows each worker hands every other its part of a sum for all rows of the batch."""
+    config = EmbeddingConfig(dim=16)
+    topology = Topology(workers, "cpu", local_world_size=workers, **links(torch.device("cpu")))
+    plan = make_plan(embedding_tables(MANIFEST, config), MANIFEST, config, Sharder(fused_params=fused_params(config)), topology)
+    assert {placed.table: placed.kind for placed in placements(plan, MANIFEST, 16)} == {
+        "t_tiny": "data_parallel",
+        "t_small": "table_wise",
+        "t_large": "table_wise",
+    }
