@@ -60,13 +60,14 @@ def evaluate(
     scores = {label: scores_for(rows) for label in collate.labels}
     with torch.no_grad():  # FBGEMM's fused CPU kernels have no way through inference_mode
         for table in batches:
-            batch = collate(table)
-            logit = model.module.logit(batch.to(device))
+            batch = collate(table, device)
+            logit = model.module.logit(batch)
             beat("evaluation")
             group = None if batch.group is None else batch.group.numpy()
-            columns = zip(scores.values(), by_label(logit.cpu()), by_label(batch.label), strict=True)
+            weight = batch.weight.cpu().numpy()
+            columns = zip(scores.values(), by_label(logit.cpu()), by_label(batch.label.cpu()), strict=True)
             for collector, logits, labels in columns:
-                collector.add(logits.numpy(), labels.numpy(), batch.weight.numpy(), group)
+                collector.add(logits.numpy(), labels.numpy(), weight, group)
     model.train()
     results = [_merged(collector) for collector in scores.values()]
     if dist.get_rank() == 0:
