@@ -32,9 +32,9 @@ class TrainConfig:
     max_steps: PositiveInt | None = None
     seed: NonNegativeInt = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Precision = "auto"  # of the dense part's matrix products; auto is bf16 where the chip has it, tf32 is fp32 on a CPU
-    compile: bool | None = None  # torch.compile of the dense part, with CUDA graphs; None: on a GPU
-    threads: PositiveInt | None = None  # compute threads a worker; None shares the machine's cores between its workers
+    precision: Precision = "auto"  # of the dense part's matrix products; auto is bf16 where that is faster, tf32 is fp32 on a CPU
+    compile: bool | None = None  # torch.compile of the dense part, with CUDA graphs (in `step_timeout_s`); None: on a GPU
+    threads: PositiveInt | None = None  # compute threads a worker; None: the machine's cores between its workers, one beside a GPU
 
     optimizer: Literal["adam", "adamw", "sgd", "adagrad"] = "adam"
     lr: PositiveFloat = 1e-3

@@ -11,7 +11,8 @@ A rank's memory is, in HBM or, on CPU, in host memory,
 RESERVE of each memory stays free: for the model's activations and the allocator on a GPU, for data readers on a host. Surprising:
 the planner alone forgets the tables' optimiser (a parameter must say which it has), and with rowwise Adagrad counts one state for
 a row cut into column shards, where each shard has its own; both are put right here. A training run's own planner (`make_plan`)
-knows neither memory nor batch of the cluster but TorchRec's defaults: to hold it to a plan, name the tables' sharding.
+knows neither memory nor batch of the cluster but TorchRec's defaults, and of CPUs gloo's links: to hold it to a plan, name the
+tables' sharding.
 """
 
 import logging

@@ -20,6 +20,7 @@ from sml_dist.data.dataset import Manifest
 from sml_dist.embeddings.tables import table_name, users
 from sml_dist.spec import InputError
 
+GLOO = 10**9  # bytes a second that a pair of workers exchanges
 ROWS_COPIED, ROWS_COPIED_BETWEEN_CPUS = 10_000, 1_000
 LEAST_COLUMNS = 16  # of a column shard
 SPREAD = [kind.value for kind in (ShardingType.TABLE_WISE, ShardingType.ROW_WISE, ShardingType.COLUMN_WISE)]
@@ -65,6 +66,11 @@ def allowed_kinds(manifest: Manifest, config: EmbeddingConfig, device: str, work
                 f"{' or '.join(kinds[field.name])}; set embedding.sharding=data_parallel or embedding.optimizer=rowwise_adagrad"
             )
     return kinds
+
+
+def links(device: str) -> dict[str, float]:
+    """What the planner is told of the workers' connections, in bytes a millisecond. Left to itself it takes a CPU's for NVLink."""
+    return {"intra_host_bw": GLOO / 1000, "inter_host_bw": GLOO / 1000} if device == "cpu" else {}
 
 
 def make_planner(

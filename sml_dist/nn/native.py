@@ -52,7 +52,7 @@ def find_compiler() -> str | None:
 def _compiled(compiler: str, source: Path) -> Path:
     """Compiled once for each source, compiler and processor; renamed into place, so that workers may start together."""
     headers = [header.read_text() for header in sorted(source.parent.glob("*.h"))]
-    made_of = "\n".join([source.read_text(), *headers, compiler, *FLAGS, _processor()])
+    made_of = "\n".join([source.read_text(), *headers, compiler, *FLAGS, processor()])
     target = _cache() / f"{source.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -67,7 +67,9 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sml_dist"
 
 
-def _processor() -> str:
-    """What -march=native depends on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+@functools.cache
+def processor() -> str:
+    """Its maker and what it can, which -march=native depends on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().split("\n\n")[0].splitlines() if cpuinfo.is_file() else []
+    return "\n".join(line for line in lines if line.startswith(("vendor_id", "flags", "Features"))) or platform.machine()

@@ -16,7 +16,7 @@ def loaded(tables: Tables, collate: Collator, device: torch.device) -> Generator
     """Each table with its batch, which on a CPU is left for the step to make. Closing it closes `tables`.
 
     For a GPU a thread takes the next table, copies it on a stream of its own, and waits there for its ids to be checked.
-    TorchRec has such a thread too; it passes over a batch whose reading failed and goes on, so that rows are lost.
+    TorchRec has such a thread too; it passes over a batch whose reading failed in a way that says it may be tried again.
     """
     if device.type == "cpu":
         try:
@@ -35,7 +35,7 @@ def loaded(tables: Tables, collate: Collator, device: torch.device) -> Generator
             return table, collate(table, device), stream.record_event()
 
     try:
-        with ThreadPoolExecutor(1) as thread:
+        with ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(stream.device,)) as thread:
             coming = thread.submit(load)
             while (found := coming.result()) is not None:
                 coming = thread.submit(load)

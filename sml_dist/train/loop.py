@@ -203,7 +203,7 @@ class Trainer:
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
             self.skip(progress, why(batch, task.fields, self.collate.dense, x_BFD, logit, loss))
-            return torch.zeros(())
+            return torch.zeros((), device=self.device)
         enter("embedding_backward")
         embedded.backward(x_BFD.grad)
         if heard is not None:

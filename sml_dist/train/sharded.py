@@ -14,11 +14,10 @@ from torchrec.distributed.types import ShardedTensor, ShardingPlan
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.data.dataset import Manifest
 from sml_dist.embeddings.optim import check_l2, fused_params
-from sml_dist.embeddings.sharding import Sharder, make_plan, placements
+from sml_dist.embeddings.sharding import Sharder, links, make_plan, placements
 from sml_dist.train.task import CTRTask
 
 BLOCK_ROWS = 65_536
-GLOO = 1e9  # bytes a second that a pair of workers exchanges; left to itself TorchRec takes a CPU's links for NVLink
 
 
 def shard(
@@ -26,17 +25,12 @@ def shard(
 ) -> tuple[DistributedModelParallel, ShardingPlan]:
     """The task under DMP: tables as the planner placed them, the model in DDP."""
     sharder = Sharder(fused_params=fused_params(config))
-    topology = Topology(dist.get_world_size(), device.type, local_world_size=node_size(local_world_size), **links(device))
+    topology = Topology(dist.get_world_size(), device.type, local_world_size=node_size(local_world_size), **links(device.type))
     plan = make_plan(task, manifest, config, sharder, topology, dist.group.WORLD)
     check_l2(config, [p.table for p in placements(plan, manifest, config.dim) if p.kind != "data_parallel"])
     model = DistributedModelParallel(task, device=device, plan=plan, sharders=[sharder])
     start_tables(model, config.init_std, seed)
     return model, plan
-
-
-def links(device: torch.device) -> dict[str, float]:
-    """What the planner is told of the workers' connections, in bytes a millisecond. Of GPUs its own figures hold."""
-    return {"intra_host_bw": GLOO / 1000, "inter_host_bw": GLOO / 1000} if device.type == "cpu" else {}
 
 
 def node_size(local_workers: int) -> int:

@@ -1,15 +1,13 @@
 """Which kinds of sharding a table may have, and what the planner makes of them between CPUs."""
 
 import pytest
-import torch
 from torchrec.distributed.planner import Topology
 
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.data.dataset import Field, Manifest
 from sml_dist.embeddings.optim import fused_params
-from sml_dist.embeddings.sharding import Sharder, allowed_kinds, make_plan, placements
+from sml_dist.embeddings.sharding import Sharder, allowed_kinds, links, make_plan, placements
 from sml_dist.embeddings.tables import embedding_tables
-from sml_dist.train.sharded import links
 
 ROWS = {"tiny": 900, "small": 9_000, "large": 2_000_000}
 MANIFEST = Manifest(
@@ -39,7 +37,7 @@ def test_what_decay_and_adam_do_to_a_table_is_no_matter_of_device_or_workers(emb
 def test_between_cpus_whole_tables_travel_least(workers):
     """Of a table cut by rows each worker hands every other its part of a sum for all rows of the batch."""
     config = EmbeddingConfig(dim=16)
-    topology = Topology(workers, "cpu", local_world_size=workers, **links(torch.device("cpu")))
+    topology = Topology(workers, "cpu", local_world_size=workers, **links("cpu"))
     plan = make_plan(embedding_tables(MANIFEST, config), MANIFEST, config, Sharder(fused_params=fused_params(config)), topology)
     assert {placed.table: placed.kind for placed in placements(plan, MANIFEST, 16)} == {
         "t_tiny": "data_parallel",

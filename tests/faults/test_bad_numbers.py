@@ -159,10 +159,10 @@ def rolled_back(config: RunConfig, folder: Path, bad: list[int], once: bool) -> 
     progress = current = Progress()
     step = trainer.step
 
-    def tracked(table, at):
+    def tracked(table, at, batch):
         nonlocal current
         current = at
-        return step(table, at)
+        return step(table, at, batch)
 
     trainer.step, trainer.loss, trainer.restore, trainer.commit = tracked, sometimes, restore, commit
     try:
