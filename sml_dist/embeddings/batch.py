@@ -8,7 +8,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
-from torchrec.streamable import Pipelineable
 
 from sml_dist.data.dataset import Field, Manifest, multi_column
 from sml_dist.spec import InputError
@@ -20,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass
-class Batch(Pipelineable):
+class Batch:
     """B rows: dense (B, N) float32, ids by `Manifest.features`, label (B,) or of T labels (B, T), weight (B,), group (B,) or None.
 
     Rows without a label, which are there to be scored alone, have NaN for one.
@@ -32,15 +31,13 @@ class Batch(Pipelineable):
     weight: Tensor
     group: Tensor | None = None
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.dense.to(device), self.ids.to(device), self.label.to(device), self.weight.to(device), self.group)
 
     def record_stream(self, stream: torch.Stream) -> None:
+        """The memory of a batch made on another stream is not used again before `stream` is done with it."""
         for part in (self.dense, self.ids, self.label, self.weight):
             part.record_stream(stream)
-
-    def _map(self, f) -> "Batch":
-        return Batch(f(self.dense), f(self.ids), f(self.label), f(self.weight), self.group)
 
 
 class Collator:
@@ -86,8 +83,10 @@ class Collator:
         if not len(ids_BF):
             return
         least_F, most_F = (ends.cpu() for ends in torch.aminmax(ids_BF, dim=0))
-        for column in torch.nonzero((least_F < 0) | (most_F >= self.single_rows)).flatten().tolist():
-            field, ids = self.single[column], ids_BF[:, column].cpu()
+        bad_F = (least_F < 0) | (most_F >= self.single_rows)
+        if bad_F.any():
+            column = int(bad_F.int().argmax())
+            field, ids = self.single[column], ids_BF[:, column]
             self._refuse(field, int(ids[(ids < 0) | (ids >= field.rows)][0]))
 
     def _lists(self, table: pa.Table, field: Field) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """From a configuration and a dataset to the task on this worker's device."""
 
 import torch
-from torch import _dynamo, nn
+from torch import _dynamo
 
 from sml_dist.config.run import RunConfig
 from sml_dist.config.train import Precision
@@ -22,19 +22,22 @@ def make_task(manifest: Manifest, config: RunConfig, device: torch.device, preci
     return CTRTask(embedding_tables(manifest, config.embedding), model, manifest.features, config.embedding.dim, products)
 
 
-def compile_training(model: nn.Module, asked: bool | None, device: torch.device) -> None:
-    """Where asked, or by itself on a GPU: the model's forward and backward as fused kernels, on a GPU replayed as CUDA graphs.
+def training_task(manifest: Manifest, config: RunConfig, device: torch.device) -> CTRTask:
+    """The task to train: where `train.compile` says so, or by itself on a GPU, the model's forward and backward are fused kernels,
+    on a GPU replayed as CUDA graphs.
 
-    Evaluation and scoring go on as before: their batches come in many sizes, each of which would be compiled anew.
+    Evaluation and scoring are not compiled: their batches come in many sizes, each of which would be compiled anew.
     """
+    task, asked = make_task(manifest, config, device), config.train.compile
     if asked if asked is not None else device.type == "cuda":
         _dynamo.config.optimize_ddp = False  # one graph, whatever DDP's buckets
-        model.compile(dynamic=False, mode="reduce-overhead")
+        task.model.compile(dynamic=False, mode="reduce-overhead")
+    return task
 
 
 def products_in(precision: Precision, device: torch.device) -> Products:
-    """What the dense part's matrix products are taken in: on `auto` bf16 where the chip multiplies it natively. `tf32` is float32
-    on a CPU; on a GPU it is set for the process."""
+    """What the dense part's matrix products are taken in: on `auto` bf16 where that is faster than float32. `tf32` is float32 on
+    a CPU; on a GPU it is set for the process."""
     gpu = device.type == "cuda"
     if precision == "auto":
         native = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else bf16_pays_on_cpu()

@@ -16,7 +16,7 @@ from sml_dist.data.dataset import Manifest, read_manifest, read_rows, row_groups
 from sml_dist.data.plan import Cursor
 from sml_dist.data.stream import DirectStream, Source
 from sml_dist.embeddings.batch import Batch, Collator
-from sml_dist.train.build import compile_training, make_task
+from sml_dist.train.build import training_task
 from sml_dist.train.evaluate import Evaluation
 from sml_dist.train.finite import Diverged
 from sml_dist.train.loop import Progress, Trainer
@@ -70,8 +70,7 @@ class Laboratory:
         plan, collate = training_plan(manifest, config), Collator(manifest)
         stream = DirectStream(Source.of(config.data.path, manifest, "train"), plan, epochs=config.train.epochs)
         valid = Evaluation(stream.of(Source.of(config.data.path, manifest, "valid")), config.train.eval_batch_size, times=1)
-        task = make_task(manifest, config, place.device)
-        compile_training(task.model, config.train.compile, place.device)
+        task = training_task(manifest, config, place.device)
         model, _ = shard(task, manifest, config.embedding, place.device, place.local_workers, config.train.seed)
         trainer = Trainer(
             config=config.train,

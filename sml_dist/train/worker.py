@@ -17,7 +17,7 @@ from sml_dist.embeddings.batch import Collator
 from sml_dist.embeddings.sharding import placements, plan_text
 from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.about import about
-from sml_dist.train.build import compile_training, make_task
+from sml_dist.train.build import training_task
 from sml_dist.train.checkpoint import agree
 from sml_dist.train.clock import Clock, TracedClock, tracing
 from sml_dist.train.curves import curves
@@ -91,8 +91,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     valid = evaluation(config, manifest, stream, "valid", folder, times=config.train.most_evaluations(plan.steps))
 
     # model
-    task = make_task(manifest, config, place.device)
-    compile_training(task.model, config.train.compile, place.device)
+    task = training_task(manifest, config, place.device)
     model, sharding = shard(task, manifest, config.embedding, place.device, place.local_workers, config.train.seed)
     placed = placements(sharding, manifest, config.embedding.dim)
     optimizers = Optimizers(model, config.train, config.embedding)

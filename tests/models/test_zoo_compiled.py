@@ -18,8 +18,8 @@ def gradients(model_config, **compiled):
     if compiled:
         model.compile(dynamic=False, **compiled)
     found = []
-    for rows_here in (rows(32), rows(32)):
-        x, dense, label = rows_here
+    for _ in range(2):
+        x, dense, label = rows(32)
         model.zero_grad()
         logit = model(x.requires_grad_(), dense)
         heads = every_logit(supervisions(model), logit)
