@@ -5,6 +5,7 @@ What a worker does no otherwise for Ray Train than for `train_alone` is seen the
 
 import gzip
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sml_dist.cli import main
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
@@ -124,20 +124,18 @@ def test_what_cannot_work_is_refused_before_a_worker_starts(dataset, tmp_path):
         check(config(str(tmp_path), tmp_path, "a"))
 
 
-def ended(monkeypatch, *arguments: str) -> int:
-    """The exit status of the command."""
-    monkeypatch.setattr(sys, "argv", ["sml-dist", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return end.value.code
+def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own: into this one's output Ray writes lines of other processes when they come."""
+    return subprocess.run([sys.executable, "-m", "sml_dist.cli", *arguments], capture_output=True, text=True)
 
 
-def test_the_command_line_exits_2_with_one_line(tmp_path, monkeypatch, capsys):
-    assert ended(monkeypatch, "train", str(tmp_path / "no.yaml")) == 2
-    found = capsys.readouterr()
-    assert found.out == "" and found.err.startswith("error: ") and found.err.count("\n") == 1 and "no.yaml" in found.err
+def test_the_command_line_exits_2_with_one_line(tmp_path):
+    found = ended("train", str(tmp_path / "no.yaml"))
+    assert found.returncode == 2
+    assert found.stdout == "" and found.stderr.startswith("error: ") and found.stderr.count("\n") == 1 and "no.yaml" in found.stderr
 
 
-def test_json_output_is_one_object(tmp_path, monkeypatch, capsys):
-    assert ended(monkeypatch, "synth", "--rows", "500", "--output", str(tmp_path / "d"), "--json") == 0
-    assert np.isclose(sum(split["rows"] for split in json.loads(capsys.readouterr().out)["splits"].values()), 500)
+def test_json_output_is_one_object(tmp_path):
+    found = ended("synth", "--rows", "500", "--output", str(tmp_path / "d"), "--json")
+    assert found.returncode == 0
+    assert np.isclose(sum(split["rows"] for split in json.loads(found.stdout)["splits"].values()), 500)
