@@ -13,6 +13,7 @@ from torchrec.distributed.types import ShardedTensor, ShardingPlan
 
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.data.dataset import Manifest
+from sml_dist.embeddings import rowwise_adagrad
 from sml_dist.embeddings.optim import check_l2, fused_params
 from sml_dist.embeddings.sharding import Sharder, links, make_plan, placements
 from sml_dist.train.task import CTRTask
@@ -24,6 +25,8 @@ def shard(
     task: CTRTask, manifest: Manifest, config: EmbeddingConfig, device: torch.device, local_world_size: int, seed: int
 ) -> tuple[DistributedModelParallel, ShardingPlan]:
     """The task under DMP: tables as the planner placed them, the model in DDP."""
+    if device.type == "cpu":
+        rowwise_adagrad.take_over()
     sharder = Sharder(fused_params=fused_params(config))
     topology = Topology(dist.get_world_size(), device.type, local_world_size=node_size(local_world_size), **links(device.type))
     plan = make_plan(task, manifest, config, sharder, topology, dist.group.WORLD)
