@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from sml_dist.nn.linear import product_type
 from sml_dist.spec import InputError, spec
 
 
@@ -40,9 +41,10 @@ class FieldShape:
 
 
 def concat(x_BFD: Tensor, dense_BN: Tensor) -> Tensor:
-    """(B, F, D) and (B, N) -> (B, F * D + N); no copy where N = 0."""
-    flat = x_BFD.flatten(1)
-    return torch.cat([flat, dense_BN], dim=1) if dense_BN.shape[1] else flat
+    """(B, F, D) and (B, N) -> (B, F * D + N), no copy where N = 0, in the type of the products that it goes into: turned
+    here once, not for each product, and their gradients back."""
+    parts = [part.to(product_type(part)) for part in (x_BFD.flatten(1), dense_BN)]
+    return torch.cat(parts, dim=1) if dense_BN.shape[1] else parts[0]
 
 
 def present(x_BLD: Tensor) -> Tensor:

@@ -2,8 +2,10 @@
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from sml_dist.nn.linear import Linear
+from sml_dist.nn.native import traced
 
 
 class CrossNetwork(nn.Module):
@@ -23,8 +25,32 @@ class CrossNetwork(nn.Module):
     def forward(self, x0_BK: Tensor) -> list[Tensor]:
         x_BK, outputs = x0_BK, []
         for linear in self.layers:
-            product = linear(x_BK)
-            # In the product's type: under autocast bf16 the mixed sum would be fp32, and all that follows a third slower.
-            x_BK = torch.addcmul(x_BK.to(product.dtype), x0_BK.to(product.dtype), product)
+            x_BK, x0_BK = cross(x_BK, x0_BK, linear(x_BK))
             outputs.append(x_BK)
         return outputs
+
+
+def cross(x_BK: Tensor, x0_BK: Tensor, product_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """x + x_0 * product, and x_0 for the next layer; all (B, K).
+
+    In the product's type: under autocast the mixed sum would be fp32, and all that follows a third slower.
+    """
+    x_BK, x0_BK = x_BK.to(product_BK.dtype), x0_BK.to(product_BK.dtype)
+    if traced() or not torch.is_grad_enabled():
+        return torch.addcmul(x_BK, x0_BK, product_BK), x0_BK
+    return Crossed.apply(x_BK, x0_BK, product_BK)
+
+
+class Crossed(Function):
+    """`cross`, whose backward is two passes over memory where autograd's is five: x_0 goes through it from layer to layer, so that
+    each adds its share to x_0's gradient in the pass that makes it. Differentiable to any order."""
+
+    @staticmethod
+    def forward(ctx, x_BK: Tensor, x0_BK: Tensor, product_BK: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x0_BK, product_BK)
+        return torch.addcmul(x_BK, x0_BK, product_BK), x0_BK
+
+    @staticmethod
+    def backward(ctx, dy_BK: Tensor, dx0_BK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x0_BK, product_BK = ctx.saved_tensors
+        return dy_BK, torch.addcmul(dx0_BK, dy_BK, product_BK), dy_BK * x0_BK

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from sml_dist.nn.cross import cross
 from sml_dist.nn.linear import Linear
 
 
@@ -27,8 +28,6 @@ class GatedCrossNetwork(nn.Module):
     def forward(self, c0_BK: Tensor) -> list[Tensor]:
         c_BK, outputs = c0_BK, []
         for linear, gate in zip(self.layers, self.gates, strict=True):
-            product = linear(c_BK) * torch.sigmoid(gate(c_BK))
-            # In the product's type, as in CrossNetwork: the mixed sum would be fp32 under autocast.
-            c_BK = torch.addcmul(c_BK.to(product.dtype), c0_BK.to(product.dtype), product)
+            c_BK, c0_BK = cross(c_BK, c0_BK, linear(c_BK) * torch.sigmoid(gate(c_BK)))
             outputs.append(c_BK)
         return outputs

@@ -46,3 +46,9 @@ def by_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN takes this product, whatever the number of rows: a row has the same sum alone and in a batch."""
     plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return plain and weight.numel() >= ENOUGH and HAS_ONEDNN and torch.backends.mkldnn.enabled and not traced()
+
+
+def product_type(x: Tensor) -> torch.dtype:
+    """The type in which x goes into a matrix product here: autocast's, or its own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from sml_dist.nn.cross import cross
 from sml_dist.nn.linear import Linear
 
 
@@ -23,9 +24,7 @@ class MixtureCross(nn.Module):
     def forward(self, x0_BK: Tensor) -> list[Tensor]:
         x_BK, outputs = x0_BK, []
         for experts in self.layers:
-            product = experts(x_BK, self.gate(x_BK).softmax(1))
-            # In the product's type, as in CrossNetwork.
-            x_BK = torch.addcmul(x_BK.to(product.dtype), x0_BK.to(product.dtype), product)
+            x_BK, x0_BK = cross(x_BK, x0_BK, experts(x_BK, self.gate(x_BK).softmax(1)))
             outputs.append(x_BK)
         return outputs
 
