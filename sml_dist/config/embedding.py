@@ -33,5 +33,5 @@ class EmbeddingConfig:
     init_std: NonNegativeFloat = 0.01
     pooling: Literal["mean", "sum"] = "mean"
     sharding: Sharding = "auto"
-    data_parallel_rows: NonNegativeInt | None = None  # None: 10,000, and 1,000 between CPUs without l2 and Adam
+    data_parallel_rows: NonNegativeInt | None = None  # None: 10,000, and none between CPUs without l2 and Adam
     tables: dict[str, TableConfig] = field(default_factory=dict)

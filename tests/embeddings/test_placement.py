@@ -5,6 +5,7 @@ from torchrec.distributed.planner import Topology
 
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.data.dataset import Field, Manifest
+from sml_dist.embeddings import sharding
 from sml_dist.embeddings.optim import fused_params
 from sml_dist.embeddings.sharding import Sharder, allowed_kinds, links, make_plan, placements
 from sml_dist.embeddings.tables import embedding_tables
@@ -22,8 +23,12 @@ def copied(device="cpu", workers=2, **embedding) -> list[str]:
 
 
 def test_small_tables_are_copied_where_the_copies_cost_less_than_the_exchange():
-    assert copied() == ["tiny"] and copied("cuda") == ["tiny", "small"] and copied(workers=1) == []
-    assert copied(data_parallel_rows=0) == [] and copied(data_parallel_rows=10**7) == list(ROWS)
+    assert copied() == [] and copied("cuda") == ["tiny", "small"] and copied(workers=1) == []
+    assert (
+        copied(data_parallel_rows=0) == []
+        and copied(data_parallel_rows=1_000) == ["tiny"]
+        and copied(data_parallel_rows=10**7) == list(ROWS)
+    )
 
 
 @pytest.mark.parametrize("embedding", [{"l2": 1e-6}, {"optimizer": "adam", "tables": {"large": {"sharding": "data_parallel"}}}])
@@ -33,14 +38,22 @@ def test_what_decay_and_adam_do_to_a_table_is_no_matter_of_device_or_workers(emb
             assert [name for name in copied(device, workers, **embedding) if name != "large"] == ["tiny", "small"]
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_between_cpus_whole_tables_travel_least(workers):
+def test_between_cpus_a_table_is_whole_unless_it_is_more_than_a_workers_share():
     """Of a table cut by rows each worker hands every other its part of a sum for all rows of the batch."""
+    assert allowed_kinds(MANIFEST, EmbeddingConfig(dim=16), "cpu", 2) == {
+        "tiny": ["table_wise"],
+        "small": ["table_wise"],
+        "large": ["table_wise", "row_wise"],
+    }
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_planner_is_told_how_slow_the_links_between_cpus_are(workers, monkeypatch):
+    """Else it takes them for NVLink and cuts whatever it may."""
     config = EmbeddingConfig(dim=16)
     topology = Topology(workers, "cpu", local_world_size=workers, **links("cpu"))
+    monkeypatch.setattr(
+        sharding, "allowed_kinds", lambda *given: {"tiny": ["data_parallel"], "small": sharding.SPREAD, "large": sharding.SPREAD}
+    )
     plan = make_plan(embedding_tables(MANIFEST, config), MANIFEST, config, Sharder(fused_params=fused_params(config)), topology)
-    assert {placed.table: placed.kind for placed in placements(plan, MANIFEST, 16)} == {
-        "t_tiny": "data_parallel",
-        "t_small": "table_wise",
-        "t_large": "table_wise",
-    }
+    assert [placed.kind for placed in placements(plan, MANIFEST, 16)] == ["table_wise", "table_wise", "data_parallel"]
