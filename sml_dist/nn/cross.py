@@ -48,9 +48,13 @@ class Crossed(Function):
     @staticmethod
     def forward(ctx, x_BK: Tensor, x0_BK: Tensor, product_BK: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x0_BK, product_BK)
+        ctx.set_materialize_grads(False)  # the last layer's x_0 goes nowhere
         return torch.addcmul(x_BK, x0_BK, product_BK), x0_BK
 
     @staticmethod
-    def backward(ctx, dy_BK: Tensor, dx0_BK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx, dy_BK: Tensor | None, dx0_BK: Tensor | None) -> tuple[Tensor | None, ...]:
         x0_BK, product_BK = ctx.saved_tensors
-        return dy_BK, torch.addcmul(dx0_BK, dy_BK, product_BK), dy_BK * x0_BK
+        if dy_BK is None:
+            return None, dx0_BK, None
+        dx0_BK = dy_BK * product_BK if dx0_BK is None else torch.addcmul(dx0_BK, dy_BK, product_BK)
+        return dy_BK, dx0_BK, dy_BK * x0_BK

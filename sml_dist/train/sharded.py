@@ -24,14 +24,15 @@ BLOCK_ROWS = 65_536
 def shard(
     task: CTRTask, manifest: Manifest, config: EmbeddingConfig, device: torch.device, local_world_size: int, seed: int
 ) -> tuple[DistributedModelParallel, ShardingPlan]:
-    """The task under DMP: tables as the planner placed them, the model in DDP."""
+    """The task under DMP: tables as the planner placed them, the model in DDP where there are several workers."""
     if device.type == "cpu":
         rowwise_adagrad.take_over()
     sharder = Sharder(fused_params=fused_params(config))
     topology = Topology(dist.get_world_size(), device.type, local_world_size=node_size(local_world_size), **links(device.type))
     plan = make_plan(task, manifest, config, sharder, topology, dist.group.WORLD)
     check_l2(config, [p.table for p in placements(plan, manifest, config.dim) if p.kind != "data_parallel"])
-    model = DistributedModelParallel(task, device=device, plan=plan, sharders=[sharder])
+    several = dist.get_world_size() > 1
+    model = DistributedModelParallel(task, device=device, plan=plan, sharders=[sharder], init_data_parallel=several)
     start_tables(model, config.init_std, seed)
     return model, plan
 
