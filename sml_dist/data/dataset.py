@@ -145,7 +145,7 @@ def multi_column(name: str) -> str:
 
 
 def arrow_schema(fields: list[Field], dense: list[str], *, weight: bool, group: bool, timestamp: bool, labels: int = 1) -> pa.Schema:
-    """The Parquet schema that every split of a dataset with these features has."""
+    """The schema of a dataset with these features; its files have it in the `required` form."""
     single = [f for f in fields if not f.multivalued]
     columns: list[tuple[str, pa.DataType]] = []
     if dense:

@@ -25,7 +25,7 @@ def shard(
     task: CTRTask, manifest: Manifest, config: EmbeddingConfig, device: torch.device, local_world_size: int, seed: int
 ) -> tuple[DistributedModelParallel, ShardingPlan]:
     """The task under DMP: tables as the planner placed them, the model in DDP where there are several workers."""
-    if device.type == "cpu":
+    if device.type == "cpu" and config.optimizer == "rowwise_adagrad":
         rowwise_adagrad.take_over()
     sharder = Sharder(fused_params=fused_params(config))
     topology = Topology(dist.get_world_size(), device.type, local_world_size=node_size(local_world_size), **links(device.type))

@@ -33,7 +33,7 @@ class CTRTask(nn.Module):
         return x_BFD if found.keys() == self.fields else in_order(x_BFD, found.keys(), self.fields)
 
     def forward(self, x_BFD: Tensor, dense_BN: Tensor) -> Tensor:
-        """The dense part: logit (B,) float32. Training calls it through DDP, apart from `embed`: see Trainer.step."""
+        """The dense part: logit (B,) float32. Training calls it through DMP, apart from `embed`: see Trainer.step."""
         model = self.model if self.training else self.model.forward  # training alone is compiled, if anything is: see build.py
         with torch.autocast(x_BFD.device.type, torch.bfloat16, enabled=self.products == "bf16"):
             return model(x_BFD, dense_BN).float()
