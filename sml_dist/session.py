@@ -23,8 +23,14 @@ LOCAL_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 
-# Of an instance that ends with its command: nobody takes its machine away, and a run's end is noticed in half a second, not two.
-ALONE_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+# Of an instance that ends with its command: what runs in it may know (train/controller.py), and its raylet asks every 20 ms, not
+# every second, whether the object store is up.
+ALONE = "SML_DIST_ALONE"
+ALONE_ENVIRONMENT = {
+    ALONE: "1",
+    "RAY_raylet_client_connect_timeout_milliseconds": "20",
+    "RAY_raylet_client_num_connect_attempts": "1000",
+}
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json, warn
+from sml_dist.importing import importing
 
 
 @app.command()
@@ -17,12 +18,13 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train, evaluate, checkpoint; the same command again goes on from the last checkpoint."""
-    from sml_dist.config.run import load
-    from sml_dist.review.follow import tracked
-    from sml_dist.review.report import report_quietly
-    from sml_dist.session import ray_session
-    from sml_dist.train.check import check
-    from sml_dist.train.progress import TrainProgress
+    with importing():
+        from sml_dist.config.run import load
+        from sml_dist.review.follow import tracked
+        from sml_dist.review.report import report_quietly
+        from sml_dist.session import ray_session
+        from sml_dist.train.check import check
+        from sml_dist.train.progress import TrainProgress
 
     run = load(config, overrides)
     check(run)

@@ -1,6 +1,9 @@
 """What can be refused of a run before Ray is there."""
 
-import torch
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import Manifest, read_manifest
@@ -16,7 +19,7 @@ def check(config: RunConfig) -> None:
     for split in ("train", "valid"):
         if split not in manifest.splits or not manifest.splits[split].rows:
             raise InputError(f"{config.data.path} has no {split} rows; prepare it with a split rule that gives it some")
-    with torch.device("meta"):  # no memory: only to hear whether the model takes such data
+    with Undrawn():  # only to hear whether the model takes such data
         build(config.model, field_shape(manifest, config.embedding.dim))
     check_monitor(config, manifest)
     plan = Plan((1,), config.data.streams, config.train.global_batch_size, 1, 0)
@@ -24,6 +27,14 @@ def check(config: RunConfig) -> None:
     if least > most:
         raise InputError(f"train.num_workers [{least}, {most}]: give the least first, as in [{most}, {least}]")
     plan.share(0, most)
+
+
+class Undrawn(TorchFunctionMode):
+    """Weights are not drawn, so that their memory is asked for and never touched. Meta tensors would have none, but have torch
+    import its compiler, for a second."""
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        return args[0] if function in (Tensor.normal_, Tensor.uniform_) else function(*args, **(kwargs or {}))
 
 
 def check_monitor(config: RunConfig, manifest: Manifest) -> None:

@@ -9,26 +9,10 @@ import fcntl
 import os
 import socket
 import struct
-from typing import Any
 
 import ray
-from ray.train.torch import TorchConfig
 
 GET_ADDRESS = 0x8915  # SIOCGIFADDR, Linux
-
-
-class _Backend(TorchConfig().backend_cls):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        worker_group.execute(take_the_nodes_interface)
-        super().on_start(worker_group, backend_config)
-
-
-class NodeTorchConfig(TorchConfig):
-    """Ray's, whose workers take their node's interface first. One that the environment names is kept."""
-
-    @property
-    def backend_cls(self) -> type[_Backend]:
-        return _Backend
 
 
 def take_the_nodes_interface() -> None:

@@ -12,16 +12,17 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, ScalingConfig, TrainingFailedError
 from ray.train import RunConfig as RayRunConfig
-from ray.train.torch import TorchTrainer
 
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import read_manifest
 from sml_dist.data.plan import Plan
 from sml_dist.data.stream import Source, held_bytes
+from sml_dist.importing import importing
 from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.code import commit
+from sml_dist.train.controller import Trainer
 from sml_dist.train.held import PATIENCE_SECONDS, held
-from sml_dist.train.interface import NodeTorchConfig
+from sml_dist.train.process_group import ProcessGroupConfig
 from sml_dist.train.report import RunFolder, absolute
 
 POLL_SECONDS = 0.5
@@ -49,7 +50,7 @@ def launch(
         raw["run"]["warm_start"] = absolute(config.run.warm_start)
     check_room(config)
     cuda = on_gpu(config)
-    trainer = TorchTrainer(
+    trainer = Trainer(
         worker_main,
         train_loop_config={"raw": raw, "report": report},
         scaling_config=ScalingConfig(
@@ -60,7 +61,7 @@ def launch(
             elastic_resize_monitor_interval_s=config.train.resize_seconds,
         ),
         # a collective that outlasts the watchdog's patience will not come back
-        torch_config=NodeTorchConfig(backend="cpu:gloo,cuda:nccl" if cuda else "gloo", timeout_s=int(config.train.step_timeout_s) + 60),
+        backend_config=ProcessGroupConfig("cpu:gloo,cuda:nccl" if cuda else "gloo", int(config.train.step_timeout_s) + 60),
         # Ray keeps its own books of each attempt; ours decide what to resume from.
         run_config=RayRunConfig(
             name=f"{time.time_ns()}",
@@ -123,7 +124,8 @@ def root_cause(error: TrainingFailedError) -> str:
 
 def worker_main(given: dict[str, Any]) -> dict[str, Any]:
     """Imported inside the worker: the driver's machine need not have torchrec."""
-    from sml_dist.train.worker import run
+    with importing():
+        from sml_dist.train.worker import run
 
     return run(**given)
 

@@ -63,10 +63,11 @@ def run(raw: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
 
 
 def ray_place(device: str) -> Place:
-    """This Ray Train worker's."""
-    context = ray.train.get_context()
-    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    where = ray.train.torch.get_device() if cuda else torch.device("cpu")
+    """This Ray Train worker's; a GPU becomes this thread's own."""
+    context, where = ray.train.get_context(), torch.device("cpu")
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        where = ray.train.torch.get_device()
+        torch.cuda.set_device(where)
     return Place(context.get_world_rank(), context.get_world_size(), context.get_local_world_size(), where)
 
 

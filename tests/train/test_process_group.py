@@ -1,0 +1,33 @@
+from sml_dist.train import process_group
+from sml_dist.train.process_group import ProcessGroup, ProcessGroupConfig
+
+
+def test_workers_meet_at_the_first_ones_node():
+    told = {}
+
+    class Group:
+        def execute_single(self, rank, function):
+            return {0: ("fd00::7", 1234)}[rank]
+
+        def execute(self, function, *given):
+            told[function] = given
+
+    ProcessGroup().on_start(Group(), ProcessGroupConfig("gloo", 60))
+    (backend, where, timeout) = told[process_group.join]
+    assert (backend, where, timeout.total_seconds()) == ("gloo", "tcp://[fd00::7]:1234", 60)
+
+
+def test_workers_take_their_nodes_interface_before_gloo_starts(monkeypatch):
+    done = []
+    monkeypatch.setattr(process_group, "take_the_nodes_interface", lambda: done.append("interface"))
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *given, **more: done.append("gloo"))
+    monkeypatch.setattr("ray.train.get_context", Context)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "")
+    process_group.join("gloo", "tcp://127.0.0.1:1", None)
+    assert done == ["interface", "gloo"]
+
+
+class Context:
+    def __getattr__(self, name: str):
+        return lambda: 1
