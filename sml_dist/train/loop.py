@@ -20,6 +20,7 @@ from sml_dist.embeddings.batch import Batch, Collator
 from sml_dist.nn.deep_supervision import DeepSupervision, every_logit, supervisions
 from sml_dist.spec import InputError
 from sml_dist.train.clock import Clock
+from sml_dist.train.exchange import Sent, sent_ahead
 from sml_dist.train.finite import Diverged, any_worker, why
 from sml_dist.train.health import Usage, heads_heard, signals
 from sml_dist.train.ledger import Ledger
@@ -122,11 +123,11 @@ class Trainer:
     def stretch(self, batches: Iterator[Loaded], progress: Progress) -> None:
         """Trains to the end."""
         logged = time.monotonic()
-        for number, ((table, batch), waited) in enumerate(timed(batches, self.clock)):
+        for number, (table, batch, sent, waited) in enumerate(self.coming(batches)):
             if number == 0:
                 self.meter.start(waited)
                 waited = 0.0
-            loss = self.step(table, progress, batch)
+            loss = self.step(table, progress, batch, sent)
             self.meter.step(self.config.global_batch_size, loss, waited)
             self.advance(progress)
             self.beat(f"step {progress.step}")
@@ -146,6 +147,13 @@ class Trainer:
             elif self.config.checkpoint_every_steps and progress.step % self.config.checkpoint_every_steps == 0:
                 self.log_steps(progress)
                 self.save(progress)
+
+    def coming(self, batches: Iterator[Loaded]) -> Iterator[tuple[pa.Table, Batch | None, Sent | None, float]]:
+        """Each table with its batch, its ids where they are under way already, and the seconds that were waited for it."""
+        items = timed(batches, self.clock)
+        if dist.get_world_size() == 1:
+            return ((table, batch, None, waited) for (table, batch), waited in items)
+        return sent_ahead(items, self.task.tables, lambda table: self.collate(table, self.device), self.clock.enter)
 
     def save(self, progress: Progress) -> None:
         self.clock.enter("checkpoint")
@@ -168,7 +176,7 @@ class Trainer:
     def supervisions(self) -> list[DeepSupervision]:
         return supervisions(self.task.model)
 
-    def step(self, table: pa.Table, progress: Progress, batch: Batch | None = None) -> Tensor:
+    def step(self, table: pa.Table, progress: Progress, batch: Batch | None = None, sent: Sent | None = None) -> Tensor:
         """Forward, backward and update on one batch, the table's; the loss on this worker's share of it, () on the device.
 
         Backward goes in two: first the dense part, whose gradients no optimiser has seen when they are checked, then the
@@ -183,7 +191,7 @@ class Trainer:
         enter("embedding_forward")
         task = self.task
         before = [buffer.clone() for buffer in self.buffers]
-        embedded = task.embed(batch.ids)
+        embedded = task.embed(sent or batch.ids)
         x_BFD = embedded.detach().requires_grad_()
         enter("dense_forward")
         self.optimizers.zero_grad()

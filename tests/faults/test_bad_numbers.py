@@ -159,10 +159,10 @@ def rolled_back(config: RunConfig, folder: Path, bad: list[int], once: bool) -> 
     progress = current = Progress()
     step = trainer.step
 
-    def tracked(table, at, batch):
+    def tracked(table, at, *more):
         nonlocal current
         current = at
-        return step(table, at, batch)
+        return step(table, at, *more)
 
     trainer.step, trainer.loss, trainer.restore, trainer.commit = tracked, sometimes, restore, commit
     try:

@@ -1,0 +1,53 @@
+"""Ids on their way to the workers that hold their rows, a batch ahead of the step that needs them.
+
+How many ids go to which worker is said before they themselves go: two exchanges that nothing else of a step waits for. TorchRec's
+own pipeline (TrainPipelineSparseDist) takes the step into its hands, and updates before anyone has looked at its numbers.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+from torch import nn
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
+
+from sml_dist.embeddings.batch import Batch
+from sml_dist.train.loading import Loaded
+
+
+class Sent:
+    """One batch's ids under way between sharded tables. Collective, each of its methods."""
+
+    def __init__(self, tables: nn.Module, ids: KeyedJaggedTensor):
+        self.tables, self.context = tables, tables.create_context()
+        self.counts = tables.input_dist(self.context, ids)
+        self.ids: Any = None
+
+    def follow(self) -> None:
+        """The ids themselves go, once all workers know how many come."""
+        self.ids = self.counts.wait()
+
+    def embeddings(self) -> KeyedTensor:
+        return self.tables.compute_and_output_dist(self.context, self.ids.wait())
+
+
+Item = tuple[pa.Table, Batch, Sent, float]
+
+
+def sent_ahead(
+    items: Iterable[tuple[Loaded, float]], tables: nn.Module, collate: Callable[[pa.Table], Batch], enter: Callable[[str], None]
+) -> Iterator[Item]:
+    """Each of `items`, a table and the seconds that were waited for it, with its batch, whose ids went while the step before it ran."""
+    before: Item | None = None
+    for (table, batch), waited in items:
+        enter("collate")
+        batch = collate(table) if batch is None else batch
+        enter("embedding_forward")
+        sent = Sent(tables, batch.ids)
+        if before:
+            yield before
+            enter("embedding_forward")
+        before = (table, batch, sent, waited)
+        sent.follow()
+    if before:
+        yield before
