@@ -1,9 +1,7 @@
 """A worker's share of the plan as one Ray Data pipeline for the whole run: order kept, read-ahead bounded."""
 
-import contextlib
 import time
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,17 +68,9 @@ class Stream:
         return rebatch(self._blocks(start), self.plan.lanes(self.workers) * self.plan.micro)
 
     def _blocks(self, start: Cursor) -> Iterator[pa.Table]:
-        """The first window is read here while the pipeline for the others starts, unless only data nodes are to read."""
         read, end = self._reader(start), self.epochs * self.plan.windows
-        here = self.readers != "data_nodes"
         until_there_is_room(self.reader_cpus)
-        with begun(self._piped(read, read.begin + here, end)) as others:
-            if here:
-                yield read.window(read.begin)
-            yield from others
-
-    def _piped(self, read: "Reader", begin: int, end: int) -> Generator[pa.Table]:
-        for segment in range(begin, end, MAX_TASKS):
+        for segment in range(read.begin, end, MAX_TASKS):
             dataset = self._pipeline(read, range(segment, min(segment + MAX_TASKS, end)))
             for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
                 if block.column_names == [ERROR]:
@@ -102,24 +92,6 @@ class Stream:
         window_bytes = read.lanes * self.plan.window * self.source.row_bytes
         options.resource_limits = options.resource_limits.copy(object_store_memory=self.prefetch * max(window_bytes, 1 << 20))
         return dataset.map_batches(read, batch_size=None, batch_format="numpy", num_cpus=self.reader_cpus, **placing(self.readers))
-
-
-@contextlib.contextmanager
-def begun(items: Generator[pa.Table]) -> Iterator[Iterator[pa.Table]]:
-    """The same items, of which a thread asks for the first at once; in the end they are closed."""
-
-    def given() -> Iterator[pa.Table]:
-        if (item := first.result()) is not None:
-            yield item
-            yield from items
-
-    with ThreadPoolExecutor(1) as thread:
-        first = thread.submit(next, items, None)
-        try:
-            yield given()
-        finally:
-            wait([first])  # until then they cannot be closed
-            items.close()
 
 
 def held_bytes(source: Source, plan: Plan, prefetch: int) -> int:

@@ -1,6 +1,5 @@
 """The stream gives what the plan says, in order, through a real Ray Data pipeline."""
 
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -87,9 +86,7 @@ def test_padding_weighs_nothing_and_own_weights_stay():
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("readers", ["anywhere", "data_nodes"])
-def test_a_flipped_bit_in_a_data_file_is_noticed(ray_local, tmp_path, readers):
-    """By the worker itself, which reads the first window, and by a reader task."""
+def test_a_flipped_bit_in_a_data_file_is_noticed(ray_local, tmp_path):
     schema = pa.schema([("label", pa.float32())])
     with SplitWriter(str(tmp_path), "train/part-0.parquet", schema) as writer:
         writer.write(pa.table({"label": np.random.default_rng(0).random(1000).astype(np.float32)}, schema=schema))
@@ -100,7 +97,7 @@ def test_a_flipped_bit_in_a_data_file_is_noticed(ray_local, tmp_path, readers):
     source = Source(str(tmp_path), (("train/part-0.parquet", 0, 1000),), 10)
     p = Plan((1000,), 2, 10, 1000, 0)
     with pytest.raises(InputError, match="part-0.parquet, row group 0: .*restore the file"):
-        list(Stream(source, p, readers=readers).batches())
+        list(Stream(source, p).batches())
 
 
 @pytest.mark.ray
@@ -108,32 +105,6 @@ def test_a_flipped_bit_in_a_data_file_is_noticed(ray_local, tmp_path, readers):
 def test_where_readers_stand_changes_no_row(ray_local, source, readers):
     tables = Stream(source, plan(source), 1, 2, readers=readers).batches()
     assert [rows_of(t) for t in tables] == expected(source, 2, 1, range(1))
-
-
-@pytest.mark.ray
-def test_the_first_window_does_not_wait_for_the_pipeline_which_starts_meanwhile(ray_local, source, monkeypatch):
-    begins, goes_on, piped = threading.Event(), threading.Event(), Stream._piped
-
-    def slow(*given):
-        begins.set()
-        goes_on.wait()
-        yield from piped(*given)
-
-    monkeypatch.setattr(Stream, "_piped", slow)
-    tables = Stream(source, plan(source)).batches()
-    found = [rows_of(next(tables))]
-    assert begins.wait(60)
-    goes_on.set()
-    assert found + [rows_of(table) for table in tables] == expected(source, 1, 0, range(1))
-
-
-@pytest.mark.ray
-def test_a_stream_that_is_left_in_its_first_window_leaves_no_thread(ray_local, source):
-    before = set(threading.enumerate())
-    tables = Stream(source, plan(source)).batches()
-    next(tables)
-    tables.close()
-    assert not [each for each in set(threading.enumerate()) - before if each.name.startswith("ThreadPool")]
 
 
 def test_readers_near_prefer_this_node_and_those_on_data_nodes_take_no_other(ray_local):
