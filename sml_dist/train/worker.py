@@ -66,7 +66,9 @@ def ray_place(device: str) -> Place:
     """This Ray Train worker's; a GPU becomes this thread's own."""
     context, where = ray.train.get_context(), torch.device("cpu")
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        where = ray.train.torch.get_device()
+        from ray.train.torch import get_device
+
+        where = get_device()
         torch.cuda.set_device(where)
     return Place(context.get_world_rank(), context.get_world_size(), context.get_local_world_size(), where)
 

@@ -1,11 +1,15 @@
-"""A worker's threads are those that it may run."""
+"""Where a worker stands, and that its threads are those that it may run."""
 
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
+import ray.train
 import torch
 
 from sml_dist.train.place import Place
+from sml_dist.train.worker import ray_place
 
 
 @pytest.fixture
@@ -25,3 +29,15 @@ def test_workers_share_the_cores_that_they_may_use_and_not_those_that_the_machin
         assert torch.get_num_threads() == threads
     Place(local_workers=4).set_threads(3)
     assert torch.get_num_threads() == 3
+
+
+def test_a_gpus_worker_stands_on_the_gpu_that_ray_train_gives_it(monkeypatch):
+    """Nobody else has imported ray.train.torch in a worker's process."""
+    own, gpu = [], torch.device("cuda", 1)
+    monkeypatch.delattr(ray.train, "torch", raising=False)
+    monkeypatch.setitem(sys.modules, "ray.train.torch", SimpleNamespace(get_device=lambda: gpu))
+    monkeypatch.setattr(torch.cuda, "set_device", own.append)
+    context = SimpleNamespace(get_world_rank=lambda: 3, get_world_size=lambda: 4, get_local_world_size=lambda: 2)
+    monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    assert ray_place("cuda") == Place(3, 4, 2, gpu) and own == [gpu]
+    assert ray_place("cpu").device.type == "cpu"
