@@ -21,6 +21,7 @@ from sml_dist.cli import app
 app(sys.argv[1:])
 """
 
+
 @pytest.mark.parametrize("command", ["train configs/smoke.yaml --set data.path=DATA", "sweep configs/sweeps/sml.yaml"])
 def test_only_what_is_needed_is_imported_before_ray_starts(command, tmp_path):
     """Each of these takes between a third of a second and one and a half."""

@@ -1,4 +1,4 @@
-"""One run in this process: the same `train` as everywhere, on one worker, without Ray Train and its start (6 s)."""
+"""One run in this process: the same `train` as everywhere, on one worker, without Ray Train and its start (7 s)."""
 
 import logging
 from typing import Any

@@ -1,6 +1,6 @@
 """Ray Train's trainer and controller, with less to start: each actor of theirs is a process that imports for a second.
 
-Both reach into Ray: where a version of it no longer calls what is overridden here, runs only start later.
+Both reach into Ray, of the version that is pinned; were another to call nothing of what is overridden, runs would only start later.
 """
 
 import os

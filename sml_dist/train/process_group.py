@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 import ray.train
+from ray._common.network_utils import build_address
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
 
@@ -27,8 +28,8 @@ class ProcessGroup(Backend):
 
     def on_start(self, worker_group: Any, backend_config: "ProcessGroupConfig") -> None:
         address, port = worker_group.execute_single(0, get_address_and_port)
-        where = f"[{address}]" if ":" in address else address
-        worker_group.execute(join, backend_config.backend, f"tcp://{where}:{port}", timedelta(seconds=backend_config.timeout_s))
+        meeting = f"tcp://{build_address(address, port)}"
+        worker_group.execute(join, backend_config.backend, meeting, timedelta(seconds=backend_config.timeout_s))
 
     def on_shutdown(self, worker_group: Any, backend_config: "ProcessGroupConfig") -> None:
         with contextlib.suppress(ray.exceptions.GetTimeoutError):  # one that hangs is ended with its process

@@ -2,7 +2,7 @@
 
 A trial of one worker on CPU trains in the actor's own process (train/alone.py): the actor is used for trial after trial,
 so that imports and the start of a process are paid once. Any other goes to Ray Train (train/launch.py), whose start of
-some 6 s each of them pays. Either way a trial ends at an evaluation, whose checkpoint is complete: the workers return
+some 7 s each of them pays. Either way a trial ends at an evaluation, whose checkpoint is complete: the workers return
 and free what they held by themselves; nothing is killed.
 """
 
