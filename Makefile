@@ -60,5 +60,6 @@ lock:
 	$(UV) --no-deps cluster/torch-cpu.in -o cluster/torch-cpu.txt
 	$(UV) --no-deps cluster/torch-gpu.in -o cluster/torch-gpu.txt
 
+# What can be made again; not runs.
 clean:
-	rm -rf demo runs bench .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo bench .pytest_cache .ruff_cache .hypothesis
