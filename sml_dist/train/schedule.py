@@ -8,15 +8,16 @@ from sml_dist.config.train import TrainConfig
 
 @dataclass(frozen=True)
 class Schedule:
-    """factor(step) = warm-up x decay. `total` is the number of steps planned; plateau's decay comes from the evaluations."""
+    """factor(step) = warm-up x decay. `total` is the number of steps planned; `plateau`, under any schedule, what
+    evaluations that were no better and rollbacks have left of the rate."""
 
     config: TrainConfig
     total: int
 
     def factor(self, step: int, plateau: float = 1.0) -> float:
         warm = min(1.0, (step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
-        floor = self.config.min_lr / self.config.lr
+        floor, decay = min(1.0, self.config.min_lr / self.config.lr), plateau
         if self.config.schedule == "cosine":
             done = min(1.0, max(0, step - self.config.warmup_steps) / max(1, self.total - self.config.warmup_steps))
-            return warm * max(floor, (1 + math.cos(math.pi * done)) / 2)
-        return warm * max(floor, plateau)
+            decay *= (1 + math.cos(math.pi * done)) / 2
+        return warm * max(floor, decay)
