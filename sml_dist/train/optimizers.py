@@ -18,7 +18,7 @@ class Optimizers:
     """Steps all three at their own base rate times one factor. State is named by parameter, for checkpoints."""
 
     def __init__(self, model: DistributedModelParallel, train: TrainConfig, embedding: EmbeddingConfig):
-        named = dict(in_backward_optimizer_filter(model.named_parameters()))
+        named = {name: p for name, p in in_backward_optimizer_filter(model.named_parameters()) if p.requires_grad}
         tables = {name: p for name, p in named.items() if ".embedding_bags." in name}
         self.model_parameters = [p for name, p in named.items() if name not in tables]
         self.names: dict[nn.Parameter, str] = {p: name for name, p in named.items()}
