@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from sml_dist.spec import InputError, RunError
 
 HELP = "Distributed training of click-through-rate models with Skip Meta Logit blocks."
+INTERRUPTED = 130
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False, help=HELP)
 err = Console(stderr=True)
 out = Console()
@@ -25,17 +26,18 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show what Ray and its 
 def main() -> NoReturn:
     """Runs the command; turns an InputError into one line and exit status 2."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except InputError as error:
         fail(str(error))
     except typer._click.exceptions.ClickException as error:
         fail(error.format_message())
     except RunError as error:
         fail(str(error), status=1)
-    except (KeyboardInterrupt, typer.Abort):
-        err.print("stopped; the same command goes on from the last checkpoint")
-        sys.exit(130)
-    sys.exit(0)
+    except typer.Abort:
+        status = INTERRUPTED
+    if status == INTERRUPTED:  # which Typer turns a KeyboardInterrupt into, and returns
+        err.print("stopped; train, sweep, study and predict go on by the same command, the others begin anew")
+    sys.exit(status)
 
 
 def fail(line: str, status: int = 2) -> NoReturn:

@@ -3,11 +3,12 @@
 Both reach into Ray, of the version that is pinned; were another to call nothing of what is overridden, runs would only start later.
 """
 
+import contextlib
 import os
-import threading
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
@@ -34,9 +35,12 @@ class Trainer(DataParallelTrainer):
         options = {"runtime_env": {"env_vars": said}} if said else {}
         here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
         controller = ray.remote(num_cpus=0, label_selector=here, **options)(Controller).remote(**given)
-        if threading.current_thread() is threading.main_thread():
-            self._register_sigint_handler(controller)
-        ray.get(controller.run.remote())
+        try:
+            ray.get(controller.run.remote())
+        except KeyboardInterrupt:  # Ray's own handler ends the process, as one that has done all
+            with contextlib.suppress(RayActorError):  # which is how a controller that aborts ends
+                ray.get(controller.abort.remote())
+            raise
         return ray.get(controller.get_result.remote())
 
 
