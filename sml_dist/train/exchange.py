@@ -1,9 +1,10 @@
-"""Ids on their way to the workers that hold their rows, a batch ahead of the step that needs them.
+"""Ids on their way to the workers that hold their rows, ahead of the step that needs them.
 
-How many ids go to which worker is said before they themselves go: two exchanges that nothing else of a step waits for. TorchRec's
+How many ids go to which worker is said before they themselves go: two exchanges, each under way for a whole step. TorchRec's
 own pipeline (TrainPipelineSparseDist) takes the step into its hands, and updates before anyone has looked at its numbers.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -37,17 +38,18 @@ Item = tuple[pa.Table, Batch, Sent, float]
 def sent_ahead(
     items: Iterable[tuple[Loaded, float]], tables: nn.Module, collate: Callable[[pa.Table], Batch], enter: Callable[[str], None]
 ) -> Iterator[Item]:
-    """Each of `items`, a table and the seconds that were waited for it, with its batch, whose ids went while the step before it ran."""
-    before: Item | None = None
+    """Each of `items`, a table and the seconds that were waited for it, with its batch, whose ids go while the step before it runs,
+    and their number during the one before that."""
+    ahead: deque[Item] = deque()
     for (table, batch), waited in items:
         enter("collate")
         batch = collate(table) if batch is None else batch
         enter("embedding_forward")
-        sent = Sent(tables, batch.ids)
-        if before:
-            yield before
-            enter("embedding_forward")
-        before = (table, batch, sent, waited)
-        sent.follow()
-    if before:
-        yield before
+        if ahead:
+            ahead[-1][2].follow()
+        ahead.append((table, batch, Sent(tables, batch.ids), waited))
+        if len(ahead) == 3:
+            yield ahead.popleft()
+    if ahead:
+        ahead[-1][2].follow()
+    yield from ahead
