@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sml_dist.data.plan import Plan
 from sml_dist.data.stream import Stream
 from sml_dist.embeddings.batch import Collator
+from sml_dist.train.finite import Diverged, any_worker, cause, why
 from sml_dist.train.metrics import ExactScores, HistogramScores, scores_for
 from sml_dist.train.sharded import average_batch_statistics
 
@@ -52,23 +53,30 @@ def evaluate(
     """AUC, logloss, NE, calibration (and GAUC where rows have groups) over every worker's batches; equal on all workers.
 
     Of several labels the first one's, and under `labels` each one's by name. `keep` is given all rows' scores of the first
-    label, on rank 0.
+    label, on rank 0. Raises Diverged, on all workers, where a score is not finite on any of them; the batches are read to their end.
     """
     started = time.monotonic()
     average_batch_statistics(model)
     model.eval()
     scores = {label: scores_for(rows) for label in collate.labels}
+    task, bad = model.module, None
     with torch.no_grad():  # FBGEMM's fused CPU kernels have no way through inference_mode
         for table in batches:
             batch = collate(table, device)
-            logit = model.module.logit(batch)
+            x_BFD = task.embed(batch.ids)
+            logit = task(x_BFD, batch.dense)
             beat("evaluation")
+            bad = bad or (cause(batch, task.fields, collate.dense, x_BFD, logit) if not torch.isfinite(logit).all() else None)
+            if bad:
+                continue
             group = None if batch.group is None else batch.group.numpy()
             weight = batch.weight.cpu().numpy()
             columns = zip(scores.values(), by_label(logit.cpu()), by_label(batch.label.cpu()), strict=True)
             for collector, logits, labels in columns:
                 collector.add(logits.numpy(), labels.numpy(), weight, group)
     model.train()
+    if any_worker(torch.tensor(bad is not None)):
+        raise Diverged(f"evaluation: {why(bad)}")
     results = [_merged(collector) for collector in scores.values()]
     if dist.get_rank() == 0:
         keep(next(iter(scores.values())))

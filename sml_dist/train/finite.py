@@ -8,6 +8,9 @@ from torch import Tensor
 
 from sml_dist.embeddings.batch import Batch
 
+Cause = tuple[int, str]  # its place on the way of a row, and what is wrong there
+NONE: Cause = (9, "the gradient of the dense part is not finite")  # which is all that is left for a step
+
 
 class Diverged(Exception):
     """Training cannot go on from the present weights; says why."""
@@ -21,17 +24,20 @@ def any_worker(bad: Tensor) -> bool:
     return bool(flag.item())
 
 
-def why(batch: Batch, fields: list[str], dense: list[str], embedded: Tensor, logit: Tensor, loss: Tensor) -> str:
-    """What is not finite on any worker, the earliest cause first. Collective; for a step already known to be bad."""
-    mine = next(_causes(batch, fields, dense, embedded, logit, loss), (9, "the gradient of the dense part is not finite"))
-    causes: list[tuple[int, str]] = [mine] * dist.get_world_size()
-    dist.all_gather_object(causes, mine)
+def why(mine: Cause | None) -> str:
+    """The earliest of all workers' causes. Collective; for what is already known to be bad."""
+    causes: list[Cause] = [NONE] * dist.get_world_size()
+    dist.all_gather_object(causes, mine or NONE)
     rank = min(range(len(causes)), key=lambda rank: causes[rank][0])
     return f"{causes[rank][1]} (worker {rank})"
 
 
-def _causes(batch: Batch, fields: list[str], dense: list[str], embedded: Tensor, logit: Tensor, loss: Tensor) -> Iterator[tuple[int, str]]:
-    """(place on the way of a row, what is wrong there)."""
+def cause(batch: Batch, fields: list[str], dense: list[str], embedded: Tensor, logit: Tensor, loss: Tensor | None = None) -> Cause | None:
+    """The earliest of what is not finite in this worker's batch, and for a step in its loss and the embeddings' gradient."""
+    return next(_causes(batch, fields, dense, embedded, logit, loss), None)
+
+
+def _causes(batch: Batch, fields: list[str], dense: list[str], embedded: Tensor, logit: Tensor, loss: Tensor | None) -> Iterator[Cause]:
     for name, column in zip(dense, batch.dense.T, strict=True):
         if text := _faults(column):
             yield 0, f"numeric feature {name}: {text}"
@@ -44,7 +50,7 @@ def _causes(batch: Batch, fields: list[str], dense: list[str], embedded: Tensor,
     if text := _faults(logit.detach()):
         largest = max(zip(fields, embedded.detach().abs().amax((0, 2)).tolist(), strict=True), key=lambda pair: pair[1])
         yield 2, f"logits: {text}, from finite inputs; the largest embedding is of field {largest[0]}, {largest[1]:.3g}"
-    if not torch.isfinite(loss):
+    if loss is not None and not torch.isfinite(loss):
         yield 3, "the loss is not finite, from finite logits"
     if embedded.grad is not None and (text := _faults(embedded.grad)):
         yield 4, f"gradient of the embeddings: {text}"

@@ -53,6 +53,7 @@ class Keeper:
             where = {"step": progress.step, "epoch": progress.epoch, "workers": self.place.workers}
             self.log(event="resumed", **where, restarts=progress.restarts)
             return progress
+        self.optimizers.create_state()  # a checkpoint has it even where every step so far was skipped
         if self.config.run.warm_start:
             self.log(event="warm start", step=0, text=warm_start(self.config, self.model, self.optimizers, self.manifest))
         return self._attempt(Progress())

@@ -21,7 +21,7 @@ from sml_dist.nn.deep_supervision import DeepSupervision, every_logit, supervisi
 from sml_dist.spec import InputError
 from sml_dist.train.clock import Clock
 from sml_dist.train.exchange import Sent, sent_ahead
-from sml_dist.train.finite import Diverged, any_worker, why
+from sml_dist.train.finite import Diverged, any_worker, cause, why
 from sml_dist.train.health import Usage, heads_heard, signals
 from sml_dist.train.ledger import Ledger
 from sml_dist.train.loading import Loaded, Tables, loaded
@@ -65,7 +65,8 @@ class Progress:
     def finished(self, config: TrainConfig) -> bool:
         """Whether the last epoch is done, or `max_steps`, or no evaluation was better for too long."""
         stale = config.stop_after is not None and self.since_best >= config.stop_after
-        return self.epoch >= config.epochs or self.step == config.max_steps or stale
+        enough = config.max_steps is not None and self.step >= config.max_steps
+        return self.epoch >= config.epochs or enough or stale
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -103,7 +104,7 @@ class Trainer:
 
     def run(self, batches_from: Callable[[Cursor], Tables], progress: Progress) -> Progress:
         """Trains from `progress` to the end of the last epoch, `max_steps`, or an early stop."""
-        while not progress.finished(self.config):
+        while not (progress.finished(self.config) and progress.best_step is not None):
             self.clock.enter("start")
             batches = self.loaded(batches_from(progress.cursor))
             try:
@@ -121,7 +122,10 @@ class Trainer:
         return loaded(tables, self.collate, self.device)
 
     def stretch(self, batches: Iterator[Loaded], progress: Progress) -> None:
-        """Trains to the end."""
+        """Trains to the end, which is evaluated."""
+        if progress.finished(self.config):  # at its first checkpoint already: the end was set nearer since
+            self.conclude(progress)
+            return
         logged = time.monotonic()
         for number, (table, batch, sent, waited) in enumerate(self.coming(batches)):
             if number == 0:
@@ -137,11 +141,7 @@ class Trainer:
                 logged = time.monotonic()
             if self.due(self.config.eval_every_steps, progress):
                 self.log_steps(progress)
-                self.clock.enter("evaluation")
-                metrics = self.evaluate()
-                self.judge(metrics, progress)
-                self.save(progress)
-                self.report(progress, metrics)
+                self.conclude(progress)
                 if progress.finished(self.config):
                     break
             elif self.config.checkpoint_every_steps and progress.step % self.config.checkpoint_every_steps == 0:
@@ -154,6 +154,14 @@ class Trainer:
         if dist.get_world_size() == 1:
             return ((table, batch, None, waited) for (table, batch), waited in items)
         return sent_ahead(items, self.task.tables, lambda table: self.collate(table, self.device), self.clock.enter)
+
+    def conclude(self, progress: Progress) -> None:
+        """Evaluates, commits and reports what there is."""
+        self.clock.enter("evaluation")
+        metrics = self.evaluate()
+        self.judge(metrics, progress)
+        self.save(progress)
+        self.report(progress, metrics)
 
     def save(self, progress: Progress) -> None:
         self.clock.enter("checkpoint")
@@ -210,7 +218,7 @@ class Trainer:
         if bad:
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
-            self.skip(progress, why(batch, task.fields, self.collate.dense, x_BFD, logit, loss))
+            self.skip(progress, why(cause(batch, task.fields, self.collate.dense, x_BFD, logit, loss)))
             return torch.zeros((), device=self.device)
         enter("embedding_backward")
         embedded.backward(x_BFD.grad)

@@ -45,7 +45,6 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
     matches = dict(match_tables(found, config, manifest))
     same_tables = found.manifest["config"]["embedding"]["optimizer"] == config.embedding.optimizer
     same_dense = found.manifest["config"]["train"]["optimizer"] == config.train.optimizer
-    optimizers.create_state()
     lines, taken, dense, mine = [], set(), [], pieces(model, optimizers)
     for piece in mine:
         table, _, what = piece.name.partition(".")

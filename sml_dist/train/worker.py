@@ -22,6 +22,7 @@ from sml_dist.train.checkpoint import agree
 from sml_dist.train.clock import Clock, TracedClock, tracing
 from sml_dist.train.curves import curves
 from sml_dist.train.evaluate import Evaluation, Scores
+from sml_dist.train.finite import Diverged
 from sml_dist.train.gauges import Gauges
 from sml_dist.train.keeper import Keeper
 from sml_dist.train.logs import log_event, worker_logs
@@ -43,7 +44,8 @@ def run(raw: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     """Trains, evaluates, commits. Returns the summary, or {"input_error" or "run_error": line}: what is not to be retried,
     or {"stopped": True} where `report` said so.
 
-    An error of one worker breaks the others' collectives, so Ray restarts the group; error.json ends that at once.
+    Where there are several, what is not to be retried is written to error.json and raised: only so does Ray end the others, who
+    wait for this worker in a collective. The group that it starts then finds error.json and ends at once.
     """
     config = parse(raw)
     folder = RunFolder(config.run.folder)
@@ -59,6 +61,8 @@ def run(raw: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
         found = {"input_error" if isinstance(error, InputError) else "run_error": str(error)}
         with contextlib.suppress(OSError):  # such as a full disk, which the error then tells of
             folder.write_json("error.json", found)
+        if ray.train.get_context().get_world_size() > 1:
+            raise
         return found
 
 
@@ -151,7 +155,11 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     clock.enter("evaluation")
     metrics = {"valid": progress.best_metrics}
     if "test" in manifest.splits and manifest.splits["test"].rows:
-        metrics["test"] = evaluation(config, manifest, stream, "test", folder, times=1).run(model, collate, place.device, beat)
+        test = evaluation(config, manifest, stream, "test", folder, times=1)
+        try:
+            metrics["test"] = test.run(model, collate, place.device, beat)
+        except Diverged as fault:
+            raise InputError(f"test rows: {fault}; mend the data") from None
     seconds = round(time.monotonic() - started, 2)
     found = summary(config, place, task.products, plan, progress, manifest) | trainer.meter.totals() | {"seconds": seconds}
     found |= {"seconds_by_phase": clock.seconds(), "checkpoint": checkpoint, "run": str(folder.path), **metrics}

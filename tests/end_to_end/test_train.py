@@ -7,10 +7,13 @@ import gzip
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sml_dist.config.run import RunConfig, parse
@@ -20,6 +23,7 @@ from sml_dist.train.alone import train_alone
 from sml_dist.train.check import check
 from sml_dist.train.held import held
 from sml_dist.train.launch import check_room, launch
+from sml_dist.train.loop import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +80,40 @@ def test_a_run_started_again_goes_on_and_ends_with_the_same_weights(dataset, tmp
     assert steps == sorted(steps)
 
 
+def test_a_run_that_is_past_a_lower_max_steps_is_done(dataset, tmp_path):
+    first = train_alone(config(dataset, tmp_path, "a", max_steps=30))
+    again = train_alone(config(dataset, tmp_path, "a", max_steps=20))
+    assert again["steps"] == 30 and again["valid"] == first["valid"]
+
+
+def test_a_run_whose_end_is_set_to_a_step_before_its_first_evaluation_is_evaluated_there(dataset, tmp_path, monkeypatch):
+    def step(trainer, table, progress, *more):
+        if progress.step == 25:
+            raise KeyboardInterrupt
+        return whole(trainer, table, progress, *more)
+
+    whole = Trainer.step
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train_alone(config(dataset, tmp_path, "a", checkpoint_every_steps=20))
+    found = train_alone(config(dataset, tmp_path, "a", checkpoint_every_steps=20, max_steps=20))
+    assert found["steps"] == 20 and 0 < found["valid"]["auc"] < 1
+
+
+def test_a_run_goes_on_from_a_checkpoint_before_which_every_step_was_skipped(dataset, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "loss", lambda trainer, logit, batch: logit.sum() * float("nan"))
+        assert train_alone(config(dataset, tmp_path, "a", max_steps=2))["skipped_steps"] == 2
+    found = train_alone(config(dataset, tmp_path, "a", max_steps=4))
+    assert found["steps"] == 4 and found["restarts"] == 1
+
+
+def test_a_parameter_that_is_held_does_not_keep_the_others_from_training(dataset, tmp_path):
+    each = config(dataset, tmp_path, "a", max_steps=3)
+    model = replace(each.model, sml=replace(each.model.sml, mtn=replace(each.model.sml.mtn, learn_offset=False)))
+    assert train_alone(replace(each, model=model))["steps"] == 3
+
+
 def test_a_traced_run_says_where_its_steps_time_went(dataset, tmp_path):
     summary = train_alone(config(dataset, tmp_path, "traced", max_steps=40, profile_steps=3))
     table = (tmp_path / "traced/profile/table.txt").read_text()
@@ -102,6 +140,25 @@ def test_a_run_of_another_seed_is_not_gone_on_with(dataset, tmp_path):
 def test_what_the_user_can_mend_ends_the_run_on_all_workers_with_one_line(ray_local, dataset, tmp_path):
     with pytest.raises(InputError, match="3 bad steps in a row, .*there is no checkpoint yet to go back to; mend the data, or lower"):
         launch(config(dataset, tmp_path, "nan", lr=1e30, num_workers=2))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_what_one_worker_cannot_use_ends_the_others_too(ray_local, tmp_path):
+    """They wait for it in a collective, where the watchdog would leave them for ten minutes."""
+    synth(4_000, str(tmp_path / "data"), fields=3, dense=1, table_rows=300)
+    part = next((tmp_path / "data/train").glob("*.parquet"))
+    table = pq.read_table(part)
+    ids = table["ids"].combine_chunks()
+    values = ids.flatten().to_numpy().copy()
+    values[-1] = 1_000_000
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values), type=ids.type)
+    table = table.set_column(table.column_names.index("ids"), table.schema.field("ids"), column)
+    pq.write_table(table, part, row_group_size=pq.read_metadata(part).row_group(0).num_rows, write_page_checksum=True)
+    started = time.monotonic()
+    with pytest.raises(InputError, match="id 1000000 is outside its table of .* rows; prepare the dataset again"):
+        launch(config(str(tmp_path / "data"), tmp_path, "a", num_workers=2, global_batch_size=64))
+    assert time.monotonic() - started < 120
 
 
 @pytest.mark.ray

@@ -88,6 +88,7 @@ def whole(trainer) -> dict[str, np.ndarray]:
 def started(config: RunConfig) -> tuple[dict, dict, str]:
     trainer, _ = make_trainer(config)
     cold = whole(trainer)
+    trainer.optimizers.create_state()
     text = warm_start(config, trainer.model, trainer.optimizers, read_manifest(config.data.path))
     return cold, whole(trainer), text
 
@@ -149,6 +150,7 @@ def test_a_hash_of_another_size_and_another_width_are_not_taken(datasets, tmp_pa
 
 def refused(config: RunConfig) -> str:
     trainer, _ = make_trainer(config)
+    trainer.optimizers.create_state()
     with pytest.raises(InputError) as error:
         warm_start(config, trainer.model, trainer.optimizers, read_manifest(config.data.path))
     return str(error.value)
