@@ -16,7 +16,7 @@ import torch
 from joblib import cpu_count
 
 from sml_dist.session import LOCAL_ENVIRONMENT
-from sml_dist.spec import RunError
+from sml_dist.spec import InputError, RunError
 
 RAISED = re.compile(r"[\w.]*(Error|Exception)\b")  # a traceback's last line; processes of Ray may write below it
 PACKAGES = ("torch", "torchrec", "ray", "pyarrow", "sml-dist")
@@ -24,7 +24,10 @@ PACKAGES = ("torch", "torchrec", "ray", "pyarrow", "sml-dist")
 
 def run(names: list[str], folder: Path, rounds: int | None, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """{"machine": ..., "cases": [result, ...], "failed": {case: why}}: one that fails takes no other with it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {folder} cannot be written ({error.strerror})") from None
     before = machine()  # its load is others', not that of the cases
     found, failed = [], {}
     for name in names:

@@ -15,8 +15,8 @@ from sml_dist.spec import InputError, RunError
 HELP = "Distributed training of click-through-rate models with Skip Meta Logit blocks."
 INTERRUPTED = 130
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False, help=HELP)
-err = Console(stderr=True)
-out = Console()
+err = Console(stderr=True, markup=False)
+out = Console(markup=False)  # what is shown holds values of logs and names of files
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set train.epochs=2. May be repeated.")]
@@ -42,17 +42,19 @@ def main() -> NoReturn:
 
 def fail(line: str, status: int = 2) -> NoReturn:
     err.print("error:", style="bold red", end=" ")
-    err.print(line, highlight=False, soft_wrap=True, markup=False)
+    err.print(line, highlight=False, soft_wrap=True)
     sys.exit(status)
 
 
 def warn(line: str) -> None:
     """Something that the command goes on without."""
-    err.print(line, style="yellow", highlight=False, soft_wrap=True, markup=False)
+    err.print(line, style="yellow", highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
+    from sml_dist.train.report import finite
+
+    sys.stdout.write(json.dumps(finite(value), allow_nan=False) + "\n")
 
 
 @contextlib.contextmanager

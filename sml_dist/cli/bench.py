@@ -31,7 +31,7 @@ def bench(
 
     if list_cases:
         for case in CASES.values():
-            out.print(f"{case.name:20} {case.says}", highlight=False, markup=False, soft_wrap=True)
+            out.print(f"{case.name:20} {case.says}", highlight=False, soft_wrap=True)
         return
     for name in cases or []:
         if name not in CASES:
@@ -45,7 +45,7 @@ def bench(
     if as_json:
         print_json(found["cases"][0] | {"machine": found["machine"]} if len(found["cases"]) == 1 else found)
     else:
-        out.print(text, markup=False, highlight=False, soft_wrap=True)
+        out.print(text, highlight=False, soft_wrap=True)
     if found["failed"]:
         raise RunError(f"not measured: {', '.join(found['failed'])}")
 

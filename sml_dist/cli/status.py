@@ -23,7 +23,7 @@ def status(run: Annotated[str, typer.Argument(help="Folder of a run; any fsspec 
 
 def show(found: dict) -> None:
     out.print(found["state"], style=STYLES[found["state"]], end="")
-    out.print("".join(f", {part}" for part in parts(found)), highlight=False, markup=False, soft_wrap=True)
+    out.print("".join(f", {part}" for part in parts(found)), highlight=False, soft_wrap=True)
 
 
 def parts(found: dict) -> list[str]:

@@ -46,5 +46,5 @@ def study(
     if as_json:
         print_json(found)
     else:
-        out.print((Path(found["folder"]) / "README.md").read_text(), markup=False, highlight=False, soft_wrap=True)
+        out.print((Path(found["folder"]) / "README.md").read_text(), highlight=False, soft_wrap=True)
         out.print(f"written to {found['folder']}", soft_wrap=True, highlight=False)

@@ -33,7 +33,7 @@ def sweep(
     if as_json:
         print_json(found)
     else:
-        out.print((Path(found["folder"]) / "README.md").read_text(), markup=False, highlight=False, soft_wrap=True)
+        out.print((Path(found["folder"]) / "README.md").read_text(), highlight=False, soft_wrap=True)
         out.print(f"sweep folder {found['folder']}", soft_wrap=True, highlight=False)
 
 
@@ -44,4 +44,4 @@ def show_trial(event: str, record: Any) -> None:
     value = "" if record.value is None else f" {record.value:.5f} after {record.rows:,} rows"
     settings = " ".join(f"{key}={value}" for key, value in record.params.items()) if event in ("started", "exploited") else ""
     why = f": {record.error}" if record.error else ""
-    err.print(f"trial {record.id} {event}{value}{why} {settings}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+    err.print(f"trial {record.id} {event}{value}{why} {settings}".rstrip(), highlight=False, soft_wrap=True)

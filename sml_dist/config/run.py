@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
-from yaml import YAMLError
 
 from sml_dist.config.data import DataConfig
 from sml_dist.config.embedding import EmbeddingConfig
+from sml_dist.config.settings import read_yaml
 from sml_dist.config.tracking import TrackingConfig
 from sml_dist.config.train import TrainConfig
 from sml_dist.credentials import refuse_in
@@ -59,19 +58,7 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
 
 def read(path: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """What a YAML file and overrides say, as plain data without the defaults: what `parse` takes."""
-    try:
-        raw = OmegaConf.load(path)
-        if not OmegaConf.is_dict(raw):
-            raise InputError(f"{path} holds no configuration; see configs/smoke.yaml for one")
-        for override in overrides or []:
-            if "=" not in override:
-                raise InputError(f"--set {override}: expected key=value, as in --set train.epochs=2")
-        raw = OmegaConf.merge({"run": {"name": Path(path).stem}}, raw, OmegaConf.from_dotlist(overrides or []))
-        return OmegaConf.to_container(raw, resolve=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; configs/ holds ready ones") from None
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    return read_yaml(path, overrides, {"run": {"name": Path(path).stem}})
 
 
 def parse(raw: dict[str, Any]) -> RunConfig:
@@ -101,7 +88,7 @@ def keys(cls: type, prefix: str = "", model: str | None = None) -> Iterator[str]
 
 
 def _explain(fault: Any, raw: dict[str, Any]) -> str:
-    model = (raw.get("model") or {}).get("name")
+    model = raw["model"].get("name") if isinstance(raw.get("model"), dict) else None
     path = [str(part) for part in fault["loc"]]
     if path[:1] == ["model"] and path[1:2] == [model]:
         del path[1]  # the union's tag is no key
@@ -110,6 +97,8 @@ def _explain(fault: Any, raw: dict[str, Any]) -> str:
         return f"{key} is not a key; {_nearest(key, list(keys(RunConfig, model=model)))}"
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{key} is missing; add it to the file or give --set {key}=..."
+    if path == ["model"] and isinstance(raw["model"], str):
+        return f"model: {raw['model']!r} is no section; say model.name={raw['model']}"
     if fault["type"].startswith("union_tag"):
         return f"model.name {model!r} is not in the zoo; it has {', '.join(ZOO)}"
     if fault["type"] == "value_error":  # a check of ours: its line says what was given

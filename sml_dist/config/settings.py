@@ -1,6 +1,6 @@
-"""Configuration of a study or a sweep: a `@spec` from YAML and dotted overrides, faults as one line."""
+"""Configuration from YAML and dotted overrides, faults as one line; of a study or a sweep as its `@spec`."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -12,15 +12,29 @@ from sml_dist.spec import InputError, from_dict
 T = TypeVar("T")
 
 
+def read_yaml(path: str, overrides: list[str] | None = None, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a YAML file and `a.b=c` overrides say, over `default`, as plain data. Raises InputError."""
+    for override in overrides or []:
+        if "=" not in override:
+            raise InputError(f"--set {override}: expected key=value, as in --set train.epochs=2")
+    try:
+        raw = OmegaConf.load(path)
+        if not OmegaConf.is_dict(raw):
+            raise InputError(f"{path} holds no configuration; see configs/smoke.yaml for one")
+        raw = OmegaConf.merge(default or {}, raw, OmegaConf.from_dotlist(overrides or []))
+        return OmegaConf.to_container(raw, resolve=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; configs/ holds ready ones") from None
+    except OSError as error:
+        raise InputError(f"{path or 'an empty name'}: {error.strerror}; give a YAML file, configs/ holds ready ones") from None
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+
+
 def load_settings(cls: type[T], path: str, overrides: list[str] | None = None) -> T:
     """The spec `cls` of a YAML file with `a.b=c` overrides. Raises InputError that names the file and each wrong key."""
     try:
-        raw = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides or []))
-        return from_dict(cls, OmegaConf.to_container(raw, resolve=True))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; configs/ holds ready ones") from None
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+        return from_dict(cls, read_yaml(path, overrides))
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}" for fault in error.errors())
         raise InputError(f"{path}: {'; '.join(faults)}") from None

@@ -16,9 +16,9 @@ SHOWN = 16  # ranks; of more, the fullest, the slowest and the emptiest
 
 
 def report_text(made: Report) -> str:
-    console = Console(file=io.StringIO(), width=140)
+    console = Console(file=io.StringIO(), width=140, markup=False)
     for part in (headline(made), tables_table(made), memory_table(made), time_table(made), *summary(made)):
-        console.print(part, highlight=False, soft_wrap=isinstance(part, str), markup=False)
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
 

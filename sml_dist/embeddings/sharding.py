@@ -140,6 +140,6 @@ def render_plan(placed: list[Placed]) -> Table:
 
 
 def plan_text(placed: list[Placed]) -> str:
-    console = Console(file=io.StringIO(), width=120)
+    console = Console(file=io.StringIO(), width=120, markup=False)
     console.print(render_plan(placed))
     return console.file.getvalue()

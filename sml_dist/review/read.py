@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from sml_dist.config.settings import load_settings
+from sml_dist.config.settings import load_settings, read_yaml
 from sml_dist.config.tune import SweepConfig
 from sml_dist.spec import InputError
 from sml_dist.train.report import RunFolder
@@ -96,10 +96,11 @@ def is_sweep(path: str) -> bool:
 def read_run(path: str) -> Run:
     """Raises InputError where the folder holds no run."""
     folder = RunFolder(path)
-    text = folder.read("config.yaml")
-    if text is None:
+    if folder.read("config.yaml") is None:
         raise InputError(f"{path} is no run (no config.yaml) and no sweep (no sweep.yaml); name the folder run.storage/run.name")
-    config = OmegaConf.to_container(OmegaConf.create(text))
+    config = read_yaml(str(folder.path / "config.yaml"))
+    if not {"run", "data", "model"} <= config.keys():
+        raise InputError(f"{folder.path / 'config.yaml'} is no run's configuration; take the folder away, or start the run again")
     curves = {split: folder.read_json(f"curves_{split}.json") or {} for split in SPLITS}
     about, code = (folder.read_json(f"{name}.json") or {} for name in ("about", "code"))
     return Run(folder.path, config, list(_lines(folder)), folder.read_json("summary.json"), about, code, curves)

@@ -41,7 +41,7 @@ class TrainProgress:
             self.console.print(values["plan"], highlight=False, end="")
             return
         if event := EVENTS.get(values.get("event")):
-            self.console.print(event.format(**values), highlight=False, style="yellow", markup=False)
+            self.console.print(event.format(**values), highlight=False, style="yellow")
         if "event" in values:
             return
         values = numbers(values)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sml_dist.spec import InputError
 from sml_dist.train.storage import append
 
 
@@ -43,9 +44,12 @@ class RunFolder:
         (self.path / name).unlink(missing_ok=True)
 
     def read_json(self, name: str) -> Any:
-        """The file's value, or None where there is none."""
+        """The file's value, or None where there is none. Raises InputError where it is damaged: it is only ever written whole."""
         text = self.read(name)
-        return None if text is None else json.loads(text)
+        try:
+            return None if text is None else json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{self.path / name} is damaged ({error}); take it away") from None
 
     def read(self, name: str) -> str | None:
         """The file's text, or None where there is none."""

@@ -156,6 +156,6 @@ def rendered(found: Checkpoint, lines: list[tuple[Any, ...]]) -> str:
         table.add_column(name)
     for line in lines:
         table.add_row(*line)
-    console = Console(file=io.StringIO(), width=120)
+    console = Console(file=io.StringIO(), width=120, markup=False)
     console.print(table)
     return console.file.getvalue()

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from sml_dist.config.run import dump, load, parse
+from sml_dist.config.run import RunConfig, dump, load, parse
+from sml_dist.config.settings import load_settings
 from sml_dist.models.zoo import ZOO
 from sml_dist.spec import InputError, to_dict
+from sml_dist.studies.grid import GridConfig
 
 OTHERS = {"schemas", "studies", "sweeps"}  # which are no configurations of a run
 CONFIGS = sorted(path for path in Path(__file__).parents[2].glob("configs/**/*.yaml") if not OTHERS & {*path.parts})
@@ -50,6 +52,7 @@ def test_a_config_is_frozen(file):
         ("embeding.dim=4", "embeding is not a key; did you mean embedding?"),
         ("embedding.learning_rate=1", "embedding.learning_rate is not a key; embedding has dim, optimizer, lr,"),
         ("model.name=dnm", "model.name 'dnm' is not in the zoo; it has lr, fm, dnn, "),
+        ("model=dcn_v2", "model: 'dcn_v2' is no section; say model.name=dcn_v2"),
         ("train.epochs=many", "train.epochs: input should be a valid integer"),
         ("train.epochs=0", "train.epochs: input should be greater than 0 (got 0)"),
         ("train.schedule=cos", "train.schedule: input should be 'constant', 'cosine' or 'plateau' (got 'cos')"),
@@ -62,6 +65,17 @@ def test_a_wrong_key_gets_one_line_that_names_it(file, override, line):
     with pytest.raises(InputError) as error:
         load(file, [override])
     assert line in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("held", [None, b"- a\n- b\n", b"a: [1\n", b"\xff\xfe\x00bad"], ids=str)
+@pytest.mark.parametrize("cls", [RunConfig, GridConfig])
+def test_what_is_no_configuration_gets_one_line_that_names_the_file(tmp_path, held, cls):
+    """None: a folder."""
+    path = tmp_path / "c.yaml"
+    path.mkdir() if held is None else path.write_bytes(held)
+    with pytest.raises(InputError) as error:
+        load(str(path)) if cls is RunConfig else load_settings(cls, str(path))
+    assert "c.yaml" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_missing_section_and_a_missing_file_are_named(tmp_path):

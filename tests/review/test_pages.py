@@ -94,6 +94,11 @@ def test_what_is_neither_a_run_nor_a_sweep_is_refused_in_one_line(tmp_path, page
     with pytest.raises(InputError, match="is no run .* and no sweep"):
         write_report([str(tmp_path)])
     sweep, run = write_sweep(tmp_path, trials=3), write_run(tmp_path, "one")
+    for name, text in (("config.yaml", ""), ("config.yaml", "run: [1"), ("config.yaml", "run: {name: a}"), ("summary.json", "{")):
+        folder = write_run(tmp_path, f"{name} {text}")
+        (folder / name).write_text(text)
+        with pytest.raises(InputError, match=name):
+            write_report([str(folder)])
     with pytest.raises(InputError, match="is a sweep; several runs can stand side by side"):
         write_report([str(run), str(sweep)])
 
