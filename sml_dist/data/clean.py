@@ -20,6 +20,7 @@ from sml_dist.data.schema import Label, Schema, Timestamp
 from sml_dist.data.text import BROKEN, is_text
 
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+DIGITS = r"^-?[0-9]+$"
 INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 MAX_SECONDS = 1 << 53
@@ -247,10 +248,13 @@ def _seconds(column: _Columns, name: str, array: pa.Array, unit: str) -> tuple[p
     unit = array.type.unit if pa.types.is_timestamp(array.type) else unit
     try:
         whole = (column.text(name) if is_text(array.type) else array).cast(pa.int64())
-    except pa.ArrowInvalid:
-        numbers = parse_numbers(column.text(name))[0]
-        near = pc.less(pc.abs(numbers), float(MAX_SECONDS))
-        whole = pc.floor(pc.if_else(near, numbers, None)).cast(pa.int64())
+    except pa.ArrowInvalid:  # value by value: what one row holds must not make floats of the others
+        text = pc.utf8_trim_whitespace(column.text(name))
+        numbers = parse_numbers(text)[0]
+        near = pc.less(pc.abs(numbers), 2.0**63)
+        digits = pc.and_(near, pc.match_substring_regex(text, DIGITS))
+        rest = pc.floor(pc.if_else(near, numbers, None)).cast(pa.int64())
+        whole = pc.coalesce(pc.if_else(digits, text, None).cast(pa.int64()), rest)
     seconds = np.floor_divide(pc.fill_null(whole, 0).to_numpy(), PER_SECOND[unit])
     good = pc.and_(whole.is_valid(), pa.array((seconds > -MAX_SECONDS) & (seconds < MAX_SECONDS)))  # abs(-2**63) is -2**63
     return pa.array(seconds), good

@@ -73,6 +73,7 @@ def test_weights_are_finite_and_not_negative():
         (["1600000000.9", " 1600003600 "], {}),
         (["1600000000999", "1600003600000"], {"unit": "ms"}),
         (["1600000000999999999", "1600003600000000000"], {"unit": "ns"}),
+        (["1.6e18", " 1600003600000000000 "], {"unit": "ns"}),
         (["2020-09-13 12:26:40", "2020-09-13 13:26:40"], {"format": "%Y-%m-%d %H:%M:%S"}),
         (pa.array([1600000000, 1600003600], pa.int32()), {}),
         (pa.array([1600000000.0, 1600003600.5]), {}),
@@ -100,6 +101,22 @@ def test_bad_times_are_rejected():
     ]
     _, rejects = cleaned({"t": ["14139999", "141021"]}, timestamp={"column": "t", "format": "%y%m%d%H"})
     assert rejects[1] == "row 2: column t: '141021' is not of the form %y%m%d%H"
+
+
+NS = 1_600_000_000_000_000_000
+
+
+@pytest.mark.parametrize("odd", [None, "x", "1e300", "5.5", f" {NS} ", f"{NS:e}", "9" * 30])
+def test_no_time_of_text_changes_another(odd):
+    rows, _ = cleaned({"t": [str(NS - 1), odd, str(NS)]}, timestamp={"column": "t", "unit": "ns"})
+    found = rows["timestamp"].to_pylist()
+    assert (found[0], found[-1]) == (1599999999, 1600000000)
+
+
+def test_a_missing_time_of_parquet_costs_its_row_alone():
+    for gap in (float("nan"), None, 2.0**64):
+        rows, rejects = cleaned({"t": pa.array([float(NS), gap, NS + 1e9])}, timestamp={"column": "t", "unit": "ns"})
+        assert rows["timestamp"].to_pylist() == [1600000000, 1600000001] and len(rejects) == 1
 
 
 def test_tokens_are_equal_from_text_and_from_any_type_of_parquet():
