@@ -69,6 +69,13 @@ class _Columns:
     def __getitem__(self, name: str) -> pa.Array:
         return plain(self.raw.column(name).combine_chunks())
 
+    def value(self, name: str) -> pa.Array:
+        """The column as it came, but null where it is missing: a -1 of Parquet is spelled as that of CSV."""
+        array = self[name]
+        if self.missing is None or is_text(array.type):
+            return array
+        return pc.if_else(pc.equal(self.text(name), ""), None, array)
+
     def text(self, name: str) -> pa.Array:
         """string without nulls: "" is missing. Integers become their decimal digits, so that CSV and Parquet agree."""
         if name not in self.texts:
@@ -94,7 +101,7 @@ class _Columns:
         return self.numbers[name]
 
     def _number(self, name: str) -> pa.Array:
-        array = self[name]
+        array = self.value(name)
         if is_text(array.type):
             text = self.text(name)
             values, bad = parse_numbers(text)
@@ -229,7 +236,7 @@ def _weight(column: _Columns, name: str) -> pa.Array:
 def _timestamp(column: _Columns, timestamp: Timestamp) -> pa.Array:
     """int64 seconds; 0 where the row is rejected."""
     name = timestamp.column
-    array = column[name]
+    array = column.value(name)
     if pa.types.is_date(array.type):
         array = array.cast(pa.timestamp("s"))
     if timestamp.format and not pa.types.is_timestamp(array.type):

@@ -83,7 +83,7 @@ class Model:
         """float64, NaN where missing."""
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             x = pc.cast(column.combine_chunks(), pa.float64(), safe=False)
-            x = pc.if_else(pc.is_nan(x), None, x)
+            x = pc.if_else(pc.equal(self.text(column), "") if self.spec["missing"] else pc.is_nan(x), None, x)
         else:
             x = pc.utf8_trim_whitespace(self.text(column))
             x = pc.if_else(pc.equal(x, ""), None, x).cast(pa.float64())

@@ -140,6 +140,14 @@ def test_further_spellings_of_missing_are_missing_everywhere():
     assert rows["number:n"].to_pylist() == [None, 3] and rows["token:c"].to_pylist() == ["", "NULLS"] and not rejects
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.int8(), pa.float32(), pa.decimal128(19, 0)])
+def test_a_number_that_spells_missing_is_missing_in_every_type(kind):
+    numbers = pa.array([-1, 3]).cast(kind)
+    rows, rejects = cleaned({"n": numbers, "c": numbers}, categorical=[{"columns": "c"}], missing=["-1"])
+    assert rows["number:n"].to_pylist() == [None, 3] and rows["token:c"].to_pylist() == ["", "3"] and not rejects
+    assert cleaned({"t": numbers}, timestamp={"column": "t"}, missing=["-1"])[1] == ["row 1: column t: is missing"]
+
+
 def test_lists_come_from_strings_or_lists_without_empty_tokens():
     text = cleaned({"g": ["a|b", "", "|c||", "d"]}, multivalued=[{"columns": "g", "separator": "|"}])[0]["list:g"].to_pylist()
     assert text == [["a", "b"], [], ["c"], ["d"]]
