@@ -44,14 +44,16 @@ class Model:
         return self.graph(torch.cat(parts, 1), dense)
 
     def features(self, rows: pa.Table) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-        dense = [dense_feature(self.number(rows[n["column"]]), n) for n in self.spec["dense"]]
+        dense = [dense_feature(self.number(rows[n["column"]].combine_chunks()), n) for n in self.spec["dense"]]
         return [self.ids(rows, field) for field in self.spec["fields"]], torch.stack(dense, 1) if dense else torch.zeros(len(rows), 0)
 
     def ids(self, rows: pa.Table, field: dict) -> tuple[Tensor, Tensor | None]:
-        column, origin = rows[field["column"]], field["origin"]
+        column, origin = rows[field["column"]].combine_chunks(), field["origin"]
         if origin in ("list", "sequence"):
-            lists = (column if field["separator"] is None else pc.split_pattern(self.text(column), field["separator"])).to_pylist()
-            cells, most = [[str(t) for t in cell or [] if t not in ("", None)] for cell in lists], field["max_length"]
+            x = column if field["separator"] is None else pc.split_pattern(self.text(column), field["separator"])
+            x = x.cast(pa.list_(getattr(x.type, "value_type", pa.string())))  # a column of nulls alone has no value type
+            tokens, most = iter(self.text(x.flatten(), missing=[]).to_pylist()), field["max_length"]
+            cells = [[t for _ in range(n or 0) if (t := next(tokens))] for n in pc.list_value_length(x).to_pylist()]
             if origin == "sequence":  # the newest first
                 found = [(self.lookup(cell[::-1][:most], field).tolist() + [-1] * most)[:most] for cell in cells]
                 return torch.tensor(found, dtype=torch.int64).view(-1, most), None
@@ -69,31 +71,28 @@ class Model:
             return torch.tensor([hash64(field["of"] + "\0" + t) % field["hash"] for t in tokens], dtype=torch.int64)
         return torch.tensor([self.vocabulary(field["vocabulary"]).get(t, 0) for t in tokens], dtype=torch.int64)
 
-    def text(self, column: pa.ChunkedArray) -> pa.Array:
-        """Strings, "" where missing; whole numbers are their digits."""
-        x = column.combine_chunks()
+    def text(self, x: pa.Array, missing: list[str] | None = None) -> pa.Array:
+        """Strings, "" where missing (a list's values only where empty); whole numbers are their digits."""
         if pa.types.is_floating(x.type):
-            x = pc.if_else(pc.is_nan(x), None, x)
-            whole = pc.and_(pc.equal(pc.floor(x), x), pc.less(pc.abs(x), 2.0**63))
-            x = pc.coalesce(pc.if_else(whole, x, None).cast(pa.int64()).cast(pa.string()), x.cast(pa.string()))
-        x = pc.fill_null(x.cast(pa.string()), "")
-        return pc.if_else(pc.is_in(x, pa.array(self.spec["missing"], pa.string())), "", x)
+            whole = pc.if_else(pc.and_(pc.equal(pc.floor(x), x), pc.less(pc.abs(x), 2.0**63)), x, None).cast(pa.int64())
+            x = pc.coalesce(whole.cast(pa.string()), pc.if_else(pc.is_nan(x), None, x.cast(pa.string())))
+        x, missing = x.cast(pa.string()), self.spec["missing"] if missing is None else missing
+        return pc.if_else(pc.is_in(x, pa.array([None, *missing], pa.string())), "", x)
 
-    def number(self, column: pa.ChunkedArray) -> Tensor:
+    def number(self, x: pa.Array) -> Tensor:
         """float64, NaN where missing."""
-        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-            x = pc.cast(column.combine_chunks(), pa.float64(), safe=False)
-            x = pc.if_else(pc.equal(self.text(column), "") if self.spec["missing"] else pc.is_nan(x), None, x)
+        if pa.types.is_integer(x.type) or pa.types.is_floating(x.type):
+            x = pc.if_else(pc.equal(self.text(x), "") if self.spec["missing"] else pc.is_nan(x), None, x).cast(pa.float64(), safe=False)
         else:
-            x = pc.utf8_trim_whitespace(self.text(column))
+            x = pc.utf8_trim_whitespace(self.text(x))
             x = pc.if_else(pc.equal(x, ""), None, x).cast(pa.float64())
         if not pc.all(pc.less_equal(pc.abs(x), torch.finfo(torch.float32).max), min_count=0).as_py():
             raise ValueError("a number is not finite")
         return torch.tensor(pc.fill_null(x, math.nan).to_pylist(), dtype=torch.float64)
 
-    def times(self, column: pa.ChunkedArray, part: str) -> list[str]:
+    def times(self, column: pa.Array, part: str) -> list[str]:
         form, unit = (self.spec["timestamp"][key] for key in ("format", "unit"))
-        x = column.combine_chunks().cast(pa.timestamp("s")) if pa.types.is_date(column.type) else column.combine_chunks()
+        x = column.cast(pa.timestamp("s")) if pa.types.is_date(column.type) else column
         x = pc.strptime(self.text(column), format=form, unit="s") if form and not pa.types.is_temporal(x.type) else x
         x, unit = (x.cast(pa.int64()), x.type.unit) if pa.types.is_temporal(x.type) else (self.text(column), unit)
         hours = [math.floor(Fraction(t)) // PER_SECOND[unit] // 3600 for t in x.to_pylist()]

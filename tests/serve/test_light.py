@@ -1,9 +1,15 @@
 """The loader reads columns of any type as prepare does, without a model."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
+from sml_dist.data.clean import clean
+from sml_dist.data.hashing import hash64
+from sml_dist.data.schema import Schema
 from sml_dist.serve.light import Model
+from sml_dist.spec import from_dict
 
 
 def reader(*missing: str) -> Model:
@@ -14,6 +20,29 @@ def reader(*missing: str) -> Model:
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.int8(), pa.float32(), pa.decimal128(19, 0)])
 def test_a_number_that_spells_missing_is_missing_in_every_type(kind):
-    numbers = pa.chunked_array([pa.array([-1, 3]).cast(kind)])
+    numbers = pa.array([-1, 3]).cast(kind)
     assert reader("-1").number(numbers).isnan().tolist() == [True, False]
     assert reader().number(numbers).tolist() == [-1, 3]
+
+
+LISTS = [
+    pa.array([[1.0, 2.5, float("nan")], None, [], [2.0**60, -0.0, None]]),
+    pa.array([[0.1, 7.0], None], pa.list_(pa.float32())),
+    pa.array([[1, 2], [3, 4], None, [5, 6]], pa.list_(pa.int64(), 2)).slice(1),
+    pa.array([[True], [False, True]]),
+    pa.array([[b"x", b""]], pa.large_list(pa.binary())),
+    pa.array([["a", None, "", "none", "a b"]]),
+    pa.array([["a"], ["b"]]).slice(1),
+    pa.nulls(2),
+]
+
+
+@pytest.mark.parametrize("lists", LISTS, ids=lambda lists: str(lists.type))
+def test_the_values_of_a_list_are_those_of_prepare_in_every_type(lists):
+    raw = pa.table({"y": [1] * len(lists), "l": lists})
+    schema = {"name": "x", "format": "parquet", "label": "y", "multivalued": [{"columns": "l", "hash": 99}], "missing": ["none"]}
+    expected = clean(raw, np.arange(len(raw)), from_dict(Schema, schema))[0]["list:l"].combine_chunks()
+    field = {"column": "l", "origin": "list", "separator": None, "max_length": None, "hash": 99, "of": "l"}
+    ids, lengths = reader("none").ids(raw, field)
+    assert torch.equal(ids, torch.from_numpy((hash64(expected.flatten(), "l") % np.uint64(99)).astype(np.int64)))
+    assert lengths.tolist() == [len(cell) for cell in expected.to_pylist()]
