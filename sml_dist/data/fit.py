@@ -67,11 +67,21 @@ def fit(job: Job, parts: list[Part], progress: Progress) -> Job:
 
 
 def statistics_of(total: Fitted, wanted: Wanted) -> Statistics:
-    """Mean and std to 10 digits, as far as they do not depend on how the rows were cut into parts."""
     return Statistics(
-        moments={column: (float(f"{m.mean:.10g}"), float(f"{m.std:.10g}")) for column, m in total.moments.items()},
+        moments={column: mean_and_std(moments) for column, moments in total.moments.items()},
         edges={column: quantile_edges(histogram, wanted.buckets[column]) for column, histogram in total.histograms.items()},
     )
+
+
+def mean_and_std(moments: Moments) -> tuple[float, float]:
+    """To 10 digits, as far as they do not depend on how the rows were cut into parts.
+
+    The mean of n times 0.3 is not 0.3, so a constant has a std of 1e-17, by which a difference of digits would become millions.
+    A std below the last digit kept of the mean (1e-9 of it) counts as 0; where that digit is more than 1, it is the std instead.
+    """
+    digit = 1e-9 * abs(moments.mean)
+    std = moments.std if moments.std > digit else digit if digit > 1 else 0.0
+    return float(f"{moments.mean:.10g}"), float(f"{std:.10g}")
 
 
 def fit_part(numbered: tuple[int, Part], job: Job, wanted: Wanted) -> Fitted:

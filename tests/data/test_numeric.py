@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sml_dist.data import sketch
+from sml_dist.data.fit import mean_and_std
 from sml_dist.data.numeric import bucket_ids, dense_feature, log_square_tokens, quantile_edges, values_histogram
 from sml_dist.data.sketch import Histogram, Moments, float_keys, key_floats
 
@@ -24,6 +25,21 @@ def test_log1p_is_odd_and_missing_is_zero():
 def test_standard_gives_the_mean_to_a_missing_number():
     assert dense_feature(pa.array([1.0, 3.0, None]), "standard", (2.0, 0.5)).tolist() == [-2, 2, 0]
     assert dense_feature(pa.array([2.0]), "standard", (2.0, 0.0)).tolist() == [0]
+
+
+@pytest.mark.parametrize("value", [0.1234567890123, 1 / 3, -99.99, 123456.789, 5.0, 0.0, 12345678901234.0, 1.7e18 + 256])
+@pytest.mark.parametrize("noise", [0, 1e-15])
+def test_a_constant_of_the_training_rows_tells_nothing_after_standard(value, noise):
+    values = value * (1 + noise * (np.arange(1000) % 2))
+    moments = mean_and_std(Moments.of(values[:371]).merge(Moments.of(values[371:])))
+    dense = dense_feature(pa.array([*values[:2], value + 1]), "standard", moments)
+    assert np.abs(dense[:2]).max() < 0.5 and np.abs(dense[2]) < 1.5
+
+
+def test_a_spread_in_the_digits_kept_is_no_constant():
+    values = 1000 + 1e-5 * np.random.default_rng(0).normal(size=1000)
+    dense = dense_feature(pa.array(values), "standard", mean_and_std(Moments.of(values)))
+    assert dense.std() == pytest.approx(1, rel=1e-3) and abs(dense.mean()) < 0.1
 
 
 def test_log_square_tokens_are_those_of_a_naive_loop():
