@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,16 @@ def test_a_token_hashes_the_same_in_a_slice_and_in_a_large_string_array():
     assert hash64(tokens.slice(2), "f").tolist() == whole[2:].tolist()
     assert hash64(tokens.cast(pa.large_string()), "f").tolist() == whole.tolist()
     assert whole[0] == whole[4]
+
+
+def test_a_long_token_costs_its_own_bytes_among_many_short_ones():
+    def seconds(tokens):
+        start = time.process_time()
+        hash64(pa.array(tokens))
+        return time.process_time() - start
+
+    long = "a" * 300_000
+    assert seconds([long, *map(str, range(4 * FEW))]) < 5 * seconds([long]) + 0.01
 
 
 def test_the_hash_is_the_same_in_every_process():
