@@ -145,14 +145,14 @@ class _Columns:
 
 
 def plain(array: pa.Array) -> pa.Array:
-    """Without dictionary, view or fixed size of its values: Arrow computes little on those."""
+    """Without dictionary, view, fixed size or half precision of its values: Arrow computes little on those."""
     if pa.types.is_dictionary(array.type):
         return plain(array.dictionary_decode())
     if pa.types.is_string_view(array.type):
         return array.cast(pa.string())
     if pa.types.is_binary_view(array.type) or pa.types.is_fixed_size_binary(array.type):
         return array.cast(pa.binary())
-    return array
+    return array.cast(pa.float32()) if pa.types.is_float16(array.type) else array
 
 
 def as_text(array: pa.Array) -> pa.Array:

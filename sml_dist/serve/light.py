@@ -73,6 +73,7 @@ class Model:
 
     def text(self, x: pa.Array, missing: list[str] | None = None) -> pa.Array:
         """Strings, "" where missing (a list's values only where empty); whole numbers are their digits."""
+        x = x.cast(pa.float32()) if pa.types.is_float16(x.type) else x  # Arrow computes little on half precision
         if pa.types.is_floating(x.type):
             whole = pc.if_else(pc.and_(pc.equal(pc.floor(x), x), pc.less(pc.abs(x), 2.0**63)), x, None).cast(pa.int64())
             x = pc.coalesce(whole.cast(pa.string()), pc.if_else(pc.is_nan(x), None, x.cast(pa.string())))

@@ -127,6 +127,7 @@ def test_tokens_are_equal_from_text_and_from_any_type_of_parquet():
         pa.array([7, None, -12]),
         pa.array([7.0, None, -12.0]),
         pa.array([7.0, float("nan"), -12.0]),
+        pa.array([7.0, None, -12.0], pa.float16()),
         pa.array([b"7", b"", b"-12"]),
         pa.array(["7", None, "-12"]).dictionary_encode(),
     ):
@@ -140,7 +141,7 @@ def test_further_spellings_of_missing_are_missing_everywhere():
     assert rows["number:n"].to_pylist() == [None, 3] and rows["token:c"].to_pylist() == ["", "NULLS"] and not rejects
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.int8(), pa.float32(), pa.decimal128(19, 0)])
+@pytest.mark.parametrize("kind", [pa.string(), pa.int8(), pa.float16(), pa.float32(), pa.decimal128(19, 0)])
 def test_a_number_that_spells_missing_is_missing_in_every_type(kind):
     numbers = pa.array([-1, 3]).cast(kind)
     rows, rejects = cleaned({"n": numbers, "c": numbers}, categorical=[{"columns": "c"}], missing=["-1"])
@@ -155,6 +156,7 @@ def test_lists_come_from_strings_or_lists_without_empty_tokens():
         lists = pa.array([["a", "b"], None, ["", "c", None], ["d"]], kind)
         assert cleaned({"g": lists}, **LISTS)[0]["list:g"].to_pylist() == text
     assert cleaned({"g": pa.array([[1, 2], []])}, **LISTS)[0]["list:g"].to_pylist() == [["1", "2"], []]
+    assert cleaned({"g": pa.array([[1, 2.5], []], pa.list_(pa.float16()))}, **LISTS)[0]["list:g"].to_pylist() == [["1", "2.5"], []]
     assert cleaned({"g": pa.array([["x"], ["a", "b"]]).slice(1)}, **LISTS)[0]["list:g"].to_pylist() == [["a", "b"]]
 
 

@@ -18,7 +18,7 @@ def reader(*missing: str) -> Model:
     return model
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.int8(), pa.float32(), pa.decimal128(19, 0)])
+@pytest.mark.parametrize("kind", [pa.string(), pa.int8(), pa.float16(), pa.float32(), pa.decimal128(19, 0)])
 def test_a_number_that_spells_missing_is_missing_in_every_type(kind):
     numbers = pa.array([-1, 3]).cast(kind)
     assert reader("-1").number(numbers).isnan().tolist() == [True, False]
@@ -28,6 +28,7 @@ def test_a_number_that_spells_missing_is_missing_in_every_type(kind):
 LISTS = [
     pa.array([[1.0, 2.5, float("nan")], None, [], [2.0**60, -0.0, None]]),
     pa.array([[0.1, 7.0], None], pa.list_(pa.float32())),
+    pa.array([[0.1, 7.0], None], pa.list_(pa.float16())),
     pa.array([[1, 2], [3, 4], None, [5, 6]], pa.list_(pa.int64(), 2)).slice(1),
     pa.array([[True], [False, True]]),
     pa.array([[b"x", b""]], pa.large_list(pa.binary())),
