@@ -10,7 +10,7 @@ import pytest
 from sml_dist.review.importance import importance
 from sml_dist.review.read import Sweep, read_sweep
 from sml_dist.review.report import write_report
-from sml_dist.review.sweep_page import trials
+from sml_dist.review.sweep_page import axis, trials
 from sml_dist.review.sweep_verdict import auc_error, auc_interval, pairs
 from sml_dist.spec import InputError
 from tests.review.folders import write, write_run, write_sweep
@@ -46,8 +46,8 @@ def test_every_plot_has_a_title_and_axes_with_units(pages):
         for figure in figures:
             layout = figure["layout"]
             assert layout["title"]["text"], name
-            for axis in ("xaxis", "yaxis"):
-                assert re.fullmatch(r".+ \(.+\)", layout[axis]["title"]["text"]), (name, layout["title"]["text"], axis)
+            for side in ("xaxis", "yaxis"):
+                assert re.fullmatch(r".+ \(.+\)", layout[side]["title"]["text"]), (name, layout["title"]["text"], side)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
@@ -134,6 +134,11 @@ def test_a_trial_that_failed_is_not_the_best_and_stands_in_the_table(tmp_path):
     sweep = changed(folder, t7={"value": 2.0, "history": [{"rows": 1, "time": 1.7e9, "auc": 2.0}]})
     assert sweep.ranked[0]["id"] != 7 and len(sweep.ranked) == 8
     assert [row[0] for row in trials(sweep).tables[0].rows][-1] == 7
+
+
+def test_a_switch_stands_on_its_axis_by_name_and_a_number_by_size():
+    assert axis("sml", [True, False])["ticktext"] == ["False", "True"]
+    assert axis("depth", [1, 0])["ticktext"] == ["0", "0.25", "0.5", "0.75", "1"]
 
 
 def test_pairs_are_of_trials_that_came_to_their_end_and_held_against_off(tmp_path):

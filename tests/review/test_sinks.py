@@ -14,6 +14,7 @@ from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
 from sml_dist.review import follow
 from sml_dist.review.follow import track_export, tracked, tracked_sweep
+from sml_dist.review.lines import scalars
 from sml_dist.train.alone import train_alone
 from tests.review import wandb_file
 from tests.review.folders import SPACE, run_config, write_run, write_sweep
@@ -92,6 +93,10 @@ def test_a_run_killed_and_started_again_is_one_wandb_run_that_holds_every_step_o
     (model,) = (r.artifact for r in wandb_file.records(second) if r.HasField("artifact") and r.artifact.type == "model")
     assert "best" in model.aliases and json.loads(model.metadata)["dataset"] == held["dataset"]["sha256"]
     assert len(said) == 2 and all("offline" in line for line in said)
+
+
+def test_a_yes_or_a_no_in_a_line_is_no_scalar():
+    assert scalars({"step": 3, "split": "valid", "auc": 0.7, "rows": 9, "final": True}) == {"valid/auc": 0.7, "valid/rows": 9}
 
 
 def test_tensorboard_holds_the_scalars_of_every_line(tmp_path):
