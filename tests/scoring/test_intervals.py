@@ -129,6 +129,14 @@ def test_the_calibration_curve_has_every_row_once_and_never_parts_a_tie():
     assert curve(rows(1), 20)[0].rows == 1
 
 
+def test_the_curve_s_intervals_are_of_as_many_rows_as_the_weights_are_worth():
+    one, [plain] = rows(100), curve(rows(100), 1)
+    ends = lambda weights: [(each.low, each.high) for each in curve(Scored(one.logits, one.labels, weights), 1)]  # noqa: E731
+    assert ends(np.full(100, 7)) == [pytest.approx((plain.low, plain.high))]  # their scale is no worth
+    heavy = np.where(np.arange(100) < 10, 1e6, 1e-6)
+    assert ends(heavy) == [pytest.approx(wilson(one.labels[:10].mean(), 10))]
+
+
 def test_wilson_s_interval_is_scipy_s():
     for positives, n in ((0, 10), (3, 10), (250, 1000)):
         expected = stats.binomtest(positives, n).proportion_ci(0.95, "wilson")
