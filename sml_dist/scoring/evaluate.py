@@ -78,7 +78,7 @@ def evaluate(
         found["against"] |= about(other)
     bins = curve(scored, options.bins)
     found["calibration_curve"], found["expected_calibration_error"] = [asdict(one) for one in bins], expected_error(bins)
-    found["slices"] = {name: sliced(name, scored, *values[name], model, options) for name in options.by if len(values[name][1])}
+    found["slices"] = {name: sliced(name, scored, *held, model, options) for name, held in values.items() if len(held[1])}
     return found
 
 
@@ -124,9 +124,9 @@ def score(model: Trained, source: Source, options: Options, progress: Progress) 
                 batch = model.collate(table)
                 found = [by_label(model.score(batch).logit)[place], by_label(batch.label)[place], batch.weight, batch.group]
                 columns.append([column.numpy() for column in found if column is not None])
-                for name in options.by:
+                for name, parts in values.items():  # a field that --by names twice is one
                     held, ids = values_of(name, table, model.manifest)
-                    values[name].append((held + done, ids))
+                    parts.append((held + done, ids))
                 done += len(table)
                 progress("score", tally.read, tally.total)
     scored = Scored(*(np.concatenate(column) for column in zip(*columns, strict=True)))

@@ -53,6 +53,11 @@ def test_the_metrics_are_those_of_training_and_slices_make_up_the_whole(runs, da
     assert sizes == sorted(sizes, reverse=True)
 
 
+def test_a_field_named_twice_is_sliced_once(runs):
+    found = evaluate(runs[0]["run"], options=Options(by=("site", "site"), top=100, **QUICK))
+    assert sum(line["rows"] for line in found["slices"]["site"]) == found["rows"]
+
+
 def test_a_row_with_a_value_twice_is_one_row_of_its_slice(data):
     """Two rare tags are id 0 both."""
     manifest = read_manifest(data)
