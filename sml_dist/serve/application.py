@@ -75,7 +75,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
 def read_token(path: str | None) -> str | None:
     """The bearer token, or None for a service that asks for none. Raises InputError."""
     if path is None:
-        return os.environ.get(TOKEN) or None
+        return os.environ.get(TOKEN, "").strip() or None
     try:
         token = Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

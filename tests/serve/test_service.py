@@ -240,8 +240,8 @@ def test_a_second_service_does_not_take_the_first_one_s_place(service, trained):
 
 
 def test_a_token_of_the_environment_reaches_replicas_as_its_digest(exported, monkeypatch):
-    """Those on another machine do not have that environment, and would ask for no token."""
-    monkeypatch.setenv("SML_DIST_TOKEN", TOKEN)
+    """Those on another machine do not have that environment, and would ask for no token. A Kubernetes secret often ends in a newline."""
+    monkeypatch.setenv("SML_DIST_TOKEN", TOKEN + "\n")
     assert check({"export": str(exported)}, "0.0.0.0", free_port()) == hashlib.sha256(TOKEN.encode()).hexdigest()
 
 
