@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+# A bar or a line end within a value would begin another cell or end the table.
+ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": " ", "\r": " "})
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -21,7 +23,7 @@ def markdown_table(rows: Sequence[Row], columns: Sequence[str] | None = None) ->
     """The rows as a table, numbers with four significant digits."""
     columns = list(columns or rows[0])
     lines = [columns, ["---"] * len(columns), *([shown(row[name]) for name in columns] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(cell.translate(ESCAPES) for cell in line)} |" for line in lines) + "\n"
 
 
 def shown(value: Any) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from markdown_it import MarkdownIt
 
 from sml_dist.data.dataset import multi_column, read_manifest
 from sml_dist.data.vocab import read_tokens
@@ -14,6 +15,7 @@ from sml_dist.scoring.evaluate import Options, evaluate
 from sml_dist.scoring.evaluation_page import write
 from sml_dist.scoring.slices import values_of
 from sml_dist.spec import InputError, to_dict
+from sml_dist.tabular import markdown_table
 from sml_dist.train.alone import train_alone
 from sml_dist.train.metrics import auc
 from tests.data.histories import choosy
@@ -127,6 +129,14 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 def table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_a_value_stays_in_its_cell_whatever_it_holds():
+    """As a parser of Markdown sees it."""
+    text = markdown_table([{"value|s": value, "rows": 3} for value in ("a|b\nc", "d\\|e\\")])
+    cells = [token.children for token in MarkdownIt("commonmark").enable("table").parse(text) if token.type == "inline"]
+    shown = ["".join(part.content for part in cell) for cell in cells]
+    assert shown == ["value|s", "rows", "a|b c", "3", "d\\|e\\", "3"]
 
 
 def test_the_folder_holds_every_number_and_a_picture(runs, tmp_path):
