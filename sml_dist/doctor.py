@@ -312,16 +312,20 @@ def disks(places: Sequence[str]) -> dict[str, tuple[int, int]]:
     return {place: shutil.disk_usage(place)[::2] for place in by_device.values()}
 
 
-def available_memory() -> float | None:
-    """Bytes that new processes can have: of the machine, or of the container where that is less."""
+def available_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Bytes that new processes can have: of the machine, or of the container where that is less.
+
+    The kernel counts the pages of files that a container has read as used; it takes those not in use back when memory is asked for.
+    """
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return None
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    limit = cgroup / "memory.max"
     if limit.exists() and (text := limit.read_text().strip()) != "max":
-        free = min(free, int(text) - int(used.read_text()))
+        counts = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        free = min(free, int(text) - int((cgroup / "memory.current").read_text()) + int(counts["inactive_file"]))
     return free
 
 

@@ -128,6 +128,13 @@ def test_the_disk_of_a_folder_that_is_yet_to_be_made_is_looked_at(tmp_path):
     assert list(doctor.disks([str(tmp_path / "ray/session")])) == [str(tmp_path)]
 
 
+def test_what_a_container_has_read_of_files_and_can_give_back_is_not_used_memory(tmp_path):
+    (tmp_path / "memory.max").write_text("100000\n")
+    (tmp_path / "memory.current").write_text("90000\n")
+    (tmp_path / "memory.stat").write_text("anon 20000\nfile 70000\ninactive_file 60000\nactive_file 10000\n")
+    assert doctor.available_memory(tmp_path) == 70_000
+
+
 def test_what_a_system_does_not_tell_is_no_fault():
     assert all(check.ok and not check.fix for check in (doctor.memory_check(None), doctor.shm_check(None), doctor.bf16_check(None)))
 
