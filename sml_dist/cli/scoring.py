@@ -58,7 +58,7 @@ def evaluate(
     resamples: Annotated[int, typer.Option(min=2, help="Bootstrap draws; fewer for millions of rows.")] = 1000,
     unit: Annotated[Literal["row", "group"], typer.Option(help="What is drawn; a group's rows are not independent.")] = "row",
     bins: Annotated[int, typer.Option(min=2, help="Of the calibration curve.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     precision: InPrecision = None,
     device: OnDevice = "auto",
     max_reject_rate: Annotated[float, typer.Option(help="Of raw logs: stop when a larger share of rows is bad.")] = 0.001,

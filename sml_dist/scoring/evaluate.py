@@ -83,8 +83,10 @@ def evaluate(
 
 
 def loaded(run: str, step: int | None, options: Options) -> Trained:
-    cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
-    return load(find(run, step), "cuda" if cuda else "cpu", options.precision)
+    there = torch.cuda.is_available()
+    if options.device == "cuda" and not there:
+        raise InputError("--device cuda: there is no GPU here that torch can use; leave the option out")
+    return load(find(run, step), "cuda" if there and options.device != "cpu" else "cpu", options.precision)
 
 
 def check(options: Options, model: Described) -> None:

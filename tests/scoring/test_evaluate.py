@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from markdown_it import MarkdownIt
+from typer.testing import CliRunner
 
+from sml_dist.cli import app
 from sml_dist.data.dataset import multi_column, read_manifest
 from sml_dist.data.vocab import read_tokens
 from sml_dist.scoring.evaluate import Options, evaluate
@@ -110,10 +113,13 @@ def test_of_several_labels_the_one_asked_for_is_evaluated(tmp_path):
         assert found["positives"] == labels[:, place].sum() and found["label"] == name
 
 
-def test_what_is_asked_for_in_vain_is_said_in_one_line(runs):
+def test_what_is_asked_for_in_vain_is_said_in_one_line(runs, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "Invalid value for '--seed'" in CliRunner().invoke(app, ["evaluate", runs[0]["run"], "--seed", "-1"]).output
     for options, line in (
         (Options(by=("sight",)), "--by sight: the dataset has group, price_log_square"),
         (Options(label="love"), "--label love: the run predicts label"),
+        (Options(device="cuda"), "--device cuda: there is no GPU here that torch can use; leave the option out"),
     ):
         with pytest.raises(InputError, match=line):
             evaluate(runs[0]["run"], options=options)
