@@ -101,11 +101,12 @@ def check(options: Options, model: Described) -> None:
 def rows_of(model: Described, data: str, split: str | None, progress: Progress) -> Source:
     """With the label, and what goes with it: weight and group."""
     keys = ["label", *(name for name in ("weight", "group") if getattr(model.manifest, name))]
+    splits = [split] if split else None
     if not is_prepared(data):
         if data == model.config.data.path:
             raise InputError(f"the run's dataset is not at {data} any more; name rows with --data, a prepared dataset or raw logs")
-        return raw_rows(data, model.schema, keys, labelled=True, option="--data").surveyed(progress)
-    source = prepared_rows(data, model, [split] if split else None, keys)
+        return raw_rows(data, model.schema, keys, labelled=True, splits=splits, option="--data").surveyed(progress)
+    source = prepared_rows(data, model, splits, keys)
     if split is None:
         source = replace(source, splits=[name for name in source.splits if name in ("valid", "test")][-1:] or source.splits)
     if not source.rows:

@@ -85,9 +85,11 @@ def predict(
     model = describe(find(run, step))
     source: Source
     if is_prepared(inputs):
+        if labelled is not None:
+            raise InputError(f"--labelled is of raw logs: --input {inputs} is a prepared dataset, which has labels; leave it out")
         source = prepared_rows(inputs, model, splits, keys)
     else:
-        source = raw_rows(inputs, model.schema, keys, labelled, part_bytes)
+        source = raw_rows(inputs, model.schema, keys, labelled, part_bytes, splits=splits)
     about = {"checkpoint": fingerprint(model.checkpoint), "precision": precision or model.config.train.precision}
     about |= {"input": source.identity, "keys": source.keys, "contributions": contributions}
     folder = Folder(output)

@@ -63,10 +63,19 @@ class RawRows:
 
 
 def raw_rows(
-    pattern: str, schema: Schema, keys: list[str] | None, labelled: bool | None, part_bytes: int = PART_BYTES, option: str = "--input"
+    pattern: str,
+    schema: Schema,
+    keys: list[str] | None,
+    labelled: bool | None,
+    part_bytes: int = PART_BYTES,
+    *,
+    splits: list[str] | None,
+    option: str = "--input",
 ) -> RawRows:
-    """Raw logs as the first file's columns say: labelled, unless told, where it has the label. Raises InputError."""
+    """Raw logs as the first file's columns say: labelled, unless told, where it has the label. Raises InputError, for splits too."""
     files = list_files(pattern, option, schema)
+    if splits:
+        raise InputError(f"--split {','.join(splits)}: {option} {pattern} is raw logs, which have no splits; leave the option out")
     names = columns_of(files[0], schema)
     labels = [label.column for label in schema.targets.values()]
     labelled = {*labels} <= {*names} if labelled is None else labelled

@@ -139,6 +139,15 @@ def test_logs_without_a_label_score_as_with_it(run, tmp_path, serial):
         predict(run, bare, str(tmp_path / "z"), keys=["label"])
 
 
+def test_an_option_that_its_input_has_no_use_for_is_refused(run, data, tmp_path, serial):
+    with pytest.raises(InputError, match="--split test,foo: --input .* is raw logs, which have no splits; leave the option out"):
+        predict(run, logs_of(data), str(tmp_path / "out"), splits=["test", "foo"])
+    for labelled in (True, False):
+        with pytest.raises(InputError, match="--labelled is of raw logs: --input .* is a prepared dataset, which has labels; leave it out"):
+            predict(run, data, str(tmp_path / "out"), labelled=labelled)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dataset_whose_ids_mean_something_else_is_refused(run, data, tmp_path, serial):
     (tmp_path / "other").mkdir()
     other = prepared(tmp_path / "other", 700)
