@@ -82,6 +82,7 @@ def predict(
     """
     progress = progress or (lambda stage, done, of: None)
     check_rate(max_reject_rate)
+    check_keys(keys or [])
     model = describe(find(run, step))
     source: Source
     if is_prepared(inputs):
@@ -109,6 +110,13 @@ def predict(
         found = summed(job, model, inputs, about, [done[number] for number in range(len(source.parts))])
         folder.complete(found)
     return found
+
+
+def check_keys(keys: list[str]) -> None:
+    """Of two columns of one name, the output would have the one that is its own."""
+    for key in keys:
+        if key in ("file", "row", "logit", "probability") or key.startswith(("logit:", "probability:", "contribution:")):
+            raise InputError(f"--keys {key}: the output has a column of its own of that name; leave it out, or rename it in the logs")
 
 
 def fingerprint(found: Checkpoint) -> str:

@@ -12,7 +12,7 @@ from sml_dist.data.job import Progress
 from sml_dist.data.quarantine import Tally
 from sml_dist.data.spans import file_system, reading
 from sml_dist.data.vocab import read_tokens
-from sml_dist.scoring.rows import PLACE, Rows, named
+from sml_dist.scoring.rows import Rows, named
 from sml_dist.scoring.trained import Described
 from sml_dist.spec import InputError
 
@@ -95,12 +95,12 @@ def prepared_rows(root: str, model: Described, splits: list[str] | None, keys: l
     for split in splits:
         if split not in manifest.splits:
             raise InputError(f"--split {split}: {root} has {', '.join(manifest.splits)}")
-    known = [*PLACE, "split", "label", *(name for name in ("weight", "group", "timestamp") if getattr(manifest, name))]
+    known = ["split", "label", *(name for name in ("weight", "group", "timestamp") if getattr(manifest, name))]
     keys = ["split", "label"] if keys is None else keys
     for key in keys:
         if key not in known:
             raise InputError(f"--keys {key}: a prepared dataset keeps no raw columns; {root} has {', '.join(known)}")
-    return PreparedRows(root, manifest, splits, [key for key in keys if key not in PLACE])
+    return PreparedRows(root, manifest, splits, keys)
 
 
 def check_same_features(root: str, manifest: Manifest, model: Described) -> None:

@@ -14,7 +14,7 @@ from sml_dist.data.schema import Schema
 from sml_dist.data.sources import columns_of
 from sml_dist.data.spans import PART_BYTES, RawFile, group_spans, list_files
 from sml_dist.data.survey import survey
-from sml_dist.scoring.rows import PLACE, ROLES, Rows, named
+from sml_dist.scoring.rows import ROLES, Rows, named
 from sml_dist.scoring.trained import Described
 from sml_dist.spec import InputError
 
@@ -82,7 +82,7 @@ def raw_rows(
     roles = {"label": labels[0], "weight": schema.weight} if labelled else {}
     needed = [*schema.inputs, *labels, *filter(None, roles.values())] if labelled else schema.inputs
     roles |= {"group": schema.group, "timestamp": schema.timestamp and schema.timestamp.column}
-    keys = [key for key in (["label"] * labelled if keys is None else keys) if key not in PLACE]
+    keys = ["label"] * labelled if keys is None else keys
     columns = {key: roles.get(key) if key in ROLES else key for key in keys}
     for key, column in columns.items():
         if column not in names:

@@ -14,7 +14,6 @@ from sml_dist.data.job import Progress
 from sml_dist.data.quarantine import Reject, Tally
 from sml_dist.scoring.trained import Described
 
-PLACE = ("file", "row")
 ROLES = ("label", "weight", "group", "timestamp")
 
 

@@ -148,6 +148,14 @@ def test_an_option_that_its_input_has_no_use_for_is_refused(run, data, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("key", ["file", "row", "logit", "probability", "probability:like", "contribution:rest"])
+def test_a_key_of_the_name_of_an_output_s_own_column_is_refused(run, tmp_path, serial, key):
+    table = clicks(100)
+    logs = write_logs(tmp_path / "logs.csv", table.append_column(key, table["price"]))
+    with pytest.raises(InputError, match=f"--keys {key}: the output has a column of its own of that name; leave it out, or rename it in"):
+        predict(run, logs, str(tmp_path / "out"), keys=["site", key])
+
+
 def test_a_dataset_whose_ids_mean_something_else_is_refused(run, data, tmp_path, serial):
     (tmp_path / "other").mkdir()
     other = prepared(tmp_path / "other", 700)
@@ -155,7 +163,7 @@ def test_a_dataset_whose_ids_mean_something_else_is_refused(run, data, tmp_path,
         predict(run, other, str(tmp_path / "out"))
     with pytest.raises(InputError, match="--split test: .* has train, valid"):
         predict(run, data, str(tmp_path / "out"), splits=["test"])
-    with pytest.raises(InputError, match="--keys site: a prepared dataset keeps no raw columns; .* has file, row, split, label, weight"):
+    with pytest.raises(InputError, match="--keys site: a prepared dataset keeps no raw columns; .* has split, label, weight"):
         predict(run, data, str(tmp_path / "out"), keys=["site"])
 
 
