@@ -35,9 +35,9 @@ def _parquet(file: RawFile) -> Iterator[pq.ParquetFile]:
         yield parquet
 
 
-def parquet_columns(file: RawFile) -> list[str]:
+def parquet_types(file: RawFile) -> pa.Schema:
     with _parquet(file) as parquet:
-        return parquet.schema_arrow.names
+        return parquet.schema_arrow
 
 
 def _check_types(types: pa.Schema, schema: Schema, columns: list[str]) -> None:

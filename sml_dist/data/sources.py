@@ -7,7 +7,9 @@ Reading one takes memory for one batch, however long it is. Spans together make 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from sml_dist.data.parquet_files import parquet_columns, parquet_spans, read_parquet
+import pyarrow as pa
+
+from sml_dist.data.parquet_files import parquet_spans, parquet_types, read_parquet
 from sml_dist.data.schema import Schema
 from sml_dist.data.spans import PART_BYTES, RawBatch, RawFile, Span, reading
 from sml_dist.data.text_files import check_head, read_text, text_blocks, text_columns
@@ -46,7 +48,13 @@ def count_rows(span: Span, schema: Schema, part_bytes: int = PART_BYTES, columns
 def columns_of(file: RawFile, schema: Schema) -> list[str]:
     """The names of a file's columns; one of text without a header may lack the labels of the schema's `columns`."""
     with reading(file.path):
-        return parquet_columns(file) if schema.format == "parquet" else text_columns(file, schema)
+        return parquet_types(file).names if schema.format == "parquet" else text_columns(file, schema)
+
+
+def types_of(file: RawFile) -> pa.Schema:
+    """The columns of a Parquet file with their types."""
+    with reading(file.path):
+        return parquet_types(file)
 
 
 def read(span: Span, schema: Schema, columns: list[str] | None = None) -> Iterator[RawBatch]:

@@ -14,6 +14,7 @@ from sml_dist.data.schema import Schema
 from sml_dist.data.sources import columns_of
 from sml_dist.data.spans import PART_BYTES, RawFile, group_spans, list_files
 from sml_dist.data.survey import survey
+from sml_dist.scoring.raw_keys import as_key, key_types
 from sml_dist.scoring.rows import ROLES, Rows, named
 from sml_dist.scoring.trained import Described
 from sml_dist.spec import InputError
@@ -21,7 +22,8 @@ from sml_dist.spec import InputError
 
 @dataclass(frozen=True)
 class RawRows:
-    """`columns` are read, `keys` passed on; rows that are `labelled` are rejected for a bad label. Parts are known after the survey."""
+    """`columns` are read, `keys` passed on; rows that are `labelled` are rejected for a bad label. Parts are known after the survey,
+    and so are the `types` of the keys that are raw columns."""
 
     schema: Schema
     files: list[RawFile]
@@ -30,6 +32,7 @@ class RawRows:
     labelled: bool
     part_bytes: int = PART_BYTES
     parts: list[Part] = field(default_factory=list)
+    types: dict[str, pa.DataType] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -47,7 +50,8 @@ class RawRows:
     def surveyed(self, progress: Progress) -> "RawRows":
         """With its parts. Finds broken files, and those that lack a column."""
         spans, _ = survey(self.files, self.schema, self.part_bytes, progress, columns=self.columns)
-        return replace(self, parts=group_spans(spans, self.part_bytes))
+        types = key_types(self.files, self.schema, [key for key in self.keys if key not in ROLES])
+        return replace(self, parts=group_spans(spans, self.part_bytes), types=types)
 
     def reader(self) -> "RawRows":
         return replace(self, files=[], parts=[])
@@ -58,7 +62,8 @@ class RawRows:
             raw = found.raw.table.take(pa.array(np.searchsorted(found.raw.rows, found.numbers)))
             columns = {"file": pa.repeat(path, len(found.rows)), "row": pa.array(found.numbers)}
             for name in self.keys:
-                columns |= named(name, (found.rows if name in ROLES else raw)[name], [*self.schema.targets])
+                column = found.rows[name] if name in ROLES else as_key(raw[name], name, self.types[name], path)
+                columns |= named(name, column, [*self.schema.targets])
             yield Rows(model.encoder.encode(found.rows), pa.table(columns), path, found.rejects)
 
 

@@ -30,12 +30,12 @@ from tests.models.test_zoo import TOWER
 from tests.train.ranks import make_trainer
 
 
-def prepared(folder: Path, rows: int = 1500) -> str:
-    """Clicks with every kind of column as CSV, prepared without Ray; the logs lie beside the dataset."""
+def prepared(folder: Path, rows: int = 1500, form: str = "csv") -> str:
+    """Clicks with every kind of column, prepared without Ray; the logs lie beside the dataset."""
     with pytest.MonkeyPatch.context() as patch:
         without_ray(patch)
-        logs = write_logs(folder / "logs.csv", clicks(rows))
-        prepare(write_schema(folder), str(folder / "data"), inputs=logs, split="order:0.8,0.2")
+        logs = write_logs(folder / f"logs.{form}", clicks(rows))
+        prepare(write_schema(folder, format=form), str(folder / "data"), inputs=logs, split="order:0.8,0.2")
     return str(folder / "data")
 
 

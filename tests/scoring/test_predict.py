@@ -46,6 +46,14 @@ def run(data, tmp_path_factory) -> str:
     return each.run.folder
 
 
+@pytest.fixture(scope="module")
+def parquet_run(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("parquet")
+    each = config(prepared(folder, form="parquet"), folder)
+    train(each)
+    return each.run.folder
+
+
 @pytest.fixture
 def serial(monkeypatch):
     alone_in_process(monkeypatch)
@@ -146,6 +154,49 @@ def test_an_option_that_its_input_has_no_use_for_is_refused(run, data, tmp_path,
         with pytest.raises(InputError, match="--labelled is of raw logs: --input .* is a prepared dataset, which has labels; leave it out"):
             predict(run, data, str(tmp_path / "out"), labelled=labelled)
     assert not (tmp_path / "out").exists()
+
+
+def logs_with(folder: Path, *columns: pa.Array) -> str:
+    """A Parquet file for each of the columns, which it has as `key`."""
+    folder.mkdir()
+    for place, column in enumerate(columns):
+        write_logs(folder / f"{place}.parquet", clicks(len(column)).append_column("key", column))
+    return f"{folder}/*.parquet"
+
+
+COUNTS = [*range(50)]
+KEYS = {
+    "integers": (pa.array(COUNTS), pa.array(COUNTS, pa.int32()), pa.int64()),
+    "missing": (pa.array(COUNTS), pa.array([None, 0.5] * 25), pa.float64()),
+    "all missing": (pa.nulls(50), pa.array(COUNTS, pa.int32()), pa.int32()),
+    "large text": (pa.array(["é"] * 50), pa.array(["b"] * 50, pa.large_string()), pa.large_string()),
+    "dictionary": (pa.array(["é"] * 50).dictionary_encode(), pa.array(["b"] * 50), pa.string()),
+    "pairs": (pa.array([[1, 2], None] * 25, pa.list_(pa.int64(), 2)), pa.array([[3]] * 50), pa.list_(pa.int64())),
+    "lacking pairs": (pa.array([[1, None], None] * 25, pa.list_(pa.int64(), 2)), pa.nulls(50), pa.list_(pa.int64())),
+}
+
+
+@pytest.mark.parametrize("part_bytes", [1, 1 << 26], ids=["apart", "together"])
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_raw_key_has_one_type_in_the_whole_output_and_each_file_s_values(parquet_run, tmp_path, serial, kind, part_bytes):
+    first, second, wanted = KEYS[kind]
+    found = predict(parquet_run, logs_with(tmp_path / "in", first, second), str(tmp_path / "o"), keys=["key"], part_bytes=part_bytes)
+    table = predicted(tmp_path / "o", found)  # it would not join files of two schemas
+    assert table["key"].type.equals(wanted) and table["key"].to_pylist() == [*first.to_pylist(), *second.to_pylist()]
+
+
+def test_a_raw_key_that_no_type_holds_is_refused_before_a_row_is_scored(parquet_run, tmp_path, serial, monkeypatch):
+    logs = logs_with(tmp_path / "in", pa.array(COUNTS), pa.array(COUNTS, pa.int32()), pa.array(["a"] * 50))
+    monkeypatch.setattr(module, "score_parts", None)
+    line = "2.parquet: column 'key' is string, in files before it int64; write it as one type, or leave it out of --keys"
+    with pytest.raises(InputError, match=line):
+        predict(parquet_run, logs, str(tmp_path / "o"), keys=["key"])
+
+
+def test_a_key_is_never_rounded(parquet_run, tmp_path, serial):
+    logs = logs_with(tmp_path / "in", pa.array([2**53 + 1] * 50), pa.array([0.5] * 50))
+    with pytest.raises(InputError, match="0.parquet: column 'key' cannot be double, as other files have it: .* leave it out of --keys"):
+        predict(parquet_run, logs, str(tmp_path / "o"), keys=["key"])
 
 
 @pytest.mark.parametrize("key", ["file", "row", "logit", "probability", "probability:like", "contribution:rest"])
