@@ -55,6 +55,7 @@ def serve(
     token_file: Annotated[str | None, typer.Option(help="File of the bearer token; or the environment's SML_DIST_TOKEN.")] = None,
     replicas: Annotated[int, typer.Option(help="Processes that score.")] = 1,
     max_rows: Annotated[int, typer.Option(help="Of a request.")] = 4096,
+    max_list_values: Annotated[int, typer.Option(help="Of a request, in lists that no max_length cuts.")] = 1 << 18,
     max_body_bytes: Annotated[int, typer.Option(help="Of a request.")] = 8 << 20,
     concurrency: Annotated[int, typer.Option(help="Requests of a replica at a time; more get status 429.")] = 256,
     as_json: Json = False,
@@ -68,7 +69,7 @@ def serve(
 
     arguments: dict[str, Any] = {
         "export": os.path.abspath(export), "token_file": token_file and os.path.abspath(token_file), "replicas": replicas,
-        "max_rows": max_rows, "max_body_bytes": max_body_bytes, "concurrency": concurrency,
+        "max_rows": max_rows, "max_list_values": max_list_values, "max_body_bytes": max_body_bytes, "concurrency": concurrency,
     }  # fmt: skip
 
     def tell(address: str) -> None:

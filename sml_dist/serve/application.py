@@ -28,7 +28,7 @@ from sml_dist.data.dataset import one_line
 from sml_dist.serve.current import Current
 from sml_dist.serve.metrics import Metrics
 from sml_dist.serve.model import Answer, ServedModel
-from sml_dist.serve.requests import ARROW, Ask, Refusal, parse
+from sml_dist.serve.requests import ARROW, MAX_LIST_VALUES, Ask, Refusal, parse
 from sml_dist.spec import InputError, from_dict, spec
 
 TOKEN = "SML_DIST_TOKEN"
@@ -53,6 +53,7 @@ class Settings:
     token_file: str | None = None
     token_sha256: str | None = None
     max_rows: PositiveInt = 4096
+    max_list_values: PositiveInt = MAX_LIST_VALUES
     max_body_bytes: PositiveInt = 8 << 20
     concurrency: PositiveInt = 256
     replicas: PositiveInt = 1
@@ -149,7 +150,7 @@ class Service:
         body = await self.body(request)
         explain = request.query_params.get("contributions") == "true"
         kind = request.headers.get("content-type", "")
-        ask = parse(kind, body, model.schema, self.settings.max_rows, explain)
+        ask = parse(kind, body, model.schema, self.settings.max_rows, explain, self.settings.max_list_values)
         answer = await self.score((model, ask))
         if isinstance(answer, Refusal):
             raise answer
@@ -174,8 +175,8 @@ class Service:
             raise Refusal(400, "disconnected", "the client left before its body was read") from None
         return b"".join(parts)
 
-    # max_batch_size counts rows and is set to max_rows above; no wait: see the module
-    @serve.batch(max_batch_size=1, batch_wait_timeout_s=0.0, batch_size_fn=lambda items: sum(len(ask.rows) for _, ask in items))
+    # max_batch_size is set to max_rows above; no wait: see the module
+    @serve.batch(max_batch_size=1, batch_wait_timeout_s=0.0, batch_size_fn=lambda items: sum(ask.size for _, ask in items))
     async def score(self, items: list[tuple[ServedModel, Ask]]) -> list[Answer | Refusal]:
         """Each request by the model that it came to, so that its check and its score are one model's."""
         self.metrics.batch.labels(self.metrics.replica).observe(sum(len(ask.rows) for _, ask in items))
@@ -193,7 +194,7 @@ class Service:
         return answers
 
     async def describe(self, request: Request) -> Response:
-        limits = {"max_rows": self.settings.max_rows, "max_body_bytes": self.settings.max_body_bytes}
+        limits = {name: getattr(self.settings, name) for name in ("max_rows", "max_list_values", "max_body_bytes")}
         return JSONResponse(self.current.model.about | limits)
 
     async def health(self, request: Request) -> Response:

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sml_dist.data.dataset import one_line
 from sml_dist.data.quarantine import SHOWN, quote
@@ -20,6 +21,7 @@ from sml_dist.data.schema import Schema
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
 ROWS, EXPLAIN = "rows", "contributions"
+MAX_LIST_VALUES = 1 << 18  # at dim 64 a value takes 300 bytes while it is pooled: 80 MB
 
 
 class Refusal(Exception):
@@ -32,23 +34,43 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Ask:
-    """Raw rows to be scored, and whether their layers' contributions are wanted."""
+    """Raw rows to be scored, and whether their layers' contributions are wanted. `size` is theirs in a batch, which takes `max_rows`:
+    the rows, or, where that is more, the share of `max_values` that their lists have."""
 
     rows: pa.Table
     contributions: bool
+    size: int
 
 
-def parse(kind: str, body: bytes, schema: Schema, max_rows: int, contributions: bool = False) -> Ask:
+def parse(kind: str, body: bytes, schema: Schema, max_rows: int, contributions: bool = False, max_values: int = MAX_LIST_VALUES) -> Ask:
     """The rows of a body of this content type. Raises Refusal."""
     media = kind.partition(";")[0].strip().lower()
     if media == JSON:
-        return parse_json(body, schema, max_rows, contributions)
-    if media == ARROW:
-        return Ask(parse_arrow(body, schema, max_rows), contributions)
-    raise Refusal(415, "content_type", f"content type {quote(media)} is not taken; send {JSON} or {ARROW}")
+        rows, contributions = parse_json(body, schema, max_rows, contributions)
+    elif media == ARROW:
+        rows = parse_arrow(body, schema, max_rows)
+    else:
+        raise Refusal(415, "content_type", f"content type {quote(media)} is not taken; send {JSON} or {ARROW}")
+    values = list_values(rows, schema)
+    if values > max_values:
+        raise Refusal(413, "too_many_values", f"{values} values in lists, at most {max_values} a request; send fewer rows or shorter lists")
+    return Ask(rows, contributions, max(len(rows), values * max_rows // max_values))
 
 
-def parse_json(body: bytes, schema: Schema, max_rows: int, contributions: bool) -> Ask:
+def list_values(rows: pa.Table, schema: Schema) -> int:
+    """Of lists that no `max_length` cuts: each value is looked up, and one row may hold a body full of them."""
+    columns = [feature.column for feature in schema.features if feature.origin == "list" and not feature.max_length]
+    return sum(values_in(rows[name], schema.list_separators[name]) for name in columns)
+
+
+def values_in(column: pa.ChunkedArray, separator: str | None) -> int:
+    if separator is None:
+        return pc.sum(pc.list_value_length(column), min_count=0).as_py()
+    return len(column) + pc.sum(pc.count_substring(column.cast(pa.string()), separator), min_count=0).as_py()
+
+
+def parse_json(body: bytes, schema: Schema, max_rows: int, contributions: bool) -> tuple[pa.Table, bool]:
+    """(rows, whether contributions are wanted), which the body may say too."""
     found = load_json(body)
     if not isinstance(found, dict) or not isinstance(found.get(ROWS), list):
         raise Refusal(400, "no_rows", f'the body must be an object with a list "{ROWS}": {{"{ROWS}": [{{column: value}}]}}')
@@ -64,7 +86,7 @@ def parse_json(body: bytes, schema: Schema, max_rows: int, contributions: bool) 
         check_names(row.keys(), schema, f"row {number}: ")
     lists = {name for name, separator in schema.list_separators.items() if separator is None}
     columns = {name: json_column([row[name] for row in rows], name, name in lists, name in schema.numbers) for name in schema.inputs}
-    return Ask(pa.table(columns), found.get(EXPLAIN, contributions))
+    return pa.table(columns), found.get(EXPLAIN, contributions)
 
 
 def load_json(body: bytes) -> Any:

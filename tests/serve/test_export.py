@@ -70,7 +70,7 @@ def test_the_loader_scores_a_log_s_text_as_training_does_with_torch_and_pyarrow_
 
 def test_the_encoder_s_way_and_onnx_score_as_training_does(trained, exported):
     served = ServedModel(exported)
-    [answer] = served.score([Ask(trained.raw.select(served.features.inputs), True)])
+    [answer] = served.score([Ask(trained.raw.select(served.features.inputs), True, 1)])
     assert np.abs(answer.probability - trained.probability).max() < 1e-6
     assert np.abs(answer.contributions.sum(1) - trained.logit).max() < 1e-5
     session = onnxruntime.InferenceSession(exported / "dense.onnx", providers=["CPUExecutionProvider"])
@@ -151,7 +151,7 @@ def test_sequences_and_several_labels_score_as_in_training(name, choosy_data, tm
     export(run.run.folder, str(tmp_path / "export"), onnx=False)
     model, served = Model(tmp_path / "export"), ServedModel(tmp_path / "export")
     assert np.abs(model.score(raw).numpy() - expected).max() < 1e-6
-    found = served.score([Ask(raw.select(served.features.inputs).slice(at, 7), False) for at in (0, 7)])
+    found = served.score([Ask(raw.select(served.features.inputs).slice(at, 7), False, 7) for at in (0, 7)])
     assert np.abs(np.concatenate([answer.probability for answer in found]) - expected[:14]).max() < 1e-6
     assert np.shape(found[0].as_dict()["scores"]) == expected[:7].shape and found[0].as_arrow()
 
@@ -169,7 +169,7 @@ def test_every_model_trained_and_exported_scores_alike_by_all_ways(name, trained
     model.graph.register_forward_pre_hook(lambda _, args: inputs.append(args))
     assert np.abs(model.score(raw).numpy() - expected).max() < 1e-6
     served = ServedModel(tmp_path / "export")
-    asks = [Ask(raw.select(served.features.inputs).slice(i, 1), False) for i in range(20)]
+    asks = [Ask(raw.select(served.features.inputs).slice(i, 1), False, 1) for i in range(20)]
     assert np.abs([answer.probability[0] for answer in served.score(asks)] - expected[:20]).max() < 1e-6
     session = onnxruntime.InferenceSession(tmp_path / "export/dense.onnx", providers=["CPUExecutionProvider"])
     for rows in (slice(0, 1), slice(None)):

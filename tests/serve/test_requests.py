@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from sml_dist.data.schema import Schema
 from sml_dist.serve.delta import tokens
 from sml_dist.serve.model import Answer, ServedModel
-from sml_dist.serve.requests import ARROW, JSON, Ask, Refusal, json_column, parse
+from sml_dist.serve.requests import ARROW, JSON, Ask, Refusal, json_column, list_values, parse
+from sml_dist.spec import from_dict
 from tests.serve.bodies import arrow, fuzzed, row_of
 from tests.serve.test_delta import site
 
@@ -45,6 +47,7 @@ BAD = {
     "a list": (b"[]", 400, "no_rows", '"rows"'),
     "no row": (rows(), 400, "no_rows", "no row"),
     "too many": (rows(*[{}] * 101), 413, "too_many_rows", "101 rows, at most 100"),
+    "a list of a body": (rows({"tags": "a|" * (1 << 18)}), 413, "too_many_values", "262145 values in lists, at most 262144 a request"),
     "a key": (rows({}, contribution=True), 422, "unknown_key", "'contribution'"),
     "a flag": (rows({}, contributions=1), 422, "wrong_type", "true or false"),
     "no object": (b'{"rows": [1]}', 422, "wrong_type", "row 1: 1 is no object"),
@@ -96,6 +99,19 @@ def test_each_kind_of_bad_arrow_is_named(model, body, status, code):
     assert (refused.value.status, refused.value.code) == (status, code)
 
 
+def test_list_values_that_no_max_length_cuts_fill_a_batch_as_rows_do(model):
+    """Whatever the form of the list: one row of half the values that are taken is half a batch, of 100 rows."""
+    half = parse(JSON, rows({"tags": "a|b|c|d|e"}), model.schema, 100, max_values=10)
+    assert (len(half.rows), half.size) == (1, 50)
+    assert parse(JSON, rows({"tags": None}, {"tags": "a|b"}), model.schema, 100).size == 2
+    lists = {"name": "x", "format": "parquet", "label": "y", "multivalued": [{"columns": ["free"]}, {"columns": ["cut"], "max_length": 2}]}
+    table = pa.table({"free": pa.array([["a"] * 7, None, []]), "cut": pa.array([["a"] * 99] * 3)})
+    assert list_values(table, from_dict(Schema, lists)) == 7
+    texts = {**lists, "multivalued": [{"columns": ["free"], "separator": ", "}]}
+    for column, values in ((["a, b,c", None, ""], 4), ([1, 2, None], 3), ([None] * 3, 3)):  # an empty text is counted, too
+        assert list_values(pa.table({"free": pa.array(column)}), from_dict(Schema, texts)) == values
+
+
 def test_another_content_type_is_refused(model):
     with pytest.raises(Refusal, match="content type 'text/plain' is not taken") as refused:
         answer(model, "text/plain; charset=utf-8", b"")
@@ -137,9 +153,9 @@ def test_a_request_s_fault_is_not_its_neighbours_and_names_its_own_row(model):
 
 def test_a_row_scores_the_same_alone_and_in_any_batch(model, trained):
     raw = trained.raw.select(model.features.inputs)
-    [together] = model.score([Ask(raw, False)])
-    alone = model.score([Ask(raw.slice(i, 1), False) for i in range(20)]) + [
-        model.score([Ask(raw.slice(i, 1), False)])[0] for i in range(20)
+    [together] = model.score([Ask(raw, False, 1)])
+    alone = model.score([Ask(raw.slice(i, 1), False, 1) for i in range(20)]) + [
+        model.score([Ask(raw.slice(i, 1), False, 1)])[0] for i in range(20)
     ]
     assert np.abs([each.probability[0] for each in alone] - np.tile(together.probability[:20], 2)).max() < 1e-6
 

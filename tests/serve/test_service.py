@@ -79,8 +79,9 @@ def service(ray_local, trained, exported, tmp_path_factory):
     export(trained.run, str(folder / "int4"), quantize="int4", onnx=False)
     (folder / "token").write_text(TOKEN + "\n")
     point(folder / "current", exported)
-    arguments = {"export": str(folder / "current"), "token_file": str(folder / "token"), "max_rows": 300, "max_body_bytes": 200_000}
-    with running(arguments | {"watch_seconds": 0.2}, "127.0.0.1", free_port()) as address:
+    arguments = {"export": str(folder / "current"), "token_file": str(folder / "token"), "watch_seconds": 0.2}
+    limits = {"max_rows": 300, "max_list_values": 2000, "max_body_bytes": 200_000}
+    with running(arguments | limits, "127.0.0.1", free_port()) as address:
         yield Service(address, folder / "current", [exported, folder / "int4"])
 
 
@@ -107,13 +108,14 @@ def test_scores_over_http_are_training_s_in_json_and_arrow_alone_and_in_a_batch(
 
 def test_what_is_wrong_has_its_status_and_every_answer_the_model_s_version(service, trained):
     row = rows_of(trained, 1)[0]
-    good = json.dumps({"rows": [row]}).encode()
+    good, long = (json.dumps({"rows": [each]}).encode() for each in (row, row | {"tags": "a|" * 2000}))
     cases = [
         (("POST", "/v1/predict", good), {"authorization": "", "content_type": JSON}, 401, "token"),
         (("POST", "/v1/predict", good), {"authorization": "Bearer no", "content_type": JSON}, 401, "token"),
         (("POST", "/v1/predict", good), {"content_type": "text/csv"}, 415, "content_type"),
         (("POST", "/v1/predict", b" " * 300_000), {"content_type": JSON}, 413, "body_too_large"),
         (("POST", "/v1/predict", json.dumps({"rows": [row] * 301}).encode()), {"content_type": JSON}, 413, "too_many_rows"),
+        (("POST", "/v1/predict", long), {"content_type": JSON}, 413, "too_many_values"),
         (("POST", "/v1/predict", b"{"), {"content_type": JSON}, 400, "malformed"),
         (("POST", "/v1/predict", good.replace(b"site", b"side")), {"content_type": JSON}, 422, "missing_field"),
         (("GET", "/v1/predict", b""), {}, 405, "method"),
