@@ -1,6 +1,7 @@
 """An export in memory, from raw rows to scores: the Encoder that training used, then the tables and the program of the folder."""
 
 import json
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +14,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from sml_dist.data.clean import clean, flat
+from sml_dist.data.clean import PER_SECOND, clean, flat
 from sml_dist.data.dataset import multi_column, one_line
+from sml_dist.data.schema import Timestamp
 from sml_dist.serve import light
 from sml_dist.serve.features import read_features
 from sml_dist.serve.layout import CARD, verify, version_of
@@ -154,20 +156,23 @@ class ServedModel:
     def _input(self, name: str) -> dict[str, Any]:
         separator = self.schema.list_separators.get(name)
         lists = name in self.schema.list_separators
-        if name in self.schema.numbers:
-            kind = "number"
-        elif self.schema.timestamp and name == self.schema.timestamp.column:
-            kind = "time"
-        else:
-            kind = "list" if lists else "text"
+        if self.schema.timestamp and name == self.schema.timestamp.column:
+            return {"name": name, "kind": "time", "separator": None, "values": [now(self.schema.timestamp)]}
+        kind = "number" if name in self.schema.numbers else "list" if lists else "text"
         field = next((f for f in self.features.fields if f.column == name and f.vocabulary), None)
-        known = self._frequent(field.vocabulary) if field and kind in ("text", "list") else []
+        known = self._frequent(field.vocabulary) if field and kind != "number" else []
         return {"name": name, "kind": kind, "separator": separator, "values": known}
 
     def _frequent(self, path: str, count: int = 200) -> list[str]:
         """The first values of a vocabulary, of which it may have millions: ids go by how often a value was seen."""
         with pq.ParquetFile(self.folder / path) as file:
             return next(file.iter_batches(count), pa.table({"token": []}))["token"].to_pylist()
+
+
+def now(timestamp: Timestamp) -> str:
+    """As a log has it."""
+    seconds = int(time.time())
+    return time.strftime(timestamp.format, time.gmtime(seconds)) if timestamp.format else str(seconds * PER_SECOND[timestamp.unit])
 
 
 def not_finite(*parts: np.ndarray | None) -> int:

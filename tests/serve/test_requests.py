@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from sml_dist.data.clean import timestamps
 from sml_dist.data.schema import Schema
 from sml_dist.serve.delta import tokens
-from sml_dist.serve.model import Answer, ServedModel
+from sml_dist.serve.model import Answer, ServedModel, now
 from sml_dist.serve.requests import ARROW, JSON, Ask, Refusal, json_column, list_values, parse
 from sml_dist.spec import from_dict
 from tests.serve.bodies import arrow, fuzzed, row_of
@@ -141,6 +142,15 @@ def test_a_name_of_megabytes_is_refused_as_fast_as_another(model):
 def test_the_page_is_told_the_values_that_are_seen_most(model, exported):
     known = {each["name"]: each["values"] for each in model.about["inputs"]}
     assert known["site"] == tokens(exported, site(exported)).to_pylist()[:200] and known["price"] == known["device"] == []
+    assert len(known["time"]) == 1 and abs(int(known["time"][0]) - time.time()) < 3600
+
+
+@pytest.mark.parametrize("form", [{"unit": "s"}, {"unit": "ns"}, {"format": "%Y-%m-%d %H:%M:%S"}, {"format": "%y%m%d%H%M%S"}])
+def test_the_page_is_told_a_time_that_the_schema_s_timestamp_parses(form):
+    columns = {"format": "csv", "label": "y", "categorical": [{"columns": ["site"], "hash": 9}], "timestamp": {"column": "time", **form}}
+    schema = from_dict(Schema, {"name": "x", **columns})
+    [seconds] = timestamps(pa.table({"time": [now(schema.timestamp)]}), schema)
+    assert abs(seconds - time.time()) < 60
 
 
 def test_a_request_s_fault_is_not_its_neighbours_and_names_its_own_row(model):
