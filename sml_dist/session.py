@@ -5,6 +5,7 @@ import importlib
 import os
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -38,7 +39,8 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
     """Ray for one command: the cluster that RAY_ADDRESS names, else an instance of our own that ends with the command.
 
     A local instance gets more logical CPUs than cores where workers would leave none for the readers. `meanwhile` is a
-    module to import while Ray starts, which is mostly waiting.
+    module to import while Ray starts, which is mostly waiting. What Ray tells, it tells on standard error while this lasts:
+    of its own it takes standard output, which is for results.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
@@ -50,18 +52,19 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
     if meanwhile:
         threading.Thread(target=importlib.import_module, args=(meanwhile,), daemon=True).start()
     quiet = {"log_to_driver": verbose, "logging_level": "info" if verbose else "error"}
-    if address := os.environ.get("RAY_ADDRESS"):
-        _reach(address)
-        ray.init(address=address, **quiet)
-    else:
-        ask_for_token()
-        cpus = max(cpu_count(), workers + int(4 * workers * reader_cpus) + 1)
-        with environment(LOCAL_ENVIRONMENT | ALONE_ENVIRONMENT):
-            ray.init("local", num_cpus=cpus, object_store_memory=_object_store(), include_dashboard=False, **quiet)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with contextlib.redirect_stdout(sys.stderr):
+        if address := os.environ.get("RAY_ADDRESS"):
+            _reach(address)
+            ray.init(address=address, **quiet)
+        else:
+            ask_for_token()
+            cpus = max(cpu_count(), workers + int(4 * workers * reader_cpus) + 1)
+            with environment(LOCAL_ENVIRONMENT | ALONE_ENVIRONMENT):
+                ray.init("local", num_cpus=cpus, object_store_memory=_object_store(), include_dashboard=False, **quiet)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager

@@ -32,6 +32,12 @@ def test_a_stranger_without_the_token_is_not_let_into_a_commands_own_ray():
     assert found.returncode == 0, found.stderr[-3000:]
 
 
+def test_standard_output_is_for_results_whatever_ray_prints():
+    code = "from sml_dist.session import ray_session\nwith ray_session(): print('of Ray')\nprint('a result')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)
+    assert found.stdout == "a result\n" and "of Ray" in found.stderr
+
+
 def test_every_ray_that_is_started_here_is_told_to_ask_for_a_token_first():
     started = {}
     for path in Path(sml_dist.__file__).parent.rglob("*.py"):

@@ -1,5 +1,7 @@
 """export, apply-delta, serve: a trained model outside this project."""
 
+import contextlib
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -72,11 +74,14 @@ def serve(
         "max_rows": max_rows, "max_list_values": max_list_values, "max_body_bytes": max_body_bytes, "concurrency": concurrency,
     }  # fmt: skip
 
+    stdout = sys.stdout
+
     def tell(address: str) -> None:
-        if as_json:
-            print_json({"address": address, "export": export})
-        else:
-            out.print(f"serving {export} at {address} (Ctrl-C stops it)", soft_wrap=True, highlight=False)
+        with contextlib.redirect_stdout(stdout):  # while Ray runs it is standard error, for what others print
+            if as_json:
+                print_json({"address": address, "export": export})
+            else:
+                out.print(f"serving {export} at {address} (Ctrl-C stops it)", soft_wrap=True, highlight=False)
 
     with ray_session(replicas, verbose=verbose), running(arguments, host, port) as address:
         until_stopped(lambda: tell(address))

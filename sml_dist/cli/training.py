@@ -23,11 +23,17 @@ def train(
         from sml_dist.review.follow import tracked
         from sml_dist.review.report import report_quietly
         from sml_dist.session import ray_session
+        from sml_dist.train.again import finished
         from sml_dist.train.check import check
         from sml_dist.train.progress import TrainProgress
 
     run = load(config, overrides)
     check(run)
+    if summary := finished(run):
+        way_on = "more train.epochs or train.max_steps go on, another run.name begins anew"
+        warn(f"{run.run.folder} is done: nothing was trained or changed; {way_on}")
+        show_summary(summary, as_json)
+        return
     workers, launching = run.train.worker_range[1], "sml_dist.train.launch"
     ray = ray_session(workers, reader_cpus=run.data.reader_cpus, verbose=verbose, meanwhile=launching)
     with ray, TrainProgress(err) as progress, tracked(run, warn):
@@ -82,7 +88,7 @@ def show_summary(summary: dict[str, Any], as_json: bool) -> None:
 
 
 def groups_table(groups: list[dict[str, float]], count: int) -> Table:
-    table = Table(title=f"AUC per group: the largest of {count:,} groups (valid)", title_justify="left")
+    table = Table(title=f"AUC per group: the largest of {count:,} groups (valid), by hash; evaluate --by has names", title_justify="left")
     for name in ("group", "rows", "positives", "AUC"):
         table.add_column(name, justify="right")
     for group in groups:

@@ -109,7 +109,7 @@ class Checkpoints:
 
     def latest(self) -> Checkpoint | None:
         """The newest sound checkpoint; damaged ones are named and passed over."""
-        for name in agree(self._steps() if dist.get_rank() == 0 else None):
+        for name in agree(steps(self.storage) if dist.get_rank() == 0 else None):
             fault = self._fault_of(name)
             if fault is None:
                 return read(self.storage, name)
@@ -133,9 +133,6 @@ class Checkpoints:
         faults: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(faults, mine)
         return next((fault for fault in faults if fault), None)
-
-    def _steps(self) -> list[str]:
-        return sorted((name for name in self.storage.names() if name.startswith("step-")), reverse=True)
 
     def _copied(self, pieces: list[Piece]) -> list[Piece]:
         """Copies in memory that is kept from save to save: fresh pages would cost more than the copying."""
@@ -222,16 +219,29 @@ class Checkpoints:
 
     def _steps_or_none(self) -> list[str]:
         with contextlib.suppress(OSError):
-            return self._steps()
+            return steps(self.storage)
         return []
 
-    def _prune(self, newest: str, best: int | None) -> None:
+    def _prune(self, name: str, best: int | None) -> None:
         """Keeps the newest and the best; sweeps what crashes left, and steps after this one, which were passed over as damaged."""
-        steps = [name for name in self._steps() if name <= newest]
-        keep = {*steps[: self.keep], step_name(best if best is not None else -1)}
-        for name in self.storage.names():
-            if name.startswith((PARTIAL, "step-")) and name not in keep:
-                self.storage.remove(name)
+        earlier = [each for each in steps(self.storage) if each <= name]
+        keep = {*earlier[: self.keep], step_name(best if best is not None else -1)}
+        for each in self.storage.names():
+            if each.startswith((PARTIAL, "step-")) and each not in keep:
+                self.storage.remove(each)
+
+
+def newest(storage: Storage) -> dict[str, Any] | None:
+    """Of the checkpoints whose manifest is sound the newest one's; other files are not looked at."""
+    for name in steps(storage):
+        with contextlib.suppress(Damaged):
+            return read(storage, name).manifest
+    return None
+
+
+def steps(storage: Storage) -> list[str]:
+    """The names of all checkpoints, the newest first."""
+    return sorted((name for name in storage.names() if name.startswith("step-")), reverse=True)
 
 
 def read(storage: Storage, name: str) -> Checkpoint:

@@ -49,6 +49,7 @@ def launch(
     if config.run.warm_start:
         raw["run"]["warm_start"] = absolute(config.run.warm_start)
     check_room(config)
+    check_place(config)
     cuda = on_gpu(config)
     trainer = Trainer(
         worker_main,
@@ -112,6 +113,18 @@ def worker_resources(config: RunConfig) -> dict[str, float]:
     """
     least, most = config.train.worker_range
     return config.train.worker_resources or {"CPU": 1.0 if least == most else 1.01} | ({"GPU": 1.0} if on_gpu(config) else {})
+
+
+def check_place(config: RunConfig) -> None:
+    """This machine has what the workers ask for: Ray would wait for it for ever. A cluster may yet grow. Raises InputError."""
+    if "RAY_ADDRESS" in os.environ:
+        return
+    least, there = config.train.worker_range[0], ray.cluster_resources()
+    for name, number in worker_resources(config).items():
+        if least * number > there.get(name, 0):
+            what = f"{least} workers want {least * number:g} {name}, and this machine has {there.get(name, 0):g} that Ray sees"
+            way_out = "train.device=cpu" if name == "GPU" else "fewer train.num_workers or train.worker_resources"
+            raise InputError(f"{what}; set {way_out}, or name a cluster by RAY_ADDRESS")
 
 
 def root_cause(error: TrainingFailedError) -> str:

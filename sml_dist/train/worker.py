@@ -122,12 +122,11 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
         if not agree(report(metrics | reached) if place.rank == 0 else None):
             raise Stopped
 
-    if place.rank == 0:
-        folder.begin(dump(config), plan_text(placed))
     keeper = Keeper(config, manifest, place, model, optimizers, [vars(table) for table in placed], log)
-    if place.rank == 0:
-        folder.write_json("about.json", about(config.data.path, manifest, keeper.dataset, placed, place.device))
     progress = keeper.start()
+    if place.rank == 0:  # not before: a run that cannot go on under this configuration keeps its own
+        folder.begin(dump(config), plan_text(placed))
+        folder.write_json("about.json", about(config.data.path, manifest, keeper.dataset, placed, place.device))
     trainer = Trainer(
         config=config.train,
         model=model,

@@ -15,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from sml_dist.config.run import RunConfig, parse
+from sml_dist.config.run import RunConfig, dump, parse
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
+from sml_dist.train.again import finished
 from sml_dist.train.alone import train_alone
 from sml_dist.train.check import check
 from sml_dist.train.held import held
@@ -129,10 +131,33 @@ def hashes(summary: dict) -> dict[str, str]:
     return json.loads((last / "MANIFEST.json").read_text())["files"]
 
 
-def test_a_run_of_another_seed_is_not_gone_on_with(dataset, tmp_path):
+def test_a_run_of_another_seed_is_not_gone_on_with_and_keeps_its_own_configuration(dataset, tmp_path):
     train_alone(config(dataset, tmp_path, "a", max_steps=3))
-    with pytest.raises(InputError, match="run a was started with train.seed=0, now it is 1; choose another run.name"):
-        train_alone(config(dataset, tmp_path, "a", max_steps=5, seed=1))
+    before = (tmp_path / "a/config.yaml").read_text()
+    another = config(dataset, tmp_path, "a", max_steps=5, seed=1)
+    for command in (train_alone, finished):
+        with pytest.raises(InputError, match="run a was started with train.seed=0, now it is 1; choose another run.name"):
+            command(another)
+    assert (tmp_path / "a/config.yaml").read_text() == before
+
+
+def test_a_run_that_is_done_is_done_under_other_rates_and_goes_on_to_more_steps(dataset, tmp_path):
+    each = config(dataset, tmp_path, "a", max_steps=3)
+    assert finished(each) is None
+    summary = train_alone(each)
+    assert finished(each) == finished(config(dataset, tmp_path, "a", max_steps=2, lr=0.5)) == json.loads(json.dumps(summary))
+    assert finished(config(dataset, tmp_path, "a", max_steps=4)) is None
+
+
+def test_the_command_of_a_run_that_is_done_shows_its_result_and_changes_nothing(dataset, tmp_path):
+    each = config(dataset, tmp_path, "a", max_steps=3)
+    train_alone(each)
+    before = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    (tmp_path / "run.yaml").write_text(dump(each))
+    found = ended("train", str(tmp_path / "run.yaml"), "--set", "train.lr=0.5", "--json")
+    assert found.returncode == 0 and "is done: nothing was trained" in found.stderr
+    assert json.loads(found.stdout) == json.loads(before[tmp_path / "a/summary.json"])
+    assert {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.ray
@@ -166,6 +191,15 @@ def test_readers_that_may_hold_more_than_the_object_stores_are_refused(ray_local
     large = config(dataset, tmp_path, "a", global_batch_size=8192)
     with pytest.raises(InputError, match=r"readers may hold .* MB \(8192 streams, 2 windows ahead\), the nodes' object stores 500 MB"):
         check_room(replace(large, data=replace(large.data, streams=8192)))
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_workers_that_this_machine_has_no_room_for_are_refused(ray_local, dataset, tmp_path):
+    with pytest.raises(InputError, match="1 workers want 1 GPU, and this machine has 0 that Ray sees; set train.device=cpu, or name"):
+        launch(config(dataset, tmp_path, "a", device="cuda"))
+    with pytest.raises(InputError, match="2 workers want 20000 CPU, .*; set fewer train.num_workers or train.worker_resources, or name"):
+        launch(config(dataset, tmp_path, "a", num_workers=2, worker_resources={"CPU": 10_000}))
 
 
 def test_what_cannot_work_is_refused_before_a_worker_starts(dataset, tmp_path):
