@@ -7,27 +7,18 @@ from sml_dist.data.dataset import fingerprint
 from sml_dist.train.report import RunFolder
 
 
-def earlier(config: RunConfig) -> dict[str, Any] | None:
-    """The manifest of the run's newest checkpoint that can be read. Raises InputError where the run cannot go on from it."""
+def finished(config: RunConfig) -> dict[str, Any] | None:
+    """The summary of a run that has done all that this configuration asks for. Raises InputError where the run cannot go on under it."""
     folder = RunFolder(config.run.folder)
     if not any(folder.checkpoints.glob("step-*")):
         return None
-    from sml_dist.train.checkpoint import newest  # TorchRec's import takes seconds: not for a new run
+    from sml_dist.train.checkpoint import newest  # these import TorchRec, for seconds: not for a new run
+    from sml_dist.train.loop import Progress
     from sml_dist.train.resume import refuse_another
     from sml_dist.train.storage import Storage
 
     manifest = newest(Storage(folder.checkpoints))
-    if manifest:
-        refuse_another(manifest, config, fingerprint(config.data.path))
-    return manifest
-
-
-def finished(config: RunConfig) -> dict[str, Any] | None:
-    """The summary of a run that has done all that this configuration asks for. Raises InputError as `earlier` does."""
-    manifest = earlier(config)
     if manifest is None:
         return None
-    from sml_dist.train.loop import Progress
-
-    done = Progress(**manifest["progress"]).finished(config.train)
-    return RunFolder(config.run.folder).read_json("summary.json") if done else None
+    refuse_another(manifest, config, fingerprint(config.data.path))
+    return folder.read_json("summary.json") if Progress(**manifest["progress"]).finished(config.train) else None
