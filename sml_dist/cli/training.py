@@ -24,7 +24,7 @@ def train(
         from sml_dist.review.report import report_quietly
         from sml_dist.session import ray_session
         from sml_dist.train.again import finished
-        from sml_dist.train.check import check
+        from sml_dist.train.check import check, few_steps
         from sml_dist.train.progress import TrainProgress
 
     run = load(config, overrides)
@@ -34,6 +34,8 @@ def train(
         warn(f"{run.run.folder} is done: nothing was trained or changed; {way_on}")
         show_summary(summary, as_json)
         return
+    if line := few_steps(run):
+        warn(line)
     workers, launching = run.train.worker_range[1], "sml_dist.train.launch"
     ray = ray_session(workers, reader_cpus=run.data.reader_cpus, verbose=verbose, meanwhile=launching)
     with ray, TrainProgress(err) as progress, tracked(run, warn):

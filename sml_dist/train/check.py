@@ -11,6 +11,9 @@ from sml_dist.data.plan import Plan
 from sml_dist.embeddings.shape import field_shape
 from sml_dist.models.zoo import build
 from sml_dist.spec import InputError
+from sml_dist.train.rows import training_plan
+
+FEW_STEPS = 100
 
 
 def check(config: RunConfig) -> None:
@@ -27,6 +30,16 @@ def check(config: RunConfig) -> None:
     if least > most:
         raise InputError(f"train.num_workers [{least}, {most}]: give the least first, as in [{most}, {least}]")
     plan.share(0, most)
+
+
+def few_steps(config: RunConfig) -> str | None:
+    """A word on a run that will hardly train: small logs under a configuration for large ones."""
+    plan = training_plan(read_manifest(config.data.path), config)
+    steps = config.train.most_steps(plan.steps)
+    if config.train.max_steps or steps >= FEW_STEPS:
+        return None
+    rows = f"{plan.rows:,} rows in batches of {config.train.global_batch_size:,}"
+    return f"{steps} steps in all ({rows}) are few to learn by; lower train.global_batch_size or raise train.epochs"
 
 
 class Undrawn(TorchFunctionMode):

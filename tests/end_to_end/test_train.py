@@ -22,7 +22,7 @@ from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
 from sml_dist.train.again import finished
 from sml_dist.train.alone import train_alone
-from sml_dist.train.check import check
+from sml_dist.train.check import check, few_steps
 from sml_dist.train.held import held
 from sml_dist.train.launch import check_room, launch
 from sml_dist.train.loop import Trainer
@@ -213,6 +213,13 @@ def test_what_cannot_work_is_refused_before_a_worker_starts(dataset, tmp_path):
         check(config(dataset, tmp_path, "a", monitor="gauc"))
     with pytest.raises(InputError, match="not a prepared dataset"):
         check(config(str(tmp_path), tmp_path, "a"))
+
+
+def test_a_run_of_few_steps_is_told_so_before_it_starts(dataset, tmp_path):
+    assert few_steps(config(dataset, tmp_path, "a")) is None
+    assert few_steps(config(dataset, tmp_path, "a", max_steps=3)) is None
+    said = few_steps(config(dataset, tmp_path, "a", global_batch_size=8192))
+    assert said.startswith("30 steps in all (120,000 rows in batches of 8,192) are few to learn by; lower train.global_batch_size")
 
 
 def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
