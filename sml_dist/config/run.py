@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from sml_dist.config.data import DataConfig
 from sml_dist.config.embedding import EmbeddingConfig
-from sml_dist.config.settings import read_yaml
+from sml_dist.config.settings import read_yaml, short
 from sml_dist.config.tracking import TrackingConfig
 from sml_dist.config.train import TrainConfig
 from sml_dist.credentials import refuse_in
@@ -94,16 +94,16 @@ def _explain(fault: Any, raw: dict[str, Any]) -> str:
         del path[1]  # the union's tag is no key
     key = ".".join(path)
     if fault["type"] == "unexpected_keyword_argument":
-        return f"{key} is not a key; {_nearest(key, list(keys(RunConfig, model=model)))}"
+        return f"{short(key)} is not a key; {_nearest(key, list(keys(RunConfig, model=model)))}"
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{key} is missing; add it to the file or give --set {key}=..."
     if path == ["model"] and isinstance(raw["model"], str):
-        return f"model: {raw['model']!r} is no section; say model.name={raw['model']}"
+        return f"model: {short(raw['model'])!r} is no section; say model.name={short(raw['model'])}"
     if fault["type"].startswith("union_tag"):
-        return f"model.name {model!r} is not in the zoo; it has {', '.join(ZOO)}"
+        return f"model.name {short(model)!r} is not in the zoo; it has {', '.join(ZOO)}"
     if fault["type"] == "value_error":  # a check of ours: its line says what was given
-        return f"{key}: {fault['ctx']['error']}"
-    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]} (got {fault['input']!r})"
+        return f"{short(key)}: {short(fault['ctx']['error'], 240)}"
+    return f"{short(key)}: {fault['msg'][0].lower()}{fault['msg'][1:]} (got {short(repr(fault['input']))})"
 
 
 def _nearest(key: str, known: list[str]) -> str:
@@ -114,4 +114,4 @@ def _nearest(key: str, known: list[str]) -> str:
     likest = difflib.get_close_matches(key, siblings, 1, 0.8) or [by_last[m] for m in difflib.get_close_matches(last, by_last, 1, 0.8)]
     if likest:
         return f"did you mean {likest[0]}?"
-    return f"{section or 'the configuration'} has {', '.join(k.rpartition('.')[2] for k in siblings)}"
+    return f"{short(section) or 'the configuration'} has {', '.join(k.rpartition('.')[2] for k in siblings)}"

@@ -16,10 +16,10 @@ def read_yaml(path: str, overrides: list[str] | None = None, default: dict[str, 
     """What a YAML file and `a.b=c` overrides say, over `default`, as plain data. Raises InputError."""
     for override in overrides or []:
         if "=" not in override:
-            raise InputError(f"--set {override}: expected key=value, as in --set train.epochs=2")
+            raise InputError(f"--set {short(override)}: expected key=value, as in --set train.epochs=2")
     try:
         raw = OmegaConf.load(path)
-        if not OmegaConf.is_dict(raw):
+        if not OmegaConf.is_dict(raw) or list(raw.values()) == [None]:  # a log of plain lines is one long key without a value
             raise InputError(f"{path} holds no configuration; see configs/smoke.yaml for one")
         raw = OmegaConf.merge(default or {}, raw, OmegaConf.from_dotlist(overrides or []))
         return OmegaConf.to_container(raw, resolve=True)
@@ -28,7 +28,7 @@ def read_yaml(path: str, overrides: list[str] | None = None, default: dict[str, 
     except OSError as error:
         raise InputError(f"{path or 'an empty name'}: {error.strerror}; give a YAML file, configs/ holds ready ones") from None
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: {short(error, 240)}") from None
 
 
 def load_settings(cls: type[T], path: str, overrides: list[str] | None = None) -> T:
@@ -36,5 +36,11 @@ def load_settings(cls: type[T], path: str, overrides: list[str] | None = None) -
     try:
         return from_dict(cls, read_yaml(path, overrides))
     except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}" for fault in error.errors())
+        faults = (f"{short('.'.join(map(str, fault['loc'])))}: {short(fault['msg'].lower(), 240)}" for fault in error.errors())
         raise InputError(f"{path}: {'; '.join(faults)}") from None
+
+
+def short(given: Any, most: int = 80) -> str:
+    """What a user gave, or a line about it, as one line without its middle: a wrong file may be a log, and a line's end is the way out."""
+    text = " ".join(str(given).split())
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"

@@ -78,6 +78,45 @@ def test_what_is_no_configuration_gets_one_line_that_names_the_file(tmp_path, he
     assert "c.yaml" in str(error.value) and "\n" not in str(error.value)
 
 
+def refused(cls: type, path: Path, override: str = "a=1") -> str:
+    with pytest.raises(InputError) as error:
+        load(str(path), [override]) if cls is RunConfig else load_settings(cls, str(path), [override])
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("log", ["10.0.0.1 a user's row\n" * 10_000, "0,0.5,a\n1,0.25,b\n" * 10_000, "0\t5\ta\n1\t25\tb\n" * 10_000])
+@pytest.mark.parametrize("cls", [RunConfig, GridConfig])
+def test_a_log_in_place_of_a_configuration_is_called_none(tmp_path, cls, log):
+    path = tmp_path / "day_0.csv"
+    path.write_text(log)
+    assert refused(cls, path) == f"{path} holds no configuration; see configs/smoke.yaml for one"
+
+
+LONG = "a user's row " * 10_000
+
+
+@pytest.mark.parametrize(
+    ("text", "override"),
+    [
+        (f"name: x\n? {LONG}\n: 3", "a=1"),
+        (f"name: x\n? {LONG}\n: {{}}\n? {LONG}\n: {{}}", "a=1"),
+        ("name: x", LONG),
+        ("name: x", "data={path: x, shuffle: " + LONG + "}"),
+        (f"{{name: x, model: {LONG}}}", "a=1"),
+        (f"{{name: x, model: {{name: {LONG}}}}}", "a=1"),
+        (f"{{name: x, train: {{monitor: {LONG}}}}}", "a=1"),
+        (f"{{name: x, metric: {LONG}, compare: [a, b], base: b, axes: {{a: {LONG}}}, seeds: [1, 1]}}", "a=1"),
+    ],
+)
+@pytest.mark.parametrize("cls", [RunConfig, GridConfig])
+def test_no_error_line_quotes_more_than_a_short_part_of_what_was_given(tmp_path, cls, text, override):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    said = refused(cls, path, override)
+    assert LONG[:121] not in said and len(said) < 1000
+
+
 def test_a_missing_section_and_a_missing_file_are_named(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("model: {name: dnn}\n")
