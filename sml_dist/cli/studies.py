@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sml_dist.cli.app import Json, Set, Verbose, app, fail, out, print_json, stage_bars
+from sml_dist.cli.app import Json, Verbose, app, fail, out, print_json, stage_bars
 
 STUDIES = {
     "ablation": "runs paired by seed over a grid",
@@ -14,6 +14,10 @@ STUDIES = {
     "landscape": "what the theorem says and does not",
     "online": "logs in time order, predicted before they are trained on",
 }
+SET = (
+    "Override a key of the file: --set train.lr=0.01 of depth and online, --set seed=1 of landscape, --set 'set=\\[train.epochs=2]' "
+    "of ablation, for its base. May be repeated."
+)
 ON_RAY = ("ablation", "online")
 
 
@@ -22,7 +26,7 @@ def study(
     name: Annotated[str, typer.Argument(help=" | ".join(STUDIES))],
     config: Annotated[str, typer.Argument(help="YAML file; configs/studies/ has one for each study.")],
     output: Annotated[str, typer.Option(help="Folder to write.")],
-    overrides: Set = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help=SET)] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:

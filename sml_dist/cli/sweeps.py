@@ -5,13 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json, warn
+from sml_dist.cli.app import Json, Verbose, app, err, out, print_json, warn
+
+SET = "Override a key of the sweep: --set trials=8; of its base: --set 'set=\\[train.epochs=2]'. May be repeated."
 
 
 @app.command()
 def sweep(
     config: Annotated[str, typer.Argument(help="YAML file; configs/sweeps/ has three.")],
-    overrides: Set = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help=SET)] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:

@@ -7,6 +7,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
+from sml_dist.config.faults import explain, short
 from sml_dist.spec import InputError, from_dict
 
 T = TypeVar("T")
@@ -33,14 +34,8 @@ def read_yaml(path: str, overrides: list[str] | None = None, default: dict[str, 
 
 def load_settings(cls: type[T], path: str, overrides: list[str] | None = None) -> T:
     """The spec `cls` of a YAML file with `a.b=c` overrides. Raises InputError that names the file and each wrong key."""
+    raw = read_yaml(path, overrides)
     try:
-        return from_dict(cls, read_yaml(path, overrides))
+        return from_dict(cls, raw)
     except ValidationError as error:
-        faults = (f"{short('.'.join(map(str, fault['loc'])))}: {short(fault['msg'].lower(), 240)}" for fault in error.errors())
-        raise InputError(f"{path}: {'; '.join(faults)}") from None
-
-
-def short(given: Any, most: int = 80) -> str:
-    """What a user gave, or a line about it, as one line without its middle: a wrong file may be a log, and a line's end is the way out."""
-    text = " ".join(str(given).split())
-    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+        raise InputError(f"{path}: {explain(cls, error, raw)}") from None

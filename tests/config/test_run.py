@@ -1,16 +1,24 @@
 """Configuration: typed, frozen, and helpful about every wrong key."""
 
 import dataclasses
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from typer.testing import CliRunner
 
+from sml_dist.cli import app
 from sml_dist.config.run import RunConfig, dump, load, parse
 from sml_dist.config.settings import load_settings
+from sml_dist.config.tune import SweepConfig
 from sml_dist.models.zoo import ZOO
 from sml_dist.spec import InputError, to_dict
+from sml_dist.studies.depth import DepthConfig
 from sml_dist.studies.grid import GridConfig
+from sml_dist.studies.landscape import LandscapeConfig
+from sml_dist.studies.online_config import OnlineConfig
 
 OTHERS = {"schemas", "studies", "sweeps"}  # which are no configurations of a run
 CONFIGS = sorted(path for path in Path(__file__).parents[2].glob("configs/**/*.yaml") if not OTHERS & {*path.parts})
@@ -115,6 +123,43 @@ def test_no_error_line_quotes_more_than_a_short_part_of_what_was_given(tmp_path,
     path.write_text(text)
     said = refused(cls, path, override)
     assert LONG[:121] not in said and len(said) < 1000
+
+
+SHIPPED = Path(__file__).parents[2] / "configs"
+SETTINGS = {
+    SweepConfig: SHIPPED / "sweeps/sml.yaml", GridConfig: SHIPPED / "studies/ablation.yaml", DepthConfig: SHIPPED / "studies/depth.yaml",
+    OnlineConfig: SHIPPED / "studies/online.yaml", LandscapeConfig: SHIPPED / "studies/landscape.yaml",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cls", "override", "line"),
+    [
+        (SweepConfig, "trails=3", "trails is not a key; did you mean trials?"),
+        (SweepConfig, "search.sed=3", "search.sed is not a key; did you mean search.seed?"),
+        (SweepConfig, "retries=-1", "retries: input should be greater than or equal to 0 (got -1)"),
+        (SweepConfig, "train.epochs=1", """put it into this file's `set`, or give --set 'set=["train.epochs=1"]' in its place"""),
+        (SweepConfig, "model.name=dnn", """model is a key of the base: put it into this file's `set`, or give --set 'set=["model.name"""),
+        (GridConfig, "train.epochs=1", "train is a key of the base: put it into this file's `set`"),
+        (DepthConfig, "variants.plain.smll=3", "variants.plain.smll is not a key; did you mean variants.plain.sml?"),
+        (OnlineConfig, "model.towr=3", "model.towr is not a key; did you mean model.tower?"),
+        (LandscapeConfig, "train.epochs=1", "train is not a key; the configuration has towers, points, descent, seed"),
+        (LandscapeConfig, "towers.models.x.name=dnm", "towers.models.x.name 'dnm' is not in the zoo; it has lr, fm"),
+    ],
+)
+def test_a_wrong_key_of_a_sweep_or_a_study_gets_one_line_that_names_the_nearest_right_one(cls, override, line):
+    said = refused(cls, SETTINGS[cls], override)
+    assert said.startswith(f"{SETTINGS[cls]}: ") and line in said
+
+
+@pytest.mark.parametrize(
+    ("command", "configs"), [("sweep", [SweepConfig, SweepConfig]), ("study", [DepthConfig, LandscapeConfig, GridConfig])]
+)
+def test_the_examples_of_a_commands_help_are_overrides_that_it_takes(command, configs):
+    help = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "400"}).stdout
+    examples = [shlex.split(found)[0].rstrip(";.") for found in re.findall("--set ('[^']*'|[a-z][^ ]*)", help)]
+    for example, cls in zip(examples, configs, strict=True):
+        assert load_settings(cls, str(SETTINGS[cls]), [example]) != load_settings(cls, str(SETTINGS[cls]))
 
 
 def test_a_missing_section_and_a_missing_file_are_named(tmp_path):

@@ -86,7 +86,7 @@ def test_trials_have_the_points_values_and_the_types_of_the_configuration(rows, 
             {"space": {"model.sml.norm": {"choice": ["mtn", "dyt"]}, LEARNER: {"choice": ["dense"], "when": {"model.sml.norm": "layer"}}}},
             "space.model.sml.mtn.learner: when model.sml.norm: 'layer' is none of its values",
         ),
-        ({"trails": 3}, "trails: unexpected keyword argument"),
+        ({"trails": 3}, "trails is not a key; did you mean trials"),
     ],
 )  # fmt: skip
 def test_what_no_trial_could_run_with_is_one_line(rows, tmp_path, changes, line):

@@ -1,0 +1,95 @@
+"""What is wrong with a configuration, as one line: each wrong key with the nearest right one, or the way out."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
+
+from pydantic import ValidationError
+
+MOST = 5  # faults in a line
+
+
+def explain(cls: type, error: ValidationError, raw: dict[str, Any]) -> str:
+    """The faults of `raw` as a `cls`."""
+    faults = error.errors()
+    lines = [_explain(cls, fault, raw) for fault in faults[:MOST]]
+    return "; ".join([*lines, f"and {len(faults) - MOST} more"] if len(faults) > MOST else lines)
+
+
+def short(given: Any, most: int = 80) -> str:
+    """What a user gave, or a line about it, as one line without its middle: a wrong file may be a log, and a line's end is the way out."""
+    text = " ".join(str(given).split())
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+
+
+def keys(kind: Any, given: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key below a section; of a dictionary below what is `given`, of the models those of the one that is."""
+    given = given if isinstance(given, dict) else {}
+    if dataclasses.is_dataclass(kind):
+        for field in dataclasses.fields(kind):
+            yield prefix + field.name
+            yield from keys(field.type, given.get(field.name), f"{prefix}{field.name}.")
+    elif get_origin(kind) is dict:
+        for key, part in given.items():
+            yield from keys(get_args(kind)[1], part, f"{prefix}{key}.")
+    else:
+        for part in get_args(kind):
+            if getattr(part, "name", None) in (None, given.get("name")):
+                yield from keys(part, given, prefix)
+
+
+def _explain(cls: type, fault: Any, raw: dict[str, Any]) -> str:
+    from sml_dist.config.run import RunConfig  # which needs this file
+    from sml_dist.models.zoo import ZOO
+
+    key, given = _key(fault["loc"], raw), fault["input"]
+    if fault["type"] == "unexpected_keyword_argument":
+        if {"base", "set"} <= cls.__dataclass_fields__.keys() and key in RunConfig.__dataclass_fields__:
+            return f"{key} is a key of the base: put it into this file's `set`, or give {_instead(key, given)} in its place"
+        return f"{short(key)} is not a key; {_nearest(key, list(keys(cls, raw)))}"
+    if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{short(key)} is missing; add it to the file or give --set {short(key)}=..."
+    if fault["type"].startswith("union_tag"):
+        return f"{key}.name {short(given.get('name'))!r} is not in the zoo; it has {', '.join(ZOO)}"
+    if isinstance(given, str) and fault["type"] == "model_attributes_type":
+        return f"{key}: {short(given)!r} is no section; say {key}.name={short(given)}"
+    where = f"{short(key)}: " if key else ""
+    if fault["type"] == "value_error":  # a check of ours: its line says what was given
+        return f"{where}{short(fault['ctx']['error'], 240)}"
+    return f"{where}{fault['msg'][0].lower()}{fault['msg'][1:]} (got {short(repr(given))})"
+
+
+def _key(path: tuple[int | str, ...], raw: Any) -> str:
+    """The dotted key of a fault's place, in which the branch of a union, such as a model's name, is a step too and no key."""
+    found = []
+    for step in path:
+        if isinstance(step, str) and (not isinstance(raw, dict) or (step not in raw and step == raw.get("name"))):
+            continue
+        found.append(str(step))
+        raw = raw.get(step) if isinstance(raw, dict) else None
+    return ".".join(found)
+
+
+def _instead(key: str, given: Any) -> str:
+    return f"--set {short(repr('set=' + json.dumps(list(_settings(key, given)))))}"
+
+
+def _settings(key: str, given: Any) -> Iterator[str]:
+    if not isinstance(given, dict):
+        yield f"{key}={given}"
+        return
+    for part, value in given.items():
+        yield from _settings(f"{key}.{part}", value)
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    """The likest key: first among those of the same section, then by last part anywhere; else what the section has."""
+    section, _, last = key.rpartition(".")
+    siblings = [k for k in known if k.rpartition(".")[0] == section]
+    by_last = {k.rpartition(".")[2]: k for k in reversed(known)}
+    likest = difflib.get_close_matches(key, siblings, 1, 0.8) or [by_last[m] for m in difflib.get_close_matches(last, by_last, 1, 0.8)]
+    if likest:
+        return f"did you mean {likest[0]}?"
+    return f"{short(section) or 'the configuration'} has {', '.join(k.rpartition('.')[2] for k in siblings)}"
