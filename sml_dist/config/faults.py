@@ -48,6 +48,10 @@ def _explain(cls: type, fault: Any, raw: dict[str, Any]) -> str:
     if fault["type"] == "unexpected_keyword_argument":
         if {"base", "set"} <= cls.__dataclass_fields__.keys() and key in RunConfig.__dataclass_fields__:
             return f"{key} is a key of the base: put it into this file's `set`, or give {_instead(key, given)} in its place"
+        section, _, last = key.rpartition(".")
+        others = [name for name, entry in ZOO.items() if last in entry.config.__dataclass_fields__]
+        if others and (model := fault["loc"][-2:][0]) in ZOO:  # --set changes a model's name and cannot take out its keys
+            return f"{key} is a key of {', '.join(others)}, not of {model}; take it out of the file's {section} section"
         return f"{short(key)} is not a key; {_nearest(key, list(keys(cls, raw)))}"
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{short(key)} is missing; add it to the file or give --set {short(key)}=..."

@@ -162,6 +162,16 @@ def test_the_examples_of_a_commands_help_are_overrides_that_it_takes(command, co
         assert load_settings(cls, str(SETTINGS[cls]), [example]) != load_settings(cls, str(SETTINGS[cls]))
 
 
+@pytest.mark.parametrize(("cls", "place"), [(RunConfig, "model"), (OnlineConfig, "model"), (LandscapeConfig, "towers.models.3 on")])
+def test_a_key_of_another_model_is_said_to_be_one_and_has_to_leave_the_file(tmp_path, cls, place):
+    path = tmp_path / "c.yaml"
+    given = OmegaConf.load(SETTINGS.get(cls, SHIPPED / "dcn_v2.yaml"))
+    OmegaConf.update(given, place, {"name": "dcn_v2", "experts": 3})
+    OmegaConf.save(given, path)
+    line = f"{place}.experts is a key of dcn_v2, mmoe, not of dnn; take it out of the file's {place} section"
+    assert line in refused(cls, path, f"{place}.name=dnn")
+
+
 def test_a_missing_section_and_a_missing_file_are_named(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("model: {name: dnn}\n")
