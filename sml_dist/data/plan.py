@@ -85,9 +85,17 @@ class Plan:
     def share(self, rank: int, workers: int) -> range:
         """The streams that worker `rank` of `workers` reads; shares differ by at most one stream."""
         if workers > self.streams:
-            raise InputError(f"data.streams {self.streams} is fewer than {workers} workers; set data.streams to {workers * 4}")
+            raise InputError(f"data.streams {self.streams} is fewer than {workers} workers; set {self._enough(workers)}")
         first = [self._piece(self.streams, worker, workers) for worker in (rank, rank + 1)]
         return range(*first)
+
+    def _enough(self, workers: int) -> str:
+        """Streams for so many workers, of those that divide the batch the nearest to four each, and the batch too where there are none."""
+        wanted = 4 * workers
+        dividing = [streams for streams in range(workers, 4 * wanted) if self.batch_size % streams == 0]
+        if dividing:
+            return f"data.streams to {min(dividing, key=lambda streams: (streams % workers > 0, abs(streams - wanted)))}"
+        return f"data.streams to {wanted} and train.global_batch_size to {-(-self.batch_size // wanted) * wanted}"
 
     def lanes(self, workers: int) -> int:
         """Streams of the largest share: a worker's batch holds `lanes * micro` rows, padding included."""

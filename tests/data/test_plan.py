@@ -1,5 +1,6 @@
 """The exact data plan: every row once, whatever the number of workers, from any cursor."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -119,8 +120,24 @@ def test_the_plan_equals_that_of_any_other_process():
 def test_sizes_that_do_not_divide_are_refused_with_the_way_out():
     with pytest.raises(InputError, match="1000 is not divisible by data.streams 64; try 960 or 1024"):
         Plan((10,), streams=64, batch_size=1000, window=10, seed=0)
-    with pytest.raises(InputError, match="data.streams 16 is fewer than 32 workers; set data.streams to 128"):
-        Plan((10,), streams=16, batch_size=32, window=10, seed=0).share(0, 32)
+
+
+@pytest.mark.parametrize(
+    ("streams", "workers", "batch", "way_out"),
+    [
+        (16, 32, 4096, "data.streams to 128"),
+        (16, 17, 4096, "data.streams to 64"),  # 68 does not divide it
+        (16, 32, 32, "data.streams to 32"),
+        (4, 6, 4 * 9 * 11, "data.streams to 18"),  # 22 is nearer to 24, but has workers that read unequal shares
+        (1, 17, 4099, "data.streams to 68 and train.global_batch_size to 4148"),
+        (4, 32, 4, "data.streams to 128 and train.global_batch_size to 128"),
+    ],
+)
+def test_the_streams_named_for_more_workers_are_enough_and_divide_the_batch(streams, workers, batch, way_out):
+    with pytest.raises(InputError, match=f"data.streams {streams} is fewer than {workers} workers; set {way_out}$"):
+        Plan((10,), streams, batch, window=10, seed=0).share(0, workers)
+    streams, batch = (*map(int, re.findall(r" to (\d+)", way_out)), batch)[:2]
+    Plan((10,), streams, batch, window=10, seed=0).share(0, workers)
 
 
 def test_workers_that_do_not_divide_the_streams_have_equal_batches_with_padding_of_their_own_rows():
