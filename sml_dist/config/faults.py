@@ -12,8 +12,8 @@ MOST = 5  # faults in a line
 
 
 def explain(cls: type, error: ValidationError, raw: dict[str, Any]) -> str:
-    """The faults of `raw` as a `cls`."""
-    faults = error.errors()
+    """The faults of `raw` as a `cls`, one a key: of a union's branches the first says what is meant."""
+    faults = list({_key(fault["loc"], raw): fault for fault in reversed(error.errors())}.values())[::-1]
     lines = [_explain(cls, fault, raw) for fault in faults[:MOST]]
     return "; ".join([*lines, f"and {len(faults) - MOST} more"] if len(faults) > MOST else lines)
 
@@ -62,6 +62,8 @@ def _explain(cls: type, fault: Any, raw: dict[str, Any]) -> str:
     where = f"{short(key)}: " if key else ""
     if fault["type"] == "value_error":  # a check of ours: its line says what was given
         return f"{where}{short(fault['ctx']['error'], 240)}"
+    if fault["type"] in ("tuple_type", "list_type") and isinstance(given, str | int | float):
+        return f"{where}give a list, as in [{short(given)}]"
     return f"{where}{fault['msg'][0].lower()}{fault['msg'][1:]} (got {short(repr(given))})"
 
 

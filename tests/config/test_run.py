@@ -64,6 +64,7 @@ def test_a_config_is_frozen(file):
         ("train.epochs=many", "train.epochs: input should be a valid integer"),
         ("train.epochs=0", "train.epochs: input should be greater than 0 (got 0)"),
         ("train.schedule=cos", "train.schedule: input should be 'constant', 'cosine' or 'plateau' (got 'cos')"),
+        ("model.tower.hidden=400", "model.tower.hidden: give a list, as in [400]"),
         ("data.path=null", "data.path: input should be a valid string (got None)"),
         ("run.storage=s3://bucket/runs", "run.storage: s3://bucket/runs is a URL, and a run needs a file system that all its nodes mount"),
         ("epochs", "--set epochs: expected key=value"),
@@ -140,6 +141,7 @@ SETTINGS = {
         (SweepConfig, "retries=-1", "retries: input should be greater than or equal to 0 (got -1)"),
         (SweepConfig, "train.epochs=1", """put it into this file's `set`, or give --set 'set=["train.epochs=1"]' in its place"""),
         (SweepConfig, "model.name=dnn", """model is a key of the base: put it into this file's `set`, or give --set 'set=["model.name"""),
+        (SweepConfig, "set=train.epochs=1", "set: give a list, as in [train.epochs=1]"),
         (GridConfig, "train.epochs=1", "train is a key of the base: put it into this file's `set`"),
         (DepthConfig, "variants.plain.smll=3", "variants.plain.smll is not a key; did you mean variants.plain.sml?"),
         (OnlineConfig, "model.towr=3", "model.towr is not a key; did you mean model.tower?"),
@@ -170,6 +172,13 @@ def test_a_key_of_another_model_is_said_to_be_one_and_has_to_leave_the_file(tmp_
     OmegaConf.save(given, path)
     line = f"{place}.experts is a key of dcn_v2, mmoe, not of dnn; take it out of the file's {place} section"
     assert line in refused(cls, path, f"{place}.name=dnn")
+
+
+@pytest.mark.parametrize(("given", "fault"), [("0", "input should be greater than 0 (got 0)"), ("many", "input should be a valid integer")])
+def test_what_fits_no_branch_of_a_union_is_one_fault_of_one_key(file, given, fault):
+    with pytest.raises(InputError) as error:
+        load(file, [f"train.num_workers={given}"])
+    assert str(error.value).startswith(f"train.num_workers: {fault}") and "tuple" not in str(error.value)
 
 
 def test_a_missing_section_and_a_missing_file_are_named(tmp_path):
