@@ -9,12 +9,15 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]i?)?B?")
 
 
 def parse_bytes(text: str, option: str) -> int:
-    """GB are 10^9 bytes, GiB 2^30; `option` is named where the text is no size."""
+    """GB are 10^9 bytes, GiB 2^30; `option` is named where the text is no size. A small bare number but 0 is none: it was meant as GB."""
     found = SIZE.fullmatch(text.strip())
     if not found:
         raise InputError(f"{option} {text}: not a size; write it as 80GB, 1TB or 512MiB")
     unit = found[2] or ""
-    return int(float(found[1]) * UNITS["k" if unit == "K" else unit])
+    size = int(float(found[1]) * UNITS["k" if unit == "K" else unit])
+    if found[1] == text.strip() and 0 < float(text) < 1e6:
+        raise InputError(f"{option} {text}: say the unit, as in {text.strip()}GB")
+    return size
 
 
 def show_bytes(count: float) -> str:

@@ -162,6 +162,9 @@ def test_a_plan_that_does_not_fit_ends_with_status_1_and_says_what_to_change(tab
     ("arguments", "line"),
     [
         (["--hbm", "80QB"], "--hbm 80QB: not a size; write it as 80GB, 1TB or 512MiB"),
+        (["--hbm", "80"], "--hbm 80: say the unit, as in 80GB"),
+        (["--ddr", "1.5"], "--ddr 1.5: say the unit, as in 1.5GB"),
+        (["--inter-bw", "25"], "--inter-bw 25: say the unit, as in 25GB"),
         (["--world-size", "12"], "--world-size 12 is not a whole number of nodes of --local-world-size 8"),
         (["--world-size", "96"], "global_batch_size 65536 is not divisible by --world-size 96; try 65568"),
         (["--device", "tpu"], "--device tpu: give cuda or cpu"),
@@ -239,7 +242,7 @@ def test_sequences_of_a_tables_file_share_the_table_of_their_field(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("80GB", 80e9), ("1TB", 1e12), ("512MiB", 2**29), ("1.5 GiB", 1.5 * 2**30), ("7", 7), ("2k", 2e3)],
+    [("80GB", 80e9), ("1TB", 1e12), ("512MiB", 2**29), ("1.5 GiB", 1.5 * 2**30), ("0", 0), ("7B", 7), ("80000000000", 80e9), ("2k", 2e3)],
 )
 def test_sizes_are_read_as_written(text, size):
     assert parse_bytes(text, "--hbm") == size
