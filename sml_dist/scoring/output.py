@@ -6,10 +6,13 @@
     .work/                while it is not complete: job.json says for what, done/part-*.json which parts are written
 
 A part's own record is written after its files, so whoever goes on after a kill does the parts without one, and writes the same
-files again under the same names where a part had got as far as that.
+files again under the same names where a part had got as far as that. A task that is still at work when the command has failed may
+write a part into a folder that was given up: so one with .work/ but no job.json is predict's too, and the next clears it.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import field
 from typing import Any, Literal
 
@@ -22,6 +25,7 @@ from sml_dist.spec import InputError, from_dict, spec, to_dict
 MANIFEST = "predictions.json"
 PREDICTIONS, WORK = "predictions", ".work"
 JOB, DONE = f"{WORK}/job.json", f"{WORK}/done"
+OURS = (MANIFEST, PREDICTIONS, REJECTS, WORK)  # in the order of their removal: what is left at any moment is not complete
 
 
 @spec
@@ -57,17 +61,19 @@ class Folder:
     def __init__(self, root: str):
         self.root = root
         self.fs, self.path = file_system(root)
+        self.new = False
 
     def take(self, job: dict[str, Any], overwrite: bool) -> Predictions | None:
         """Makes the folder this job's, begun already or not; its predictions where they are complete.
 
         Raises InputError where it holds another job's that may not be overwritten, or files that are not predict's.
         """
+        self.new = not self.fs.isdir(self.path)
         names = {name for name in self._names("") if not name.endswith(PARTIAL)}  # which a kill may leave
         complete = self.predictions() if MANIFEST in names else None
         begun = complete.job if complete else self._record(dict[str, Any] | None, JOB)
-        ours = {MANIFEST, PREDICTIONS, REJECTS, WORK} if begun is not None or overwrite else {WORK}
-        if odd := names - ours:
+        ours = OURS if names & {MANIFEST, WORK} or overwrite else ()
+        if odd := names.difference(ours):
             raise InputError(
                 f"--output {self.root} holds files that predict did not write (such as {min(odd)}); name a new or empty folder"
             )
@@ -80,11 +86,22 @@ class Folder:
             raise InputError(
                 f"--output {self.root} {state} other rows, keys or weights; name another folder, or give --overwrite to replace it"
             )
-        for name in (MANIFEST, PREDICTIONS, REJECTS, WORK):
-            if name in names:
-                self.fs.rm(f"{self.path}/{name}", recursive=True)
+        self._clear()
         self._write(JOB, job)
         return None
+
+    @contextmanager
+    def cleared_on_failure(self) -> Iterator[None]:
+        """Where no part is done nothing stays that was not there: a folder that is begun would refuse the mended command."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                if not self._names(DONE):
+                    self._clear()
+                    if self.new:
+                        self.fs.rmdir(self.path)
+            raise
 
     def predictions(self) -> Predictions:
         return self._record(Predictions, MANIFEST)
@@ -106,6 +123,12 @@ class Folder:
                 self.fs.rm(path)
         self._write(MANIFEST, to_dict(found))
         self.fs.rm(f"{self.path}/{WORK}", recursive=True)
+
+    def _clear(self) -> None:
+        names = self._names("")
+        for name in OURS:
+            if name in names:
+                self.fs.rm(f"{self.path}/{name}", recursive=True)
 
     def _names(self, name: str) -> set[str]:
         path = f"{self.path}/{name}".rstrip("/")

@@ -99,13 +99,14 @@ def predict(
     if complete:
         return complete
 
-    source = source.surveyed(progress)
-    pool, cuda, threads = actors(device, workers)
-    how = (output, max_reject_rate, contributions, precision, cuda, threads)
-    job = Job(model.checkpoint.path, source.reader(), source.rows, *how)
-    with writing(output):
-        done = folder.done()
-    done |= score_parts(job, source.parts, done, pool, progress)
+    with folder.cleared_on_failure():
+        source = source.surveyed(progress)
+        pool, cuda, threads = actors(device, workers)
+        how = (output, max_reject_rate, contributions, precision, cuda, threads)
+        job = Job(model.checkpoint.path, source.reader(), source.rows, *how)
+        with writing(output):
+            done = folder.done()
+        done |= score_parts(job, source.parts, done, pool, progress)
     with writing(output):
         found = summed(job, model, inputs, about, [done[number] for number in range(len(source.parts))])
         folder.complete(found)

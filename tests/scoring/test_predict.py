@@ -229,6 +229,30 @@ def test_a_finished_output_is_left_alone_and_another_job_does_not_take_it(run, d
     assert predict(run, data, str(out), overwrite=True).rows_scored == ROWS
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_what_fails_before_a_part_is_done_leaves_nothing_and_the_mended_command_takes_the_folder(run, tmp_path, serial, there):
+    good, out = clicks(100), tmp_path / "out"
+    if there:
+        out.mkdir()
+    for name, table, line in (
+        ("lacking", good.drop(["price"]), "column 'price' of the schema is missing in the file"),
+        ("bad", good.drop(["age"]).append_column("age", pa.array(["old"] * 100)), "cannot be used, more than --max-reject-rate"),
+    ):
+        with pytest.raises(InputError, match=line):
+            predict(run, write_logs(tmp_path / f"{name}.csv", table), str(out))
+        assert out.exists() == there and not [*out.rglob("*")]
+    predicted(out, predict(run, write_logs(tmp_path / "good.csv", good), str(out)))
+
+
+def test_what_a_task_wrote_after_its_command_had_given_the_folder_up_is_cleared(run, data, tmp_path, serial):
+    for name in ("predictions/part-00007.parquet", ".work/done/part-00007.json"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True)
+        (tmp_path / "out" / name).write_text("late")
+    found = predict(run, data, str(tmp_path / "out"), splits=["valid"])
+    predicted(tmp_path / "out", found)
+    assert set(contents(tmp_path / "out")) == {MANIFEST, *(file.path for file in found.files)}
+
+
 def test_files_that_predict_did_not_write_stay(run, data, tmp_path, serial):
     for name, overwrite in (("notes.txt", True), ("predictions", False)):
         (tmp_path / name / name).mkdir(parents=True)
