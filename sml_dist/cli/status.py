@@ -44,7 +44,7 @@ def parts(found: dict) -> list[str]:
             f"loss {found['loss']:.4f}, {found['samples_per_second']:,.0f} samples/s, {found['data_wait_fraction']:.0%} waiting for data"
         )
     if "valid_auc" in found:
-        told.append(f"valid AUC {found['valid_auc']:.5f}")
+        told.append(f"{'best' if found['state'] == 'done' else 'last'} valid AUC {found['valid_auc']:.5f}")
     if "checkpoint_step" in found:
         told.append(f"checkpoint of step {found['checkpoint_step']:,} {span(found['checkpoint_age_seconds'])} ago")
     if found["restarts"]:

@@ -15,6 +15,7 @@ SHOWN = ("loss", "samples_per_second", "data_wait_fraction")
 def run_status(folder: str, now: float | None = None) -> dict[str, Any]:
     """`state` is starting, alive, stalled, failed or done; steps, `eta_seconds`, last figures and checkpoint as far as they are known.
 
+    `valid_auc` and `valid_logloss` are the last evaluation's, and of a run that is done those of its summary, the best one's.
     The clocks of this machine and of the run's should agree to some seconds. Raises InputError for what is no run's folder.
     """
     now, storage = now or time.time(), Storage(folder, waits=(0.2,))
@@ -26,7 +27,10 @@ def run_status(folder: str, now: float | None = None) -> dict[str, Any]:
     found = {"run": folder, "state": state(note, error, summary, heard, now), "doing": (note or {}).get("doing")}
     if heard:
         found["heard_seconds_ago"] = round(max(0.0, now - heard), 1)
-    return found | (error or {}) | progress(lines, now) | ({"eta_seconds": eta(lines, now)} if found["state"] == "alive" else {})
+    found |= (error or {}) | progress(lines, now)
+    if found["state"] == "done":
+        return found | validation((summary or {}).get("valid", {}))
+    return found | ({"eta_seconds": eta(lines, now)} if found["state"] == "alive" else {})
 
 
 def state(note: dict | None, error: dict | None, summary: dict | None, heard: float, now: float) -> str:
@@ -47,13 +51,17 @@ def progress(lines: list[dict[str, Any]], now: float) -> dict[str, Any]:
         event = line.get("event")
         if event is None:
             found |= {key: line[key] for key in ("step", "total_steps", "epoch", "epochs") if key in line}
-            found |= {f"valid_{key}": line[key] for key in ("auc", "logloss") if "split" in line and line[key] is not None}
+            found |= validation(line) if "split" in line else {}
             found |= {key: line[key] for key in SHOWN if key in line}
         elif event == "checkpoint":
             found |= {"checkpoint_step": line["step"], "checkpoint_age_seconds": round(now - line["time"], 1)}
         elif event == "resumed":
             found["restarts"] = line.get("restarts", found["restarts"] + 1)
     return found
+
+
+def validation(metrics: dict[str, Any]) -> dict[str, float]:
+    return {f"valid_{key}": metrics[key] for key in ("auc", "logloss") if metrics.get(key) is not None}
 
 
 def eta(lines: list[dict[str, Any]], now: float) -> float | None:

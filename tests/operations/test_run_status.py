@@ -50,6 +50,15 @@ def test_a_run_is_done_when_its_worker_said_so_and_not_by_the_summary_of_an_earl
     assert run_status(folder(tmp_path, [], "done", 1000.0), now=9999.0)["state"] == "done"
 
 
+def test_the_last_evaluation_is_shown_while_a_run_goes_on_and_the_best_which_its_summary_reports_when_it_is_done(tmp_path):
+    valid = {"time": 1000.0, **STEP, "split": "valid"}
+    lines = [valid | {"step": step, "auc": auc, "logloss": 1 - auc} for step, auc in ((50, 0.75), (100, 0.5))]
+    (tmp_path / "summary.json").write_text('{"valid": {"auc": 0.75, "logloss": 0.25}}')
+    for doing, auc, shown in (("evaluating", 0.5, "last valid AUC 0.50000"), ("done", 0.75, "best valid AUC 0.75000")):
+        found = run_status(folder(tmp_path, lines, doing, 1000.0), now=1001.0)
+        assert (found["valid_auc"], found["valid_logloss"]) == (auc, 1 - auc) and shown in parts(found)
+
+
 def test_a_metric_that_is_not_a_number_is_left_out(tmp_path):
     line = {"time": 1000.0, "step": 10, "total_steps": 100, "epoch": 0, "epochs": 1, "split": "valid", "auc": None, "logloss": 0.25}
     found = run_status(folder(tmp_path, [line], "step 10", 1000.0), now=1001.0)
