@@ -79,11 +79,11 @@ def differences(
 
 
 def draws(rows: int, resamples: int, unit: np.ndarray | None, seed: int) -> Iterator[np.ndarray]:
-    """How many times each row was drawn, `resamples` times."""
+    """How many times each row was drawn, `resamples` times; never of a single unit, whose draws are all alike and tell nothing."""
     random = np.random.default_rng(seed)
     place = None if unit is None else np.unique(unit, return_inverse=True)[1]
     count = rows if place is None else int(place.max()) + 1
-    for _ in range(resamples):
+    for _ in range(resamples if count > 1 else 0):
         times = np.bincount(random.integers(0, count, count), minlength=count)
         yield times if place is None else times[place]
 

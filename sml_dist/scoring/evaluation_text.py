@@ -24,10 +24,10 @@ def metrics_table(found: dict[str, Any]) -> Table:
 
 def against(found: dict[str, Any], name: str) -> list[str | Text]:
     difference = found["differences"][name]
-    sure = "" if difference["low"] <= 0 <= difference["high"] else "bold"
-    shown = Text(f"{difference['value']:+.5f}", style=sure)
-    p = f"{difference['p']:.2g}" if "p" in difference else ""
-    return [number(found["against"]["metrics"][name]["value"]), shown, f"{difference['low']:+.5f}, {difference['high']:+.5f}", p]
+    sure = "bold" if difference["low"] > 0 or difference["high"] < 0 else ""
+    shown = Text(number(difference["value"], "+.5f"), style=sure)
+    p = number(difference.get("p", math.nan), ".2g")
+    return [number(found["against"]["metrics"][name]["value"]), shown, interval(difference, "+.5f"), p]
 
 
 def slices_table(name: str, slices: list[dict[str, Any]]) -> Table:
@@ -57,9 +57,9 @@ def table_of(title: str, *columns: str) -> Table:
     return table
 
 
-def interval(value: dict[str, float]) -> str:
-    return "" if math.isnan(value["low"]) else f"{value['low']:.4f}, {value['high']:.4f}"
+def interval(value: dict[str, float], form: str = ".4f") -> str:
+    return "" if math.isnan(value["low"]) else f"{value['low']:{form}}, {value['high']:{form}}"
 
 
-def number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.5f}"
+def number(value: float, form: str = ".5f") -> str:
+    return "" if math.isnan(value) else f"{value:{form}}"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from sml_dist.data.dataset import multi_column, read_manifest
 from sml_dist.data.vocab import read_tokens
 from sml_dist.scoring.evaluate import Options, evaluate
 from sml_dist.scoring.evaluation_page import write
+from sml_dist.scoring.evaluation_text import against, slices_table
 from sml_dist.scoring.slices import values_of
 from sml_dist.spec import InputError, to_dict
 from sml_dist.tabular import markdown_table
@@ -61,6 +63,20 @@ def test_the_metrics_are_those_of_training_and_slices_make_up_the_whole(runs, da
 def test_a_field_named_twice_is_sliced_once(runs):
     found = evaluate(runs[0]["run"], options=Options(by=("site", "site"), top=100, **QUICK))
     assert sum(line["rows"] for line in found["slices"]["site"]) == found["rows"]
+
+
+def test_a_slice_of_one_group_shows_no_interval_where_groups_are_drawn(runs):
+    found = evaluate(runs[0]["run"], options=Options(by=("group", "device"), top=3, unit="group", **QUICK))
+    for name, known in (("group", False), ("device", True)):
+        table = slices_table(name, found["slices"][name])
+        assert [bool(cell) for cell in table.columns[4].cells] == [known] * 3 and all(table.columns[3].cells)
+
+
+def test_a_difference_without_an_interval_is_not_shown_as_sure():
+    unknown = {"value": 0.25, "low": math.nan, "high": math.nan}
+    found = {"against": {"metrics": {"auc": unknown}}, "differences": {"auc": unknown}}
+    _, shown, *rest = against(found, "auc")
+    assert (shown.plain, shown.style, rest) == ("+0.25000", "", ["", ""])
 
 
 def test_a_row_with_a_value_twice_is_one_row_of_its_slice(data):

@@ -107,6 +107,13 @@ def test_whole_groups_are_drawn_where_a_group_is_the_unit():
     assert narrow.high - narrow.low == pytest.approx((wide.high - wide.low) / 3, rel=0.2)
 
 
+def test_a_single_unit_has_metrics_and_no_interval():
+    """Its draws are all alike: they would say that the metric is sure."""
+    one, same = rows(1), np.zeros(50)
+    for found in (intervals(one, 20), intervals(rows(50), 20, unit=same), differences(rows(50), rows(50, seed=5), 20, unit=same)[2]):
+        assert np.isfinite(found["logloss"].value) and np.isnan([found["logloss"].low, found["logloss"].high]).all()
+
+
 def test_gauc_is_that_of_the_rows_and_its_interval_holds_it():
     one = rows(500, groups=20)
     found = intervals(one, 200)["gauc"]
