@@ -84,12 +84,14 @@ def raw_rows(
     names = columns_of(files[0], schema)
     labels = [label.column for label in schema.targets.values()]
     labelled = {*labels} <= {*names} if labelled is None else labelled
-    roles = {"label": labels[0], "weight": schema.weight} if labelled else {}
-    needed = [*schema.inputs, *labels, *filter(None, roles.values())] if labelled else schema.inputs
-    roles |= {"group": schema.group, "timestamp": schema.timestamp and schema.timestamp.column}
+    roles = {"label": labels[0], "weight": schema.weight, "group": schema.group, "timestamp": schema.timestamp and schema.timestamp.column}
+    needed = [*schema.inputs, *labels, *filter(None, [schema.weight])] if labelled else schema.inputs
     keys = ["label"] * labelled if keys is None else keys
-    columns = {key: roles.get(key) if key in ROLES else key for key in keys}
+    columns = {key: roles.get(key, key) for key in keys}
     for key, column in columns.items():
         if column not in names:
-            raise InputError(f"{files[0].path} has no column that is its {key!r}; it has {', '.join(names)}")
+            wanted = repr(column) if key not in ROLES else f"{column!r}, the schema's {key}" if column else f"that is its {key!r}"
+            raise InputError(f"{files[0].path} has no column {wanted}; it has {', '.join(names)}")
+        if key in ("label", "weight") and not labelled:
+            raise InputError(f"--keys {key}: it is not read of rows that are scored without their labels; leave it out")
     return RawRows(schema, files, list(dict.fromkeys([*needed, *columns.values()])), keys, labelled, part_bytes)

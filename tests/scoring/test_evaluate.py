@@ -117,6 +117,8 @@ def test_raw_logs_are_evaluated_through_the_run_s_own_vocabulary_and_two_runs_ne
     assert found["slices"] == {}, "no row has a tag"
     with pytest.raises(InputError, match="--split valid: --data .*bare.csv is raw logs, which have no splits; leave the option out"):
         evaluate(runs[0]["run"], data=str(tmp_path / "bare.csv"), split="valid")
+    with pytest.raises(InputError, match="bare.csv has no column 'click', the schema's label; it has price"):
+        evaluate(runs[0]["run"], data=write_logs(tmp_path / "bare.csv", bare.drop(["click"])))
     with pytest.raises(InputError, match="--data .* matches no file"):
         evaluate(runs[0]["run"], data=str(tmp_path / "none*.csv"))
 

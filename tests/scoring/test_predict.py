@@ -143,8 +143,18 @@ def test_logs_without_a_label_score_as_with_it(run, tmp_path, serial):
     first, second = (predicted(tmp_path / name, predict(run, path, str(tmp_path / name))) for name, path in (("x", whole), ("y", bare)))
     assert first["logit"].equals(second["logit"])
     assert "label" in first.column_names and "label" not in second.column_names
-    with pytest.raises(InputError, match="b.csv has no column that is its 'label'; it has price"):
-        predict(run, bare, str(tmp_path / "z"), keys=["label"])
+
+
+def test_a_key_that_the_rows_lack_is_refused_by_the_name_of_its_column(run, tmp_path, serial):
+    bare = write_logs(tmp_path / "bare.csv", clicks(100).drop(["click", "user"]))
+    for key, line in (
+        ("label", "bare.csv has no column 'click', the schema's label; it has price"),
+        ("group", "bare.csv has no column 'user', the schema's group; it has price"),
+        ("sight", "bare.csv has no column 'sight'; it has price"),
+        ("weight", "--keys weight: it is not read of rows that are scored without their labels; leave it out"),
+    ):
+        with pytest.raises(InputError, match=line):
+            predict(run, bare, str(tmp_path / "out"), keys=[key])
 
 
 def test_an_option_that_its_input_has_no_use_for_is_refused(run, data, tmp_path, serial):
