@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, BinaryIO
 
 import fsspec
@@ -87,17 +88,18 @@ def text_columns(file: RawFile, schema: Schema) -> list[str]:
 
 
 def _first_line(file: RawFile) -> bytes:
+    """Raises InputError for what is no text, before it is looked at as text."""
     with _open(file) as stream:
-        block = next(line_blocks(_chunks(stream, HEAD_BYTES)), b"")
+        chunks = _chunks(stream, HEAD_BYTES)
+        head = next(chunks, b"")
+        for magic, kind in MAGIC.items():
+            if head.startswith(magic):
+                raise InputError(f"the content is {kind}, not text; rename the file, or set the schema's format")
+        block = next(line_blocks(chain([head], chunks)), b"")
     return block[: block.find(b"\n") + 1].removeprefix(BOM)
 
 
 def check_head(file: RawFile, schema: Schema, columns: list[str]) -> None:
-    with _open(file) as stream:
-        head = stream.read(4)
-    for magic, kind in MAGIC.items():
-        if head.startswith(magic):
-            raise InputError(f"the content is {kind}, not text; rename the file, or set the schema's format")
     _layout(file, schema, columns)
     if schema.columns and _first_line(file).rstrip(b"\r\n") == schema.separator.join(schema.columns).encode():
         raise InputError("the first line is a header with the names of the schema's `columns`; take `columns` out of the schema")

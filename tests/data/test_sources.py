@@ -10,7 +10,7 @@ import pytest
 from raw_logs import clicks, to_text, write_logs, write_schema, write_with_flipped_bit
 
 from sml_dist.data.schema import load_schema
-from sml_dist.data.sources import count_rows, first_spans, read
+from sml_dist.data.sources import columns_of, count_rows, first_spans, read
 from sml_dist.data.spans import group_spans, list_files, number_rows
 from sml_dist.spec import InputError
 
@@ -139,6 +139,8 @@ def damage(tmp_path, name):
         path.write_text(to_text(table, header=False))
     elif name == "gzipped.csv":
         path.write_bytes(gzip.compress(b"click\n"))
+    elif name == "parquet.csv":
+        pq.write_table(table, path)
     elif name == "plain.csv.gz" or name == "text.parquet":
         path.write_text(to_text(table))
     elif name == "times.parquet":
@@ -162,6 +164,7 @@ def damage(tmp_path, name):
         ("flipped.csv.gz", "{path} cannot be read: zlib inflate failed"),
         ("plain.csv.gz", "{path} cannot be read: zlib inflate failed: incorrect header check"),
         ("gzipped.csv", "{path}: the content is gzip, not text; rename the file, or set the schema's format"),
+        ("parquet.csv", "{path}: the content is Parquet, not text; rename the file, or set the schema's format"),
         ("logs.zip", "{path}: this kind of archive is not read; unpack it"),
         ("no_site.csv", "{path}: column 'site' of the schema is missing in the file; did you mean 'sites'?"),
         ("no_header.csv", "{path}: column 'click' of the schema is missing in the file; it has: "),
@@ -179,6 +182,14 @@ def test_a_bad_file_stops_with_one_line_that_names_it(tmp_path, name, message):
         rows_in(spans_of(path, schema), schema)
     assert message.format(path=path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gzipped.csv", "gzip"), ("parquet.csv", "Parquet")])
+def test_the_names_of_what_is_no_text_are_not_looked_for(tmp_path, name, kind):
+    schema = load_schema(write_schema(tmp_path))
+    [file] = list_files(str(damage(tmp_path, name)), "--input", schema)
+    with pytest.raises(InputError, match=f"{name}: the content is {kind}, not text; rename the file, or set the schema's format"):
+        columns_of(file, schema)
 
 
 def test_a_header_that_the_schema_denies_is_an_error_and_not_a_row(tmp_path):
