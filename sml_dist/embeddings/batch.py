@@ -1,5 +1,6 @@
 """Arrow rows to tensors: the one place where a table becomes a Batch, for training, scoring and serving alike."""
 
+import logging
 import warnings
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from sml_dist.spec import InputError
 
 # Tensors share Arrow's memory where they can; nobody writes to a batch.
 warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+# A KeyedJaggedTensor asks torch, by a function of which torch warns, whether it is traced.
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 CPU = torch.device("cpu")
 

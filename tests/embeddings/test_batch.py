@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from torch.fx import _symbolic_trace
 
 from sml_dist.data.dataset import Field, Manifest, arrow_schema
 from sml_dist.embeddings.batch import Collator
@@ -29,6 +30,15 @@ def table(a, b, tags, label=None) -> pa.Table:
         pa.array(range(rows), pa.int64()),
     ]
     return pa.table(columns, schema=schema)
+
+
+def test_torch_logs_nothing_while_a_batch_is_made(monkeypatch):
+    """It would once in each process, so it is made to think that it has not yet."""
+    said = []
+    _symbolic_trace.is_fx_tracing_warning.cache_clear()
+    monkeypatch.setattr(_symbolic_trace.log, "handle", said.append)
+    Collator(manifest())(table([0], [0], [[]]))
+    assert not said
 
 
 def test_every_id_arrives_at_its_field_and_row():
