@@ -22,13 +22,22 @@ def interrupted(when: Callable[[], bool], *words: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "sml_dist.cli", *words]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"COLUMNS": "200"}
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell has what it starts in the background ignore it
     )
-    while not when():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
+    try:
+        while not when():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
     return process.returncode, said
 
 
@@ -47,7 +56,7 @@ def test_train_ends_its_workers_and_goes_on_from_its_last_checkpoint(tmp_path):
         "data": {"path": str(tmp_path / "data")},
         "model": {"name": "dnn", "tower": {"hidden": [8]}},
         "embedding": {"dim": 4},
-        "train": {"global_batch_size": 96, "epochs": 10_000, "checkpoint_every_steps": 20},
+        "train": {"global_batch_size": 96, "epochs": 500, "checkpoint_every_steps": 20},
     }
     (tmp_path / "run.yaml").write_text(dump(parse(config)))
     words = ("train", str(tmp_path / "run.yaml"))

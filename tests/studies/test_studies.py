@@ -68,7 +68,7 @@ def test_the_depth_study_trains_measures_and_judges(tmp_path):
 def test_a_wrong_key_or_variant_is_one_line(tmp_path):
     with pytest.raises(InputError, match="nowhere.yaml: no such file"):
         depth.run("nowhere.yaml", [], str(tmp_path))
-    with pytest.raises(InputError, match="(?s)depths_.*unexpected"):
+    with pytest.raises(InputError, match=r"depths_ is not a key; did you mean depths\?"):
         depth.run(str(CONFIGS / "depth.yaml"), ["depths_=[3]"], str(tmp_path))
     with pytest.raises(InputError, match="rules name other"):
         depth.run(str(CONFIGS / "depth.yaml"), ["rules.sml=[other]"], str(tmp_path))
