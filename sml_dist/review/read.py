@@ -96,11 +96,12 @@ def is_sweep(path: str) -> bool:
 def read_run(path: str) -> Run:
     """Raises InputError where the folder holds no run."""
     folder = RunFolder(path)
-    if folder.read("config.yaml") is None:
+    settings = folder.path / "config.yaml"
+    if not settings.is_file():
         raise InputError(f"{path} is no run (no config.yaml) and no sweep (no sweep.yaml); name the folder run.storage/run.name")
-    config = read_yaml(str(folder.path / "config.yaml"))
+    config = read_yaml(str(settings))
     if not {"run", "data", "model"} <= config.keys():
-        raise InputError(f"{folder.path / 'config.yaml'} is no run's configuration; take the folder away, or start the run again")
+        raise InputError(f"{settings} is no run's configuration; take the folder away, or start the run again")
     curves = {split: folder.read_json(f"curves_{split}.json") or {} for split in SPLITS}
     about, code = (folder.read_json(f"{name}.json") or {} for name in ("about", "code"))
     return Run(folder.path, config, list(_lines(folder)), folder.read_json("summary.json"), about, code, curves)

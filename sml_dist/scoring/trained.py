@@ -25,7 +25,7 @@ from sml_dist.embeddings.batch import Batch, Collator
 from sml_dist.scoring.explain import Explained
 from sml_dist.spec import InputError, from_dict
 from sml_dist.train.build import make_task
-from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Damaged, read, step_name, verify
+from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Damaged, read, step_name, steps, verify
 from sml_dist.train.kept import kept_dataset
 from sml_dist.train.resume import load_weights
 from sml_dist.train.storage import Storage
@@ -41,7 +41,7 @@ def find(run: str, step: int | None = None) -> Checkpoint:
     if (folder / MANIFEST).is_file():
         return sound(Storage(folder.parent), folder.name)
     storage = Storage(folder / "checkpoints")
-    names = [name for name in storage.names() if name.startswith("step-")]
+    names = steps(storage)[::-1]
     if not names:
         raise InputError(f"{run} holds no checkpoint; name the folder of a run (run.storage/run.name) or of a checkpoint")
     if step is None:

@@ -13,7 +13,7 @@ import numpy as np
 from sml_dist.config.run import parse
 from sml_dist.data.dataset import Manifest, fingerprint, read_manifest, read_rows, row_groups
 from sml_dist.spec import InputError
-from sml_dist.train.checkpoint import Damaged, verify
+from sml_dist.train.checkpoint import Damaged, steps, verify
 from sml_dist.train.ledger import digest
 from sml_dist.train.rows import training_plan
 from sml_dist.train.storage import Storage
@@ -23,7 +23,7 @@ def verify_run(folder: str, data: str | None = None) -> dict[str, Any]:
     """What was found, with `ok`; `rows` and what follows where there is a ledger. `data` says where the dataset lies now, if it
     was moved. Raises InputError."""
     storage = Storage(Path(folder) / "checkpoints")
-    names = [name for name in storage.names() if name.startswith("step-")]
+    names = steps(storage)[::-1]
     if not names:
         raise InputError(f"{folder} holds no checkpoint; name the folder of a run (run.storage/run.name)")
     faults, newest = [], None
