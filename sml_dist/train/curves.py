@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from sml_dist.train.metrics import BINS, ExactScores, HistogramScores
+from sml_dist.train.metrics import BINS, ExactScores, HistogramScores, sigmoid
 
 POINTS = 200  # of the ROC and of precision over recall
 PARTS = 20  # of calibration, of equal weight
@@ -29,7 +29,7 @@ def curves(scores: ExactScores | HistogramScores) -> dict[str, Any]:
         "roc": {"false_positive_rate": _round(missed[even]), "true_positive_rate": _round(hit[even])},
         "pr": {"recall": _round(hit[1:][some]), "precision": _round(precision[some])},
         "average_precision": float(np.diff(hit) @ precision),
-        "calibration": calibration(positives, negatives, 1 / (1 + np.exp(-logits_of(bins)))),
+        "calibration": calibration(positives, negatives, sigmoid(logits_of(bins))),
     }
 
 

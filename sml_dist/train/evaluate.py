@@ -15,6 +15,7 @@ from sml_dist.data.plan import Plan
 from sml_dist.data.stream import Stream
 from sml_dist.embeddings.batch import Collator
 from sml_dist.train.finite import Diverged, any_worker, cause, why
+from sml_dist.train.loading import loaded
 from sml_dist.train.metrics import ExactScores, HistogramScores, scores_for
 from sml_dist.train.sharded import average_batch_statistics
 
@@ -61,8 +62,8 @@ def evaluate(
     scores = {label: scores_for(rows) for label in collate.labels}
     task, bad = model.module, None
     with torch.no_grad():  # FBGEMM's fused CPU kernels have no way through inference_mode
-        for table in batches:
-            batch = collate(table, device)
+        for table, batch in loaded((table for table in batches), collate, device):  # a generator of its own, for it is closed
+            batch = collate(table, device) if batch is None else batch
             x_BFD = task.embed(batch.ids)
             logit = task(x_BFD, batch.dense)
             beat("evaluation")

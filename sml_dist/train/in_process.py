@@ -69,7 +69,8 @@ class Laboratory:
         """Over a manifest that need not be what lies at `data.path`, such as one of larger tables."""
         plan, collate = training_plan(manifest, config), Collator(manifest)
         stream = DirectStream(Source.of(config.data.path, manifest, "train"), plan, epochs=config.train.epochs)
-        valid = Evaluation(stream.of(Source.of(config.data.path, manifest, "valid")), config.train.eval_batch_size, times=1)
+        together = config.train.evaluated_together(place.device.type)
+        valid = Evaluation(stream.of(Source.of(config.data.path, manifest, "valid")), together, times=1)
         task = training_task(manifest, config, place.device)
         model, _ = shard(task, manifest, config.embedding, place.device, place.local_workers, config.train.seed)
         trainer = Trainer(

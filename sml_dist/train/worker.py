@@ -95,7 +95,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     plan, collate = training_plan(manifest, config), Collator(manifest)
     reading = (config.train.epochs, config.data.reader_cpus, config.data.prefetch_windows, config.train.record_rows, config.data.readers)
     stream = stream_type(Source.of(config.data.path, manifest, "train"), plan, place.rank, place.workers, *reading)
-    valid = evaluation(config, manifest, stream, "valid", folder, times=config.train.most_evaluations(plan.steps))
+    valid = evaluation(config, manifest, stream, "valid", folder, place.device, times=config.train.most_evaluations(plan.steps))
 
     # model
     task = training_task(manifest, config, place.device)
@@ -154,7 +154,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     clock.enter("evaluation")
     metrics = {"valid": progress.best_metrics}
     if "test" in manifest.splits and manifest.splits["test"].rows:
-        test = evaluation(config, manifest, stream, "test", folder, times=1)
+        test = evaluation(config, manifest, stream, "test", folder, place.device, times=1)
         try:
             metrics["test"] = test.run(model, collate, place.device, beat)
         except Diverged as fault:
@@ -169,14 +169,16 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     return found
 
 
-def evaluation(config: RunConfig, manifest: Manifest, stream: Stream, split: str, folder: RunFolder, times: int) -> Evaluation:
+def evaluation(
+    config: RunConfig, manifest: Manifest, stream: Stream, split: str, folder: RunFolder, device: torch.device, times: int
+) -> Evaluation:
     """Its curves are kept in the run's folder, unless the disk is full: that is the checkpoints' place to fail."""
 
     def keep(scores: Scores) -> None:
         with contextlib.suppress(OSError):
             folder.write_json(f"curves_{split}.json", curves(scores))
 
-    return Evaluation(stream.of(Source.of(config.data.path, manifest, split)), config.train.eval_batch_size, times, keep)
+    return Evaluation(stream.of(Source.of(config.data.path, manifest, split)), config.train.evaluated_together(device.type), times, keep)
 
 
 def summary(config: RunConfig, place: Place, products: str, plan: Plan, progress: Progress, manifest: Manifest) -> dict[str, Any]:

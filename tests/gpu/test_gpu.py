@@ -67,6 +67,17 @@ def test_every_table_optimizer_lowers_the_loss(dataset, optimizer):
     assert sum(found[-5:]) < sum(found[:5])
 
 
+@pytest.mark.parametrize("batch", [None, 1_000])
+def test_evaluation_is_as_on_the_cpu(dataset, batch):
+    def metrics(device: str) -> dict[str, float]:
+        with one_process(backend=GROUP if device == "cuda" else "gloo"):
+            settings = config(dataset, train={"eval_batch_size": batch})
+            found = Laboratory.of(settings, Place(device=torch.device(device))).trainer.evaluate()
+        return {name: found[name] for name in ("auc", "logloss", "calibration", "rows")}
+
+    assert metrics("cuda") == pytest.approx(metrics("cpu"), rel=1e-4)
+
+
 def test_bf16_follows_fp32(dataset):
     assert losses(config(dataset, "bf16"), "cuda") == pytest.approx(losses(config(dataset), "cuda"), rel=0.05)
 
