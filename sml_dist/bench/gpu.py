@@ -23,7 +23,7 @@ BATCH = 65_536
 BATCHES, PASSES = 8, 8
 SML = {"enabled": True, "mtn": {"placement": "both"}}
 BACKEND = "cpu:gloo,cuda:nccl"
-RUN_ROWS, EPOCHS, READ_AHEAD = 4_000_000, 16, 16  # windows: as many readers work at a time, where there are cores for them
+RUN_ROWS, EPOCHS = 4_000_000, 16
 MOVES = 5  # of a row's embeddings: read and handed out; their gradient read, the row read and written
 
 
@@ -55,13 +55,12 @@ def end_to_end(place: Workplace) -> Iterator[dict[str, Arm]]:
     """Whole runs of 64 M rows through Ray Data; their samples/s are those of the steps, waits for data included."""
     here = card()
     path, bf16 = place.dataset(RUN_ROWS), {"precision": "bf16"}
-    reading = {"path": path, "prefetch_windows": READ_AHEAD}
     with ray_session(1), one_process(threads=1, backend=BACKEND):
         memory = Laboratory.of(on_gpu(place, path, train=bf16), here)
         from_memory = stepping(memory, list(itertools.islice(memory.stream.batches(), BATCHES)) * PASSES)
         from_memory()  # compiles; a run does so too, a few seconds among its steps'
         yield {
-            "train": partial(trained, place, on_gpu(place, path, train=bf16 | {"epochs": EPOCHS}, data=reading)),
+            "train": partial(trained, place, on_gpu(place, path, train=bf16 | {"epochs": EPOCHS})),
             "memory": from_memory,
         }
 

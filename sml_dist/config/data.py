@@ -17,4 +17,5 @@ class DataConfig:
     reader_cpus: PositiveFloat = 0.5  # logical CPUs that Ray sets aside for each reader task
     # Nodes that read: any, that of the worker they read for where it has room, or those labelled sml-dist/role=data alone
     readers: Literal["anywhere", "near", "data_nodes"] = "anywhere"
-    prefetch_windows: PositiveInt = 2  # windows (16,384 rows of each of a worker's streams) read ahead
+    # Windows (16,384 rows of each of a worker's streams) read ahead, as many at a time as there are CPUs for; None: 2, for a GPU up to 16
+    prefetch_windows: PositiveInt | None = None

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sml_dist.data.plan import Plan
-from sml_dist.data.stream import Stream
+from sml_dist.data.stream import Stream, ahead_in_evaluation
 from sml_dist.embeddings.batch import Collator
 from sml_dist.train.finite import Diverged, any_worker, cause, why
 from sml_dist.train.loading import loaded
@@ -33,7 +33,8 @@ class Evaluation:
         size = max(1, min(batch_size, stream.plan.rows) // streams) * streams
         self.plan: Plan = replace(stream.plan, batch_size=size, seed=0, shuffle=False)
         self.keep = keep
-        self.stream, self.left = replace(stream, plan=self.plan, epochs=times, prefetch=1, numbered=False), 0
+        ahead = ahead_in_evaluation(stream.prefetch)
+        self.stream, self.left = replace(stream, plan=self.plan, epochs=times, prefetch=ahead, numbered=False), 0
 
     def run(self, model: nn.Module, collate: Collator, device: torch.device, beat: Beat = lambda doing: None) -> dict[str, Any]:
         if not self.left:  # at first, and after more evaluations than planned: a run that was rolled back

@@ -16,7 +16,7 @@ from ray.train import RunConfig as RayRunConfig
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import read_manifest
 from sml_dist.data.plan import Plan
-from sml_dist.data.stream import Source, held_bytes
+from sml_dist.data.stream import Source, held_bytes, windows_ahead
 from sml_dist.importing import importing
 from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.code import commit
@@ -147,11 +147,13 @@ def check_room(config: RunConfig) -> None:
     """The object stores of the nodes that are there hold what the readers may put into them. Raises InputError."""
     manifest = read_manifest(config.data.path)
     plan = Plan((1,), config.data.streams, config.train.global_batch_size, manifest.row_group_rows, 0)
-    held = held_bytes(Source.of(config.data.path, manifest, "train"), plan, config.data.prefetch_windows)
+    source = Source.of(config.data.path, manifest, "train")
+    ahead = windows_ahead(config.data.prefetch_windows, source, plan, on_gpu(config))
+    held = held_bytes(source, plan, ahead)
     there = ray.cluster_resources()
     room, grows = there.get("object_store_memory", 0), there.get("CPU", 0) < config.train.worker_range[0]
     if held > room and not grows:  # a cluster that is still to grow for the workers may have room then
-        what = f"{config.data.streams} streams, {config.data.prefetch_windows} windows ahead"
+        what = f"{config.data.streams} streams, {ahead} windows ahead"
         way_out = "lower data.streams or data.prefetch_windows, or start nodes with more --object-store-memory"
         raise InputError(f"readers may hold {held / 1e6:,.0f} MB ({what}), the nodes' object stores {room / 1e6:,.0f} MB; {way_out}")
 

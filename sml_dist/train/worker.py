@@ -12,7 +12,7 @@ import torch.distributed as dist
 from sml_dist.config.run import RunConfig, dump, parse
 from sml_dist.data.dataset import Manifest, read_manifest
 from sml_dist.data.plan import Plan
-from sml_dist.data.stream import Source, Stream
+from sml_dist.data.stream import Source, Stream, windows_ahead
 from sml_dist.embeddings.batch import Collator
 from sml_dist.embeddings.sharding import placements, plan_text
 from sml_dist.spec import InputError, RunError, to_dict
@@ -93,8 +93,10 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     # data
     manifest = read_manifest(config.data.path)
     plan, collate = training_plan(manifest, config), Collator(manifest)
-    reading = (config.train.epochs, config.data.reader_cpus, config.data.prefetch_windows, config.train.record_rows, config.data.readers)
-    stream = stream_type(Source.of(config.data.path, manifest, "train"), plan, place.rank, place.workers, *reading)
+    source = Source.of(config.data.path, manifest, "train")
+    ahead = windows_ahead(config.data.prefetch_windows, source, plan, gpu=place.device.type == "cuda")
+    reading = (config.train.epochs, config.data.reader_cpus, ahead, config.train.record_rows, config.data.readers)
+    stream = stream_type(source, plan, place.rank, place.workers, *reading)
     valid = evaluation(config, manifest, stream, "valid", folder, place.device, times=config.train.most_evaluations(plan.steps))
 
     # model

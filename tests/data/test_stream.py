@@ -8,7 +8,7 @@ import pytest
 
 from sml_dist.data.dataset import SplitWriter
 from sml_dist.data.plan import Cursor, Plan
-from sml_dist.data.stream import Reader, Source, Stream, held_bytes, placing, with_weight
+from sml_dist.data.stream import Reader, Source, Stream, held_bytes, placing, windows_ahead, with_weight
 from sml_dist.spec import InputError
 
 WINDOW = 100
@@ -116,6 +116,16 @@ def test_readers_near_prefer_this_node_and_those_on_data_nodes_take_no_other(ray
 def test_what_readers_may_hold_grows_with_streams_and_windows_and_not_with_the_data(source):
     held = held_bytes(source, plan(source), prefetch=2)
     assert held == held_bytes(source, replace(plan(source), groups=source.rows * 100), prefetch=2) == 3 * 4 * WINDOW * 100
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpu", "room", "windows"),
+    [(None, False, 1e9, 2), (None, True, 1e9, 16), (None, True, 96e4, 8), (None, True, 1e3, 2), (5, True, 1, 5), (1, False, 1, 1)],
+)
+def test_a_gpu_is_read_for_by_as_many_as_half_of_the_object_stores_hold(source, monkeypatch, asked, gpu, room, windows):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"object_store_memory": room})
+    assert windows_ahead(asked, source, plan(source), gpu) == windows
+    assert asked or windows == 2 or held_bytes(source, plan(source), windows) <= room / 2
 
 
 @pytest.mark.ray
