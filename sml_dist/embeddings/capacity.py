@@ -182,7 +182,7 @@ def solve(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None:
     names = {table_name(field.name): field.name for field in tables.manifest.tables}
     found.sort(key=lambda option: list(names).index(option.name))
     placed = [table_plan(option, names[option.name], config) for option in found]
-    check_l2(config, [table.name for table in placed if table.kind != "data_parallel"])
+    check_l2(config, [table.name for table in placed if table.kind != "data_parallel"], topology.compute_device)
     return Capacity(sorted(placed, key=lambda table: -table.weights), weigh(found, config, cluster, fixed), room, host_room)
 
 

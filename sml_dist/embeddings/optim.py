@@ -5,9 +5,11 @@ from typing import Any
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import WeightDecayMode
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from sml_dist.config.embedding import EmbeddingConfig
+from sml_dist.embeddings import rowwise_adagrad
 from sml_dist.spec import InputError
 
 FUSED = {
@@ -20,19 +22,25 @@ DENSE = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagra
 
 
 def fused_params(config: EmbeddingConfig) -> dict[str, Any]:
-    """What FBGEMM's fused kernels need to know; see check_l2 for the decay that they leave out. Ids are checked by the Collator."""
+    """What FBGEMM's fused kernels need to know; see check_l2 for the decay that they do not do. Ids are checked by the Collator."""
     params: dict[str, Any] = {"optimizer": FUSED[config.optimizer], "learning_rate": config.lr, "eps": config.eps}
     params["bounds_check_mode"] = BoundsCheckMode.NONE
-    return params | ({"weight_decay": config.l2} if config.l2 else {})
+    return params | ({"weight_decay": config.l2, "weight_decay_mode": WeightDecayMode.L2} if config.l2 else {})
 
 
-def check_l2(config: EmbeddingConfig, fused: list[str]) -> None:
-    """FBGEMM ignores weight decay under SGD and Adagrad without a word; so refuse it for the tables it would serve."""
-    if config.l2 and fused and config.optimizer in ("sgd", "adagrad"):
-        raise InputError(
-            f"embedding.l2 has no effect under a fused {config.optimizer} (table {fused[0]}); "
-            "set embedding.optimizer=rowwise_adagrad or embedding.sharding=data_parallel"
-        )
+def check_l2(config: EmbeddingConfig, fused: list[str], device: str) -> None:
+    """Raises InputError where FBGEMM would decay a table of `fused` otherwise than torch's optimisers do, or not at all.
+
+    It ignores decay under SGD and Adagrad, and on a CPU under rowwise Adagrad too, where only our kernel in its place does it
+    (rowwise_adagrad.py); under Adam it decays apart from the gradient.
+    """
+    if not config.l2 or not fused or (config.optimizer == "rowwise_adagrad" and (device == "cuda" or rowwise_adagrad.compiled())):
+        return
+    what = {"adam": "is another decay", "rowwise_adagrad": "wants a C++ compiler (g++)"}.get(config.optimizer, "has no effect")
+    better = "" if config.optimizer == "rowwise_adagrad" else "embedding.optimizer=rowwise_adagrad or "
+    raise InputError(
+        f"embedding.l2 {what} under a fused {config.optimizer} (table {fused[0]}); set {better}embedding.sharding=data_parallel"
+    )
 
 
 def dense_optimizer(config: EmbeddingConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

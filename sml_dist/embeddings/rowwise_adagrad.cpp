@@ -1,6 +1,6 @@
 // Rowwise Adagrad on the rows that a batch looked up, each updated once, by the sum of its gradients:
 //
-//   state_r += mean_d g_rd^2,   w_rd -= lr * g_rd / (sqrt(state_r) + eps),   g_r = sum of the gradients of r's lookups.
+//   state_r += mean_d g_rd^2,   w_rd -= lr * g_rd / (sqrt(state_r) + eps),   g_r = decay * w_r + the sum of the gradients of r's lookups.
 //
 // Lookups of one row are chained in their order through a hash table of the row's id, so no gradient is copied or sorted, and the sum's
 // order does not depend on the threads. Tables lie in memory far beyond the caches: rows are fetched some turns ahead.
@@ -32,7 +32,7 @@ struct Tables {
   float* state;
   const int64_t* state_of;
   const int32_t* column_of;  // by feature, of the gradient's row; F + 1
-  float lr, eps;
+  float lr, eps, decay;
 };
 
 class Scratch {
@@ -102,9 +102,11 @@ void update(Scratch& scratch, const Tables& tables, int64_t f) {
     const Row& row = scratch.rows[r];
     const Use* use = &scratch.uses[row.first];
     const float* g = use->gradient;
-    if (use->next >= 0 || use->share != 1.0f) {
+    float* w = weights + row.id * D;
+    if (use->next >= 0 || use->share != 1.0f || tables.decay != 0.0f) {
       float* sum = scratch.sum.data();
-      std::fill_n(sum, D, 0.0f);
+#pragma omp simd
+      for (int64_t d = 0; d < D; ++d) sum[d] = tables.decay * w[d];
       for (;; use = &scratch.uses[use->next]) {
         const float *part = use->gradient, share = use->share;
 #pragma omp simd
@@ -119,7 +121,6 @@ void update(Scratch& scratch, const Tables& tables, int64_t f) {
     float& state = states[row.id];
     state += square / float(D);
     const float step = tables.lr / (std::sqrt(state) + tables.eps);
-    float* w = weights + row.id * D;
 #pragma omp simd
     for (int64_t d = 0; d < D; ++d) w[d] -= step * g[d];
   }
@@ -151,8 +152,9 @@ template <class I> void rowwise_adagrad(const Lookups<I>& at, const Tables& tabl
 #define SML_DIST_ROWWISE_ADAGRAD(name, I)                                                                                              \
   extern "C" void rowwise_adagrad_##name(                                                                                              \
       const float* gradient, float* weights, const int64_t* weight_of, float* state, const int64_t* state_of, const int32_t* column_of, \
-      const I* ids, const I* offsets, int64_t B, int64_t F, int64_t width, int mean, float lr, float eps, int threads) {               \
-    rowwise_adagrad<I>({ids, offsets, B, F}, {weights, weight_of, state, state_of, column_of, lr, eps}, gradient, width, mean, threads); \
+      const I* ids, const I* offsets, int64_t B, int64_t F, int64_t width, int mean, float lr, float eps, float decay, int threads) {  \
+    const Tables tables{weights, weight_of, state, state_of, column_of, lr, eps, decay};                                               \
+    rowwise_adagrad<I>({ids, offsets, B, F}, tables, gradient, width, mean, threads);                                                  \
   }
 
 SML_DIST_ROWWISE_ADAGRAD(int32, int32_t)

@@ -30,7 +30,7 @@ def shard(
     sharder = Sharder(fused_params=fused_params(config))
     topology = Topology(dist.get_world_size(), device.type, local_world_size=node_size(local_world_size), **links(device.type))
     plan = make_plan(task, manifest, config, sharder, topology, dist.group.WORLD)
-    check_l2(config, [p.table for p in placements(plan, manifest, config.dim) if p.kind != "data_parallel"])
+    check_l2(config, [p.table for p in placements(plan, manifest, config.dim) if p.kind != "data_parallel"], device.type)
     several = dist.get_world_size() > 1
     model = DistributedModelParallel(task, device=device, plan=plan, sharders=[sharder], init_data_parallel=several)
     start_tables(model, config.init_std, seed)

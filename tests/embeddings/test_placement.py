@@ -1,14 +1,18 @@
 """Which kinds of sharding a table may have, and what the planner makes of them between CPUs."""
 
+import re
+from contextlib import nullcontext
+
 import pytest
 from torchrec.distributed.planner import Topology
 
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.data.dataset import Field, Manifest
-from sml_dist.embeddings import sharding
-from sml_dist.embeddings.optim import fused_params
+from sml_dist.embeddings import rowwise_adagrad, sharding
+from sml_dist.embeddings.optim import check_l2, fused_params
 from sml_dist.embeddings.sharding import Sharder, allowed_kinds, links, make_plan, placements
 from sml_dist.embeddings.tables import embedding_tables
+from sml_dist.spec import InputError
 
 ROWS = {"tiny": 900, "small": 9_000, "large": 2_000_000}
 MANIFEST = Manifest(
@@ -36,6 +40,25 @@ def test_what_decay_and_adam_do_to_a_table_is_no_matter_of_device_or_workers(emb
     for device in ("cpu", "cuda"):
         for workers in (1, 2):
             assert [name for name in copied(device, workers, **embedding) if name != "large"] == ["tiny", "small"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "device", "compiler", "fault"),
+    [
+        ("sgd", "cuda", True, "under a fused sgd (table large); set embedding.optimizer=rowwise_adagrad or embedding.sharding=data"),
+        ("adagrad", "cpu", True, "l2 has no effect under a fused adagrad"),
+        ("adam", "cuda", True, "l2 is another decay under a fused adam"),
+        ("rowwise_adagrad", "cpu", False, "l2 wants a C++ compiler (g++) under a fused rowwise_adagrad (table large); set embedding.s"),
+        ("rowwise_adagrad", "cpu", True, None),
+        ("rowwise_adagrad", "cuda", False, None),
+    ],
+)
+def test_l2_is_refused_where_a_fused_optimiser_would_not_do_it(optimizer, device, compiler, fault, monkeypatch):
+    monkeypatch.setattr(rowwise_adagrad, "compiled", lambda: compiler)
+    config = EmbeddingConfig(optimizer=optimizer, l2=0.1)
+    check_l2(config, [], device)
+    with pytest.raises(InputError, match=re.escape(fault)) if fault else nullcontext():
+        check_l2(config, ["large"], device)
 
 
 def test_between_cpus_a_table_is_whole_unless_it_is_more_than_a_workers_share():

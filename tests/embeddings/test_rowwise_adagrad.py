@@ -4,7 +4,7 @@ import pytest
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode, EmbeddingLocation, PoolingMode
-from fbgemm_gpu.split_table_batched_embeddings_ops_training import ComputeDevice, SplitTableBatchedEmbeddingBagsCodegen
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import ComputeDevice, SplitTableBatchedEmbeddingBagsCodegen, WeightDecayMode
 
 from sml_dist.embeddings import rowwise_adagrad
 from sml_dist.nn.native import library
@@ -60,7 +60,7 @@ def learn(tables, longest=1, steps=3, kind=torch.int64, id_weights=False):
     return [w.clone() for w in tables.split_embedding_weights()], [state.clone() for (state,) in tables.split_optimizer_states()]
 
 
-def formula(dims, pooling, longest, steps=3, id_weights=False):
+def formula(dims, pooling, longest, steps=3, id_weights=False, l2=0.0):
     """The same in float64, by torch's own operations, table by table."""
     weights = [w.double().requires_grad_() for w in make(dims, pooling).split_embedding_weights()]
     states = [torch.zeros(len(w), dtype=torch.float64) for w in weights]
@@ -79,7 +79,10 @@ def formula(dims, pooling, longest, steps=3, id_weights=False):
         gradient = torch.randn(output.shape, generator=torch.Generator().manual_seed(100 + step), dtype=torch.float32).double()
         found = torch.autograd.grad(output, weights, gradient)
         with torch.no_grad():
-            for weight, state, g in zip(weights, states, found, strict=True):
+            for table, (weight, state, g) in enumerate(zip(weights, states, found, strict=True)):
+                seen = [ids[offsets[f * BATCH] : offsets[(f + 1) * BATCH]] for f, of in enumerate(FEATURES_OF) if of == table]
+                seen = torch.cat(seen).unique()
+                g[seen] += l2 * weight[seen]
                 state += (g * g).mean(dim=1)
                 weight -= LR * g / (state.sqrt() + EPS)[:, None]
     return [w.detach() for w in weights], states
@@ -95,6 +98,13 @@ def assert_same(found, wanted):
 @pytest.mark.parametrize("pooling", [PoolingMode.SUM, PoolingMode.MEAN])
 def test_each_row_moves_once_by_the_sum_of_its_gradients(dims, longest, pooling, done):
     assert_same(learn(make(dims, pooling), longest), formula(dims, pooling, longest))
+    assert done == [True] * 3
+
+
+@pytest.mark.parametrize(("longest", "pooling"), [(1, PoolingMode.SUM), (4, PoolingMode.MEAN)])
+def test_l2_decays_the_rows_looked_up(longest, pooling, done):
+    tables = make(pooling=pooling, weight_decay=0.3, weight_decay_mode=WeightDecayMode.L2)
+    assert_same(learn(tables, longest), formula((16, 16, 16), pooling, longest, l2=0.3))
     assert done == [True] * 3
 
 
@@ -121,8 +131,9 @@ def test_ids_with_weights_are_fbgemms(done):
     assert done == [False] * 3
 
 
-def test_a_bound_on_rows_norms_is_fbgemms(done):
-    learn(make(max_norm=0.5))
+@pytest.mark.parametrize("options", [{"max_norm": 0.5}, {"weight_decay": 0.1, "weight_decay_mode": WeightDecayMode.DECOUPLE}], ids=str)
+def test_a_bound_on_rows_norms_and_other_decay_are_fbgemms(options, done):
+    learn(make(**options))
     assert done == [False] * 3
 
 

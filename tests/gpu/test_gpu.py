@@ -67,6 +67,12 @@ def test_every_table_optimizer_lowers_the_loss(dataset, optimizer):
     assert sum(found[-5:]) < sum(found[:5])
 
 
+def test_l2_decays_as_on_the_cpu(dataset):
+    settings = config(dataset, l2=0.05)
+    found = losses(settings, "cuda")
+    assert found == pytest.approx(losses(settings, "cpu"), rel=2e-3) and found != pytest.approx(losses(config(dataset), "cuda"), rel=2e-3)
+
+
 @pytest.mark.parametrize("batch", [None, 1_000])
 def test_evaluation_is_as_on_the_cpu(dataset, batch):
     def metrics(device: str) -> dict[str, float]:

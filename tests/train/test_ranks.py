@@ -57,6 +57,20 @@ def test_two_and_four_ranks_equal_one_under_every_sharding(dataset, optimizer):
                 assert name.endswith("offset") or not np.array_equal(value, start[name]), f"{name} did not train"
 
 
+def test_l2_decays_a_looked_up_row_of_a_sharded_table_as_of_a_copied_one(dataset):
+    """A row that was not looked up decays in a copied table alone; one step of the whole first batch."""
+    kinds = ["table_wise", "row_wise", "data_parallel"]
+    decayed = [config(dataset, embedding={"sharding": kind, "l2": 0.5}) for kind in kinds]
+    sharded, cut, copied = on_ranks(2, trained_under, decayed, 1)[0]
+    start, plain = on_ranks(1, trained_under, [config(dataset)], 0)[0][0], on_ranks(1, trained_under, [config(dataset)], 1)[0][0]
+    for name in (name for name in start if ".embedding_bags." in name):
+        seen = (plain[name] != start[name]).any(axis=1)
+        assert seen.any() and not np.allclose(sharded[name][seen], plain[name][seen], atol=1e-4)
+        for found in (sharded, cut):
+            np.testing.assert_allclose(found[name][seen], copied[name][seen], atol=2e-6)
+            np.testing.assert_array_equal(found[name][~seen], start[name][~seen])
+
+
 def stopped_and_resumed(config: RunConfig, folder: Path, stop: int, end: int) -> dict:
     """Weights and optimiser state after `end` steps, with a checkpoint, a new model and a load in between at `stop`."""
     store = Checkpoints(Storage(folder))
