@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from sml_dist.nn.linear import logit_product
 from sml_dist.nn.skip_logit import logit_layer
 
 
@@ -26,7 +27,7 @@ class DeepSupervision(nn.Module):
     def forward(self, outputs: Sequence[Tensor]) -> Tensor:
         if self.training:
             layers = zip(self.linears, outputs[:-1], strict=True)
-            self.companions = [linear(h).squeeze(1).float() for linear, h in layers]
+            self.companions = [logit_product(h, linear.weight, linear.bias).squeeze(1).float() for linear, h in layers]
         return self.head(outputs)
 
 

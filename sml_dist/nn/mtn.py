@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sml_dist.nn.linear import Linear
+from sml_dist.nn.linear import Linear, logit_product
 from sml_dist.nn.mtn_kernel import mtn, mtn_dot
 from sml_dist.nn.tanh_norms import scaled
 from sml_dist.spec import spec
@@ -64,7 +64,7 @@ class MetaTanhNorm(nn.Module):
         if isinstance(self.learner, Elementwise):
             scale = scaled(self.scale, 1 / keep) * weight_1K.squeeze(0)
             return mtn_dot(x_BK, *self.learner.within(keep), scale, self.slope).unsqueeze(1)
-        return F.linear(self(x_BK, keep), weight_1K)
+        return logit_product(self(x_BK, keep), weight_1K)
 
 
 class Elementwise(nn.Module):

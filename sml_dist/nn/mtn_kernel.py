@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from sml_dist.nn.linear import logit_product
 from sml_dist.nn.native import has_kernel, library
 
 SOURCE = Path(__file__).with_name("mtn.cpp")
@@ -42,7 +43,7 @@ def mtn_written_out(x_BK: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, s
 def dot_written_out(x_BK: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, slope: float) -> Tensor:
     ones = torch.ones_like(scale, dtype=x_BK.dtype)
     tanh_BK = mtn_written_out(x_BK, weight, bias, ones, slope)
-    return F.linear(tanh_BK, scale.to(x_BK.dtype)[None]).squeeze(1).to(torch.promote_types(x_BK.dtype, torch.float32))
+    return logit_product(tanh_BK, scale[None]).squeeze(1)
 
 
 class Norm(Function):

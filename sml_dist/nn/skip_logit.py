@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from sml_dist.nn.linear import logit_product
 from sml_dist.nn.mtn import MetaTanhNorm
 from sml_dist.nn.tanh_norms import DynamicTanh, FixedTanh
 from sml_dist.nn.width import kept
@@ -42,7 +42,7 @@ def term(norm: nn.Module, h_BK: Tensor, weight_1K: Tensor, keep: float) -> Tenso
     """weight . norm(h), (B, 1); MTN and the product in one pass where it can be had."""
     if isinstance(norm, MetaTanhNorm):
         return norm.dot(h_BK, weight_1K, keep)
-    return F.linear(norm(h_BK, keep) if isinstance(norm, FixedTanh | DynamicTanh) else norm(h_BK), weight_1K)
+    return logit_product(norm(h_BK, keep) if isinstance(norm, FixedTanh | DynamicTanh) else norm(h_BK), weight_1K)
 
 
 class LastLogit(nn.Module):
@@ -53,7 +53,7 @@ class LastLogit(nn.Module):
         self.linear = logit_layer(widths[-1], bias)
 
     def forward(self, outputs: Sequence[Tensor]) -> Tensor:
-        return self.linear(outputs[-1]).squeeze(1).float()
+        return logit_product(outputs[-1], self.linear.weight, self.linear.bias).squeeze(1).float()
 
 
 def logit_layer(width: int, bias: bool) -> nn.Linear:

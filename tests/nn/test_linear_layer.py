@@ -7,7 +7,7 @@ from torch import nn
 from sml_dist.nn import linear
 from sml_dist.nn.linear import Linear, by_onednn
 
-SHAPES = {"a row": (1, 429), "rows": (300, 429), "tokens": (7, 5, 429)}
+SHAPES = {"a vector": (429,), "a row": (1, 429), "rows": (300, 429), "tokens": (7, 5, 429)}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_an_input_that_does_not_lie_row_by_row(layer):
     torch.testing.assert_close(layer(x), plain(layer)(x), rtol=1e-4, atol=1e-5)
 
 
-def test_a_row_is_the_same_alone_and_in_any_batch(layer):
+def test_a_row_is_the_same_alone_and_in_any_batch_but_for_rounding(layer):
     x = torch.randn(257, 429)
     torch.testing.assert_close(torch.cat([layer(row[None]) for row in x]), layer(x), rtol=0, atol=2e-6)
 

@@ -14,6 +14,7 @@ from sml_dist.nn.skip_logit import LastLogit, SkipLogit
 from sml_dist.nn.sml import SMLConfig, hidden_norms, logit_head
 from sml_dist.nn.tanh_norms import DynamicTanh, FixedTanh
 from sml_dist.nn.tower import Tower, TowerConfig
+from sml_dist.spec import from_dict
 
 WIDTHS = (5, 3, 8)
 MTN = partial(MetaTanhNorm, config=MTNConfig(init_std=0.5))
@@ -154,3 +155,15 @@ def test_bf16_and_export_hold_for_every_normaliser_on_the_skip_paths(name):
     for n in (1, 2, 9):
         some = [h.float() for h in outputs(n)]
         torch.testing.assert_close(exported(some), head(some))
+
+
+HEADS = [{"enabled": False}, {"mtn": {"placement": "none"}}, {"mtn": {"learner": "dense"}}, {"norm": "dyt"}, {}]
+
+
+@pytest.mark.parametrize("sml", HEADS, ids=str)
+def test_under_bf16_a_logit_is_not_rounded_to_bf16(sml):
+    """Of 500 logits near 5 it would tell 219 apart."""
+    head = logit_head(WIDTHS, from_dict(SMLConfig, sml)).eval()
+    head.get_submodule("linear").bias.data.fill_(5.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert len(head([h.bfloat16() for h in outputs(500)]).unique()) > 450
