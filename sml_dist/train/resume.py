@@ -10,6 +10,7 @@ from sml_dist.spec import InputError, to_dict
 from sml_dist.train.checkpoint import Checkpoint, Checkpoints
 from sml_dist.train.loop import Progress
 from sml_dist.train.optimizers import Optimizers
+from sml_dist.train.report import absolute
 from sml_dist.train.shards import Incomplete
 from sml_dist.train.state import COUNTER, pieces, set_steps, weights
 
@@ -55,6 +56,10 @@ def refuse_another(manifest: dict[str, Any], config: RunConfig, dataset: str) ->
         if old != new:
             name, before, after = _first_difference(key, old, new)
             raise InputError(f"run {config.run.name} was started with {name}={before}, now it is {after}; choose another run.name")
+    asked, first = (run["warm_start"] and absolute(run["warm_start"]) for run in (now["run"], was["run"]))
+    if asked and asked != first:
+        name = config.run.name
+        raise InputError(f"run {name} was started from {first or 'no other run'}, now run.warm_start is {asked}; choose another run.name")
     if manifest["dataset"] != dataset:
         raise InputError(f"run {config.run.name} was started on another dataset than {config.data.path} now holds; choose another run.name")
 

@@ -141,6 +141,15 @@ def test_a_run_of_another_seed_is_not_gone_on_with_and_keeps_its_own_configurati
     assert (tmp_path / "a/config.yaml").read_text() == before
 
 
+def test_a_run_that_began_from_nothing_is_not_said_to_go_on_from_another(dataset, tmp_path):
+    each = config(dataset, tmp_path, "a", max_steps=3)
+    train_alone(each)
+    warm = replace(each, run=replace(each.run, warm_start=str(tmp_path / "b")))
+    for command in (train_alone, finished):
+        with pytest.raises(InputError, match=r"run a was started from no other run, now run.warm_start is /.*/b; choose another run.name"):
+            command(warm)
+
+
 def test_a_run_that_is_done_is_done_under_other_rates_and_goes_on_to_more_steps(dataset, tmp_path):
     each = config(dataset, tmp_path, "a", max_steps=3)
     assert finished(each) is None
