@@ -11,6 +11,7 @@ from sml_dist.review.read import Run
 from sml_dist.review.run_page import METRICS, STEP, duration, model_name, state
 
 OWN = ("run.name", "run.storage")  # keys that differ between any two runs
+DATASET, CODE = "dataset (SHA-256)", "code (commit)"
 
 
 def compare_page(runs: list[Run]) -> str:
@@ -31,7 +32,14 @@ def headline(runs: list[Run], names: list[str]) -> list[Fact]:
     if not found:
         return []
     (best, name), (worst, _) = max(found), min(found)
-    return [Fact("best validation AUC", f"{best:.5f}", name), Fact("spread", f"{best - worst:.5f}", "best minus worst")]
+    same = len({made_of(run)[DATASET] for run in runs}) == 1
+    note = "best minus worst" if same else "best minus worst; of other rows, for the datasets differ"
+    return [Fact("best validation AUC", f"{best:.5f}", name), Fact("spread", f"{best - worst:.5f}", note)]
+
+
+def made_of(run: Run) -> dict[str, str]:
+    """What a run was made of beside its configuration, in short."""
+    return {DATASET: str(run.about.get("dataset", {}).get("sha256", ""))[:12], CODE: str(run.code.get("commit", ""))[:12]}
 
 
 def results(runs: list[Run], names: list[str]) -> Section:
@@ -51,7 +59,7 @@ def _columns(columns: list[str], rows: list[list[Any]], kept: list[int]) -> Tabl
 
 
 def differences(runs: list[Run], names: list[str]) -> Section:
-    flat = [run.flat_config() for run in runs]
+    flat = [run.flat_config() | made_of(run) for run in runs]
     keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key not in OWN]
     rows = [[key, *(str(one.get(key, "")) for one in flat)] for key in keys if len({str(one.get(key)) for one in flat}) > 1]
     if not rows:

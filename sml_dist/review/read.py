@@ -110,7 +110,8 @@ def read_run(path: str) -> Run:
 def _lines(folder: RunFolder) -> Iterator[Line]:
     for line in (folder.read("metrics.jsonl") or "").splitlines():
         with suppress(ValueError):  # the last one, half written
-            yield json.loads(line)
+            if isinstance(found := json.loads(line), dict):
+                yield found
 
 
 def read_sweep(path: str) -> Sweep:

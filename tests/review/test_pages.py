@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sml_dist.review.compare_page import differences, headline
 from sml_dist.review.importance import importance
-from sml_dist.review.read import Sweep, read_sweep
+from sml_dist.review.read import Run, Sweep, read_run, read_sweep
 from sml_dist.review.report import write_report
 from sml_dist.review.sweep_page import axis, trials
 from sml_dist.review.sweep_verdict import auc_error, auc_interval, pairs
@@ -90,6 +91,20 @@ def test_several_labels_and_an_auc_that_is_none_have_pages(tmp_path):
     assert write_report(list(map(str, runs)), str(tmp_path / "two.html"))["bytes"] > 1e6
 
 
+def test_runs_of_other_rows_are_said_to_be_so(tmp_path):
+    folders = [write_run(tmp_path, name) for name in ("a", "b")]
+    assert differences(*sides(folders)).facts[0].note == "the runs differ in name alone"
+    assert headline(*sides(folders))[1].note == "best minus worst"
+    about = json.loads((folders[1] / "about.json").read_text())
+    write(folders[1], "about.json", about | {"dataset": about["dataset"] | {"sha256": "cd" * 32}})
+    assert differences(*sides(folders)).tables[0].rows == [["dataset (SHA-256)", "ab" * 6, "cd" * 6]]
+    assert headline(*sides(folders))[1].note == "best minus worst; of other rows, for the datasets differ"
+
+
+def sides(folders: list[Path]) -> tuple[list[Run], list[str]]:
+    return [read_run(str(folder)) for folder in folders], [folder.name for folder in folders]
+
+
 def test_what_is_neither_a_run_nor_a_sweep_is_refused_in_one_line(tmp_path, pages):
     with pytest.raises(InputError, match="is no run .* and no sweep"):
         write_report([str(tmp_path)])
@@ -155,7 +170,7 @@ def test_the_standard_error_of_an_auc_is_hanley_and_mcneils():
 def test_a_damaged_line_and_an_unknown_key_do_not_keep_a_run_from_its_page(tmp_path):
     folder = write_run(tmp_path, "one", steps=100)
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"time": 1, "st')
+        file.write('[1, 2]\n{"time": 1, "st')
     write(folder, "summary.json", json.loads((folder / "summary.json").read_text()) | {"new": 1})
     (folder / "config.yaml").write_text((folder / "config.yaml").read_text() + "later: 1\n")
     assert write_report([str(folder)])["bytes"] > 1e6
