@@ -1,5 +1,8 @@
 """From a configuration and a dataset to the task on this worker's device."""
 
+import os
+import shutil
+
 import torch
 from torch import _dynamo
 
@@ -10,6 +13,7 @@ from sml_dist.embeddings.shape import field_shape
 from sml_dist.embeddings.tables import embedding_tables
 from sml_dist.models.zoo import build
 from sml_dist.nn.native import processor
+from sml_dist.spec import InputError
 from sml_dist.train.task import CTRTask, Products
 
 
@@ -29,10 +33,17 @@ def training_task(manifest: Manifest, config: RunConfig, device: torch.device) -
     Evaluation and scoring are not compiled: their batches come in many sizes, each of which would be compiled anew.
     """
     task, asked = make_task(manifest, config, device), config.train.compile
-    if asked if asked is not None else device.type == "cuda":
+    if asked or (asked is None and device.type == "cuda"):
+        check_compiler()
         _dynamo.config.optimize_ddp = False  # one graph, whatever DDP's buckets
         task.model.compile(dynamic=False, mode="reduce-overhead")
     return task
+
+
+def check_compiler() -> None:
+    """Raises InputError where torch.compile would find no compiler, at its first step, and say so in forty lines."""
+    if not any(shutil.which(name) for name in (os.environ.get("CC", "cc"), os.environ.get("CXX", "c++"))):
+        raise InputError("train.compile wants a C++ compiler, and this node has none; install g++, or set train.compile=false")
 
 
 def products_in(precision: Precision, device: torch.device) -> Products:

@@ -6,6 +6,7 @@ import pytest
 
 from sml_dist.config.run import parse
 from sml_dist.data.synthetic import synth
+from sml_dist.spec import InputError
 from sml_dist.train.in_process import Laboratory, one_process
 from sml_dist.train.loop import Progress
 
@@ -18,6 +19,13 @@ def test_a_compiled_run_has_the_losses_and_the_scores_of_a_plain_one(tmp_path):
     synth(20_000, str(tmp_path / "data"), fields=6, dense=4, table_rows=3_000)
     plain, compiled = (trained(str(tmp_path / "data"), compile=compile) for compile in (False, True))
     assert compiled == pytest.approx(plain, rel=1e-5)
+
+
+def test_without_a_compiler_the_way_out_is_told_before_anything_is_compiled(monkeypatch, tmp_path):
+    synth(2_000, str(tmp_path / "data"), fields=2, dense=1, table_rows=100)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"train.compile wants a C\+\+ compiler, .* install g\+\+, or set train.compile=false"):
+        trained(str(tmp_path / "data"), compile=True)
 
 
 def trained(data: str, compile: bool) -> list[float]:
