@@ -96,9 +96,9 @@ def run_of(job: str, arguments: list[str], checkout: Path) -> str:
     given = commands[job].make_context(job, list(arguments)).params
     paths = {key: given.get(key) for key in KEPT}
     name = Path(given.get("output") or given.get("run") or given.get("config") or job).name
-    if job in ("train", "sweep"):
-        lasting, name = (trained if job == "train" else swept)(checkout, given)
-        paths |= lasting
+    if job in LASTING:
+        lasting, own_name = LASTING[job](checkout, given)
+        paths, name = paths | lasting, own_name or name
     for key, path in paths.items():
         if isinstance(path, str) and "://" not in path and not Path(path).is_absolute():
             raise InputError(f"{key} {path} is relative, and a job's folder is thrown away; name one that all nodes see, from the root on")
@@ -122,6 +122,25 @@ def swept(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None],
     sweep = load_settings(SweepConfig, str(checkout / given["config"]), given["overrides"])
     base = load(str(checkout / sweep.base), sweep.set)
     return {"storage": sweep.storage, "data.path": base.data.path, "run.warm_start": base.run.warm_start}, sweep.name
+
+
+def studied(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None], str | None]:
+    """The datasets of a study, by key, which is named after its output."""
+    from sml_dist.config.run import load
+    from sml_dist.config.settings import load_settings, read_yaml
+    from sml_dist.review.read import flatten
+
+    config, overrides = str(checkout / given["config"]), given["overrides"]
+    if given["name"] == "ablation":
+        from sml_dist.studies.grid import GridConfig
+
+        grid = load_settings(GridConfig, config, overrides)
+        return {"data.path": load(str(checkout / grid.base), grid.set).data.path}, None
+    keys = flatten(read_yaml(config, overrides))
+    return {key: path for key, path in keys if key == "data.path" or (key.startswith("logs.") and key.endswith(".path"))}, None
+
+
+LASTING = {"train": trained, "sweep": swept, "study": studied}  # the paths that outlast a job, by key, and its run's name
 
 
 def followed(client: Any, identifier: str, as_json: bool) -> None:

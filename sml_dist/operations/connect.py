@@ -40,7 +40,8 @@ def _client(address: str, headers: dict[str, str]) -> JobSubmissionClient:
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         os.environ.pop(name, None)  # for Ray they count more than the address it is given
     client = JobSubmissionClient(address, headers=headers)
-    logging.getLogger("ray").setLevel(logging.ERROR)  # after the client was made, which sets it
+    for name in ("ray", "ray.dashboard.modules.job.sdk"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # after the client was made, which sets it
     return client
 
 

@@ -44,6 +44,7 @@ def test_a_job_is_named_after_the_run_that_it_works_at():
     assert run_of("train", [SMOKE, *KEPT], ROOT) == "smoke"
     assert run_of("train", [SMOKE, *KEPT, "--set", "run.name=mine"], ROOT) == "mine"
     assert run_of("sweep", [SWEEP, "--set", "storage=/shared", "--set", "set=[data.path=/shared/data]"], ROOT) == "sweep-sml"
+    assert run_of("study", ["landscape", "configs/studies/landscape.yaml", "--output", "/shared/surface"], ROOT) == "study-surface"
     assert run_of("prepare", ["--schema", "criteo", "--input", "/logs/*", "--output", "/shared/criteo"], ROOT) == "prepare-criteo"
 
 
@@ -55,6 +56,9 @@ def test_a_job_is_named_after_the_run_that_it_works_at():
         ("train", [SMOKE, *KEPT, "--set", "train.epoch=2"], "train.epoch is not a key; did you mean train.epochs?"),
         ("sweep", [SWEEP, "--set", "set=[data.path=/shared/data]"], "storage sweeps is relative, and a job's folder is thrown away"),
         ("sweep", [SWEEP, "--set", "storage=/shared/sweeps"], "data.path data/frappe is relative"),
+        ("study", ["ablation", "configs/studies/criteo.yaml", "--output", "/shared/a"], "data.path data/criteo is relative"),
+        ("study", ["depth", "configs/studies/depth.yaml", "--output", "/shared/a"], "data.path data/frappe is relative"),
+        ("study", ["online", "configs/studies/online.yaml", "--output", "/shared/a"], "logs.ml1m.path data/ml1m is relative"),
         ("export", ["/shared/runs/a", "--output", "/shared/b", "--since", "exports/a"], "since exports/a is relative"),
         ("prepare", ["--schema", "criteo", "--input", "logs/*", "--output", "/shared/criteo"], "input logs/.* is relative"),
     ],
