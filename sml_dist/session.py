@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from sml_dist.spec import InputError
 
 REACH_SECONDS = 10.0
-OBJECT_STORE_BYTES = 2 << 30  # of a local Ray; streams bound what they keep in it
+OBJECT_STORE_BYTES = 2 << 30  # of a local Ray, where this is more than a sixteenth of memory; streams bound what they keep in it
 
 # What the processes of an instance of our own inherit; on a cluster it belongs into the nodes' environment.
 LOCAL_ENVIRONMENT = {
@@ -104,8 +104,9 @@ def _reach(address: str) -> None:
 
 
 def _object_store() -> int:
-    """Bytes for a local object store: 2 GiB, or half of what shared memory has free."""
+    """Bytes for a local object store: a sixteenth of memory but 2 GiB at least, or half of what shared memory has free."""
+    wanted = max(OBJECT_STORE_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16)
     with contextlib.suppress(OSError):
         stat = os.statvfs("/dev/shm")
-        return int(max(100 << 20, min(OBJECT_STORE_BYTES, stat.f_bavail * stat.f_frsize // 2)))
-    return OBJECT_STORE_BYTES
+        return int(max(100 << 20, min(wanted, stat.f_bavail * stat.f_frsize // 2)))
+    return wanted
