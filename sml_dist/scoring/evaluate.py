@@ -55,7 +55,8 @@ def evaluate(
     options: Options = Options(),  # noqa: B008
     progress: Progress = lambda stage, done, of: None,
 ) -> dict[str, Any]:
-    """Metrics with intervals, slices, a calibration curve, and differences from the run `against`.
+    """Metrics with intervals, slices, a calibration curve, and differences from the run `against`, both under this run's weights
+    and groups.
 
     `data` is a prepared dataset, by default the run's own, of which test is taken, or valid where there is none, unless `split`
     says so; or a glob of raw logs with labels, for which Ray must be initialised. Raises InputError.
@@ -64,7 +65,7 @@ def evaluate(
     check(options, model)
     data = data or model.config.data.path
     source = rows_of(model, data, split, progress)
-    scored, values = score(model, source, options, progress)
+    scored, rows, values = score(model, source, options, progress)
     resamples, unit = affordable(len(scored.logits), options.resamples), unit_of(scored, options)
     found = about(model) | {"data": data, "split": source.split, "label": options.label or model.manifest.labels[0]}
     found |= {"rows": len(scored.logits), "positives": float(scored.labels.sum()), "resamples": resamples, "unit": options.unit}
@@ -72,8 +73,12 @@ def evaluate(
         found["metrics"] = as_dicts(intervals(scored, resamples, unit=unit, seed=options.seed))
     else:
         other = loaded(against, None, options)
-        check(replace(options, by=()), other)
-        second, _ = score(other, rows_of(other, data, split, progress), replace(options, by=()), progress)
+        its_options = replace(options, by=(), unit="row")  # what is drawn are this run's groups
+        check(its_options, other)
+        second, its_rows, _ = score(other, rows_of(other, data, split, progress), its_options, progress)
+        if not (np.array_equal(rows, its_rows) and np.array_equal(scored.labels, second.labels)):
+            why = "the two runs do not keep the same rows and labels of this data, as their schemas differ"
+            raise InputError(f"{why}; give rows that both can use")
         found |= compared(scored, second, resamples, unit, options)
         found["against"] |= about(other)
     bins = curve(scored, options.bins)
@@ -114,26 +119,29 @@ def rows_of(model: Described, data: str, split: str | None, progress: Progress) 
     return source
 
 
-def score(model: Trained, source: Source, options: Options, progress: Progress) -> tuple[Scored, Values]:
-    """Every row's score, and which rows hold which value of each field."""
+def score(model: Trained, source: Source, options: Options, progress: Progress) -> tuple[Scored, np.ndarray, Values]:
+    """Every row's score, its number in its file, and which rows hold which value of each field."""
     columns: list[list[np.ndarray]] = []
+    numbers: list[np.ndarray] = []
     values: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in options.by}
     place = model.manifest.labels.index(options.label) if options.label else 0
     done, tally = 0, Tally(source.rows, options.max_reject_rate)
     for part in source.parts:
         for rows in source.read(part, model, tally):
+            numbers.append(rows.keys["row"].to_numpy())
             for start in range(0, len(rows.features), BATCH_ROWS):
                 table = rows.features.slice(start, BATCH_ROWS)
                 batch = model.collate(table)
                 found = [by_label(model.score(batch).logit)[place], by_label(batch.label)[place], batch.weight, batch.group]
                 columns.append([column.numpy() for column in found if column is not None])
                 for name, parts in values.items():  # a field that --by names twice is one
-                    held, ids = values_of(name, table, model.manifest)
-                    parts.append((held + done, ids))
+                    places, ids = values_of(name, table, model.manifest)
+                    parts.append((places + done, ids))
                 done += len(table)
                 progress("score", tally.read, tally.total)
     scored = Scored(*(np.concatenate(column) for column in zip(*columns, strict=True)))
-    return scored, {name: tuple(np.concatenate(column) for column in zip(*found, strict=True)) for name, found in values.items()}
+    held = {name: tuple(np.concatenate(column) for column in zip(*found, strict=True)) for name, found in values.items()}
+    return scored, np.concatenate(numbers), held
 
 
 def unit_of(scored: Scored, options: Options) -> np.ndarray | None:
@@ -150,9 +158,9 @@ def about(model: Trained) -> dict[str, Any]:
 
 
 def compared(first: Scored, second: Scored, resamples: int, unit: np.ndarray | None, options: Options) -> dict[str, Any]:
-    """The metrics of both runs and their differences, the AUC's by DeLong where that holds: single rows of equal weight, labels 0 or 1."""
-    if not np.array_equal(first.labels, second.labels):
-        raise InputError("the two runs do not keep the same rows of this data, as their schemas differ; give rows that both can use")
+    """The metrics of both runs under the first's weights and groups, for schemas may differ in these, and their differences; the AUC's
+    by DeLong where that holds: single rows of equal weight, labels 0 or 1."""
+    second = replace(second, weights=first.weights, groups=first.groups)
     own, its, difference = differences(first, second, resamples, unit=unit, seed=options.seed)
     found = as_dicts(difference)
     if unit is None and len(np.unique(first.weights)) == 1 and np.isin(first.labels, (0, 1)).all():

@@ -57,7 +57,8 @@ def page(found: dict[str, Any]) -> str:
     lines += [f"Intervals at 95 % from {found['resamples']:,} resamples of {found['unit']}s.", ""]
     if "against" in found:
         exact = "p" in found["differences"].get("auc", {})
-        lines += [f"Against `{found['against']['checkpoint']}` on the same rows{'; the AUC difference by DeLong' if exact else ''}.", ""]
+        how = f"on the same rows, weights and groups{'; the AUC difference by DeLong' if exact else ''}"
+        lines += [f"Against `{found['against']['checkpoint']}` {how}.", ""]
     lines += [table(metric_rows(found)), "## Calibration", "", "![](calibration.png)", ""]
     lines += [f"Expected calibration error {found['expected_calibration_error']:.5f}.", "", table(found["calibration_curve"])]
     for name, slices in found["slices"].items():

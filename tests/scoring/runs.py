@@ -24,18 +24,21 @@ from sml_dist.train.kept import keep_dataset
 from sml_dist.train.loop import Progress
 from sml_dist.train.state import pieces
 from sml_dist.train.storage import Storage
-from tests.data.raw_logs import clicks, write_logs, write_schema
+from tests.data.raw_logs import SCHEMA, clicks, write_logs, write_schema
 from tests.faults.serial import map_tasks, without_ray
 from tests.models.test_zoo import TOWER
 from tests.train.ranks import make_trainer
 
 
-def prepared(folder: Path, rows: int = 1500, form: str = "csv") -> str:
-    """Clicks with every kind of column, prepared without Ray; the logs lie beside the dataset."""
+def prepared(folder: Path, rows: int = 1500, form: str = "csv", schema: str = SCHEMA, **columns: Sequence[Any]) -> str:
+    """Clicks with every kind of column, and those given, prepared without Ray; the logs lie beside the dataset."""
+    table = clicks(rows)
+    for name, values in columns.items():
+        table = table.append_column(name, [values])
     with pytest.MonkeyPatch.context() as patch:
         without_ray(patch)
-        logs = write_logs(folder / f"logs.{form}", clicks(rows))
-        prepare(write_schema(folder, format=form), str(folder / "data"), inputs=logs, split="order:0.8,0.2")
+        logs = write_logs(folder / f"logs.{form}", table)
+        prepare(write_schema(folder, schema, format=form), str(folder / "data"), inputs=logs, split="order:0.8,0.2")
     return str(folder / "data")
 
 

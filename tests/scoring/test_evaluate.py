@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from typer.testing import CliRunner
 from sml_dist.cli import app
 from sml_dist.data.dataset import multi_column, read_manifest
 from sml_dist.data.vocab import read_tokens
-from sml_dist.scoring.evaluate import Options, evaluate
+from sml_dist.scoring.bootstrap import Scored
+from sml_dist.scoring.evaluate import Options, compared, evaluate
 from sml_dist.scoring.evaluation_page import write
 from sml_dist.scoring.evaluation_text import against, slices_table
 from sml_dist.scoring.slices import values_of
@@ -24,7 +26,7 @@ from sml_dist.tabular import markdown_table
 from sml_dist.train.alone import train_alone
 from sml_dist.train.metrics import auc
 from tests.data.histories import choosy
-from tests.data.raw_logs import clicks, write_logs
+from tests.data.raw_logs import SCHEMA, clicks, write_logs
 from tests.models.test_zoo import config as model_config
 from tests.scoring.runs import alone_in_process, config, prepared, rows_of, train
 
@@ -121,6 +123,45 @@ def test_raw_logs_are_evaluated_through_the_run_s_own_vocabulary_and_two_runs_ne
         evaluate(runs[0]["run"], data=write_logs(tmp_path / "bare.csv", bare.drop(["click"])))
     with pytest.raises(InputError, match="--data .* matches no file"):
         evaluate(runs[0]["run"], data=str(tmp_path / "none*.csv"))
+
+
+@pytest.fixture(scope="module")
+def other_columns(tmp_path_factory) -> str:
+    """A run whose schema has another weight, and no group."""
+    folder = tmp_path_factory.mktemp("other_columns")
+    schema = SCHEMA.replace("group: user\nweight: w", "weight: v")
+    each = config(prepared(folder, 700, schema=schema, v=[1] * 700), folder)
+    train(each)
+    return each.run.folder
+
+
+def test_two_runs_are_compared_under_the_weights_and_groups_of_the_first(runs, other_columns, tmp_path, monkeypatch):
+    """Whatever their schemas make of these, a model does not differ from itself, and each shows what it has alone."""
+    alone_in_process(monkeypatch)
+    table, first = clicks(300, seed=1), runs[0]["run"]
+    logs = write_logs(tmp_path / "logs.csv", table.append_column("v", [[1] * 300]))
+    for run, other, unit in ((first, other_columns, "group"), (other_columns, first, "row")):
+        found = evaluate(run, data=logs, against=other, options=Options(unit=unit, **QUICK))
+        assert found["metrics"] == evaluate(run, data=logs, options=Options(unit=unit, **QUICK))["metrics"]
+        assert found["metrics"].keys() == found["against"]["metrics"].keys() == found["differences"].keys()
+        for name, one in found["differences"].items():
+            assert one["value"] == pytest.approx(found["metrics"][name]["value"] - found["against"]["metrics"][name]["value"], abs=1e-12)
+        assert ("gauc" in found["differences"], "p" in found["differences"]["auc"]) == (run == first, run == other_columns)
+    draw = np.random.default_rng(0)
+    one = Scored(draw.normal(size=300), draw.integers(0, 2, 300).astype(float), np.ones(300), draw.integers(0, 9, 300))
+    for weights, groups in ((one.weights, None), (np.arange(1.0, 301), one.groups), (np.arange(1.0, 301), None)):
+        for a, b in ((one, replace(one, weights=weights, groups=groups)), (replace(one, weights=weights, groups=groups), one)):
+            assert {each["value"] for each in compared(a, b, 20, None, Options())["differences"].values()} == {0}
+
+
+def test_two_runs_that_keep_other_rows_are_not_compared_though_their_labels_are_the_same(runs, other_columns, tmp_path, monkeypatch):
+    """Of rows 1 and 2, both clicked, each has no weight for another one."""
+    alone_in_process(monkeypatch)
+    table = clicks(300).set_column(0, "click", [[1, 1] + [0, 1] * 149])
+    table = table.set_column(table.column_names.index("w"), "w", [[None] + [1] * 299]).append_column("v", [[1, None] + [1] * 298])
+    logs = write_logs(tmp_path / "logs.csv", table)
+    with pytest.raises(InputError, match="do not keep the same rows and labels of this data, as .*; give rows that both can use"):
+        evaluate(runs[0]["run"], data=logs, against=other_columns, options=Options(max_reject_rate=1, **QUICK))
 
 
 def test_of_several_labels_the_one_asked_for_is_evaluated(tmp_path):
