@@ -14,6 +14,7 @@ from sml_dist.config.tune import LARGER_IS_BETTER
 from sml_dist.data.dataset import read_manifest
 from sml_dist.spec import InputError, spec, to_dict
 from sml_dist.train.check import check
+from sml_dist.train.metrics import EXACT_ROWS
 
 Settings = dict[str, list[str]]  # label -> overrides of the base, `key=value`
 
@@ -89,6 +90,8 @@ def check_metric(grid: GridConfig, config: RunConfig) -> None:
         raise InputError(f"split: {path} has no {grid.split} rows")
     if grid.metric == "gauc" and not manifest.group:
         raise InputError(f"metric: gauc needs a group, and {path} has none")
+    if grid.metric == "gauc" and (rows := manifest.splits[grid.split].rows) > EXACT_ROWS:
+        raise InputError(f"metric: gauc is known of up to {EXACT_ROWS:,} rows, and {path} has {rows:,} {grid.split} rows; compare auc")
 
 
 def placed(config: RunConfig, folder: str, labels: dict[str, str], seed: int) -> RunConfig:

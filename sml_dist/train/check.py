@@ -11,6 +11,7 @@ from sml_dist.data.plan import Plan
 from sml_dist.embeddings.shape import field_shape
 from sml_dist.models.zoo import build
 from sml_dist.spec import InputError
+from sml_dist.train.metrics import EXACT_ROWS
 from sml_dist.train.rows import training_plan
 
 FEW_STEPS = 100
@@ -62,3 +63,6 @@ def check_monitor(config: RunConfig, manifest: Manifest) -> None:
         raise InputError(f"{config.data.path}: all valid rows have one label, so their AUC is undefined; set train.monitor=logloss")
     if metric == "gauc" and not manifest.group:
         raise InputError("train.monitor gauc needs a dataset with a group; name one in its schema or set train.monitor=auc")
+    if metric == "gauc" and valid.rows > EXACT_ROWS:
+        known = f"{config.train.monitor} is known of up to {EXACT_ROWS:,} valid rows, and {config.data.path} has {valid.rows:,}"
+        raise InputError(f"train.monitor {known}; set train.monitor={config.train.monitor.removesuffix('gauc')}auc or prepare fewer")

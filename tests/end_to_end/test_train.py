@@ -18,14 +18,16 @@ import pytest
 import torch
 
 from sml_dist.config.run import RunConfig, dump, parse
+from sml_dist.data.dataset import read_manifest
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
 from sml_dist.train.again import finished
 from sml_dist.train.alone import train_alone
-from sml_dist.train.check import check, few_steps
+from sml_dist.train.check import check, check_monitor, few_steps
 from sml_dist.train.held import held
 from sml_dist.train.launch import check_room, launch
 from sml_dist.train.loop import Trainer
+from sml_dist.train.metrics import EXACT_ROWS
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +224,17 @@ def test_what_cannot_work_is_refused_before_a_worker_starts(dataset, tmp_path):
         check(config(dataset, tmp_path, "a", monitor="gauc"))
     with pytest.raises(InputError, match="not a prepared dataset"):
         check(config(str(tmp_path), tmp_path, "a"))
+
+
+def test_auc_per_group_is_not_monitored_where_rows_are_too_many_to_be_kept(dataset, tmp_path):
+    manifest = replace(read_manifest(dataset), group=True, labels=["like", "love"])
+    valid = manifest.splits["valid"]
+    large = replace(manifest, splits={"valid": replace(valid, rows=EXACT_ROWS + 1, positives=[valid.positives] * 2)})
+    check_monitor(config(dataset, tmp_path, "a", monitor="love.auc"), large)
+    for metric, way_out in (("gauc", "auc"), ("love.gauc", "love.auc")):
+        line = f"{metric} is known of up to 20,000,000 valid rows, and .* has 20,000,001; set train.monitor={way_out} or prepare fewer"
+        with pytest.raises(InputError, match=line):
+            check_monitor(config(dataset, tmp_path, "a", monitor=metric), large)
 
 
 def test_a_run_of_few_steps_is_told_so_before_it_starts(dataset, tmp_path):

@@ -1,11 +1,12 @@
 """An ablation runs each cell once, pairs by seed, and writes what it says."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sml_dist.data.dataset import fingerprint
+from sml_dist.data.dataset import fingerprint, read_manifest
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
 from sml_dist.studies.ablation import done, run
@@ -54,7 +55,7 @@ def test_the_grid_is_every_combination_with_every_seed_and_each_run_has_a_name_o
     assert not {cell.config.run.name for cell in found} & {cell.config.run.name for cell in longer}
 
 
-def test_what_is_wrong_in_a_grid_is_named(grid):
+def test_what_is_wrong_in_a_grid_is_named(grid, monkeypatch):
     with pytest.raises(InputError, match="compare: .sml, of. is no axis and one of its settings"):
         read_grid(grid, ["compare=[sml,of]"])
     with pytest.raises(InputError, match="seeds .1, 1.: one that counts twice"):
@@ -67,6 +68,10 @@ def test_what_is_wrong_in_a_grid_is_named(grid):
         cells(read_grid(grid, ["set=[model.twoer=3]"]), "x")
     with pytest.raises(InputError, match="no such file; configs/"):
         read_grid("absent.yaml")
+    monkeypatch.setattr("sml_dist.studies.grid.read_manifest", lambda path: replace(read_manifest(path), group=True))
+    monkeypatch.setattr("sml_dist.studies.grid.EXACT_ROWS", 300)
+    with pytest.raises(InputError, match="metric: gauc is known of up to 300 rows, and .*data has [0-9]+ valid rows; compare auc"):
+        cells(read_grid(grid, ["metric=gauc"]), "x")
 
 
 def test_a_cell_that_was_run_on_other_data_is_not_taken_for_done(grid, tmp_path):
