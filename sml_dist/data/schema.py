@@ -276,6 +276,9 @@ def built_in_names() -> list[str]:
     return sorted(path.stem for path in BUILT_IN.glob("*.yaml"))
 
 
+A_FIELD = "name a categorical column, or let `transform: bucket` make one of a numeric column"
+
+
 def load_schema(name: str) -> Schema:
     """The schema of a built-in name or a YAML file; raises InputError."""
     try:
@@ -290,9 +293,12 @@ def load_schema(name: str) -> Schema:
     except Exception as error:  # for a wrong !!tag or a deep nesting YAML raises whatever its constructors do, such as KeyError
         raise InputError(f"schema {name} is no valid YAML: {' '.join(str(error).split()) or type(error).__name__}") from None
     try:
-        return from_dict(Schema, data)
+        schema = from_dict(Schema, data)
     except ValidationError as error:
         raise InputError(f"schema {name}: {_explain(error)}") from None
+    if not schema.features:
+        raise InputError(f"schema {name}: no categorical field, and a model needs one: {A_FIELD}")
+    return schema
 
 
 def _location(name: str) -> str:

@@ -8,6 +8,7 @@ from torch.overrides import TorchFunctionMode
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import Manifest, read_manifest
 from sml_dist.data.plan import Plan
+from sml_dist.data.schema import A_FIELD
 from sml_dist.embeddings.shape import field_shape
 from sml_dist.models.zoo import build
 from sml_dist.spec import InputError
@@ -23,6 +24,8 @@ def check(config: RunConfig) -> None:
     for split in ("train", "valid"):
         if split not in manifest.splits or not manifest.splits[split].rows:
             raise InputError(f"{config.data.path} has no {split} rows; prepare it with a split rule that gives it some")
+    if not manifest.features:
+        raise InputError(f"{config.data.path} has numeric features alone; in its schema {A_FIELD}, and prepare it again")
     with Undrawn():  # only to hear whether the model takes such data
         build(config.model, field_shape(manifest, config.embedding.dim))
     check_monitor(config, manifest)

@@ -67,6 +67,7 @@ def test_multivalued_fields_come_last(tmp_path):
         ("categorical: [{columns: [a, y]}]", "column 'y' is the label, so it cannot be a feature"),
         ("columns: [y, a]\ncategorical: [{columns: b}]", "column 'b' is used but not in `columns`"),
         ("group: a", "no feature: give numeric, categorical or multivalued columns"),
+        ("numeric: [{columns: a}]", "no categorical field, and a model needs one: name a categorical column, or let `transform: bucket`"),
         ("labels: {z: z, w: w}\ncategorical: [{columns: a}]", "give one `label`, or two or more under `labels`"),
         ("categorical: [{columns: a}]\nsequences: [{columns: s, of: b, max_length: 3}]", "column 'b' is what a sequence is `of`, but no"),
         ("categorical: [{columns: [a, 's:2']}]\nsequences: [{columns: s, of: a, max_length: 3}]", "column 's:2' makes a categorical field"),

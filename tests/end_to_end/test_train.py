@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from sml_dist.config.run import RunConfig, dump, parse
-from sml_dist.data.dataset import read_manifest
+from sml_dist.data.dataset import MANIFEST, read_manifest
 from sml_dist.data.synthetic import synth
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, to_dict
 from sml_dist.train.again import finished
 from sml_dist.train.alone import train_alone
 from sml_dist.train.check import check, check_monitor, few_steps
@@ -223,6 +223,9 @@ def test_what_cannot_work_is_refused_before_a_worker_starts(dataset, tmp_path):
     with pytest.raises(InputError, match="monitor gauc needs a dataset with a group"):
         check(config(dataset, tmp_path, "a", monitor="gauc"))
     with pytest.raises(InputError, match="not a prepared dataset"):
+        check(config(str(tmp_path), tmp_path, "a"))
+    (tmp_path / MANIFEST).write_text(json.dumps(to_dict(replace(read_manifest(dataset), fields=[]))))
+    with pytest.raises(InputError, match="has numeric features alone; in its schema name a categorical column, .*, and prepare it again"):
         check(config(str(tmp_path), tmp_path, "a"))
 
 
