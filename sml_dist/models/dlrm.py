@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sml_dist.models.fields import FieldShape
+from sml_dist.models.fields import FieldShape, check_pairs
 from sml_dist.nn.bottom import bottom_tower
 from sml_dist.nn.inner_product import InnerProducts
 from sml_dist.nn.sml import SMLConfig, logit_head
@@ -35,6 +35,7 @@ class DLRM(nn.Module):
         super().__init__()
         self.bottom = bottom_tower(shape.dense, shape.dim, config.bottom, config.sml)
         z_widths = self.bottom.widths[-1:]  # one embedding, or none
+        check_pairs("dlrm", shape.fields + len(z_widths))
         self.products = InnerProducts(shape.fields + len(z_widths))
         self.tower = Tower(sum((*z_widths, *self.products.widths)), config.tower, config.sml)
         self.head = logit_head((*self.bottom.widths, *self.products.widths, *self.tower.widths), config.sml)

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sml_dist.models.fields import FieldShape, WeightedFields
+from sml_dist.models.fields import FieldShape, WeightedFields, check_pairs
 from sml_dist.nn.bilinear import Bilinear, BilinearKind
 from sml_dist.nn.senet import SENet
 from sml_dist.nn.sml import SMLConfig, logit_head
@@ -37,6 +37,7 @@ class FiBiNET(nn.Module):
         super().__init__()
         self.fields = WeightedFields(shape)
         inner = self.fields.shape
+        check_pairs("fibinet", inner.fields)
         self.senet = SENet(inner.fields, config.reduction)
         self.bilinear = Bilinear(inner.fields, inner.dim, config.bilinear)
         self.senet_bilinear = Bilinear(inner.fields, inner.dim, config.bilinear)

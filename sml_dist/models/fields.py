@@ -40,6 +40,13 @@ class FieldShape:
         return FieldShape(fields=self.fields, dim=self.dim - 1, dense=self.dense)
 
 
+def check_pairs(model: str, fields: int) -> None:
+    """For models that read products of pairs of fields alone. Raises InputError where there is no pair."""
+    if fields < 2:
+        way_out = "add one to its schema, or name a model that reads fields by themselves, such as dnn"
+        raise InputError(f"model {model} reads products of two fields, and the dataset has one field; {way_out}")
+
+
 def concat(x_BFD: Tensor, dense_BN: Tensor) -> Tensor:
     """(B, F, D) and (B, N) -> (B, F * D + N), no copy where N = 0, in the type of the products that it goes into: turned
     here once, not for each product, and their gradients back."""

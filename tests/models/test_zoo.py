@@ -250,6 +250,21 @@ def test_din_refuses_data_without_sequences():
         build(config("din"), FieldShape(fields=4, dim=3, dense=2))
 
 
+@pytest.mark.parametrize("name", ZOO)
+def test_a_single_field_is_scored_or_refused_in_one_line(name):
+    """Products of pairs are all that some models read of their input."""
+    refused = []
+    for dense in (0, 1):
+        shape = FieldShape(fields=1, dim=3, dense=dense)
+        x, numbers, _ = rows(9, shape)
+        try:
+            assert len(make(config(name), shape)(x, numbers).unique(dim=0)) == 9, "some rows score the same"
+        except InputError as error:
+            refused.append((dense, str(error)))
+    assert all(name in line and "\n" not in line for _, line in refused)
+    assert [dense for dense, _ in refused] == {"fibinet": [0], "dlrm": [0], "din": [0, 1]}.get(name, [])
+
+
 @pytest.mark.parametrize(
     ("wrong", "where"),
     [
