@@ -62,8 +62,8 @@ def check_monitor(config: RunConfig, manifest: Manifest) -> None:
         known = f"labels {', '.join(named)}" if named else "one label; give the metric alone"
         raise InputError(f"train.monitor {config.train.monitor}: {config.data.path} has {known}")
     valid = manifest.splits["valid"]
-    if metric in ("auc", "gauc") and valid.positives_by_label[named.index(label) if label else 0] in (0, valid.rows):
-        raise InputError(f"{config.data.path}: all valid rows have one label, so their AUC is undefined; set train.monitor=logloss")
+    if metric != "logloss" and valid.positives_by_label[named.index(label) if label else 0] in (0, valid.rows):
+        raise InputError(f"{config.data.path}: all valid rows have one label, so their {metric} is undefined; set train.monitor=logloss")
     if metric == "gauc" and not manifest.group:
         raise InputError("train.monitor gauc needs a dataset with a group; name one in its schema or set train.monitor=auc")
     if metric == "gauc" and valid.rows > EXACT_ROWS:

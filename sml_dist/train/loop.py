@@ -273,9 +273,20 @@ class Trainer:
         return progress.finished(self.config) or (progress.step % every == 0 if every else progress.batch == 0)
 
     def judge(self, metrics: dict[str, Any], progress: Progress) -> None:
-        """Books an evaluation: the best so far, the plateau schedule, early stopping."""
+        """Books an evaluation: the best so far, the plateau schedule, early stopping.
+
+        Raises InputError where it is NaN: scores are finite here, so the rows leave it undefined (logloss they never do).
+        """
         label, metric = self.config.monitored
         value = (metrics["labels"][label] if label else metrics)[metric] * (1 if metric in ("auc", "gauc") else -1)
+        if np.isnan(value) and metric != "logloss":
+            why = (
+                "no group of the validation rows has both labels"
+                if metric == "gauc"
+                else "all validation rows that weigh anything have one label"
+            )
+            way_out = f"set train.monitor={self.config.monitor.removesuffix(metric)}logloss"
+            raise InputError(f"train.monitor {self.config.monitor} is undefined: {why}; {way_out}")
         if not np.isfinite(value):
             raise Diverged(f"{self.config.monitor} on the validation rows is {value} at step {progress.step}")
         if progress.best is None or value > progress.best:

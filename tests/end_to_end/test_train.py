@@ -229,6 +229,15 @@ def test_what_cannot_work_is_refused_before_a_worker_starts(dataset, tmp_path):
         check(config(str(tmp_path), tmp_path, "a"))
 
 
+def test_what_is_undefined_where_all_valid_rows_have_one_label_is_not_monitored(dataset, tmp_path):
+    manifest = read_manifest(dataset)
+    same = replace(manifest, group=True, splits={"valid": replace(manifest.splits["valid"], positives=0)})
+    check_monitor(config(dataset, tmp_path, "a", monitor="logloss"), same)
+    for metric in ("auc", "gauc", "ne"):
+        with pytest.raises(InputError, match=f"all valid rows have one label, so their {metric} is undefined; set train.monitor=logloss"):
+            check_monitor(config(dataset, tmp_path, "a", monitor=metric), same)
+
+
 def test_auc_per_group_is_not_monitored_where_rows_are_too_many_to_be_kept(dataset, tmp_path):
     manifest = replace(read_manifest(dataset), group=True, labels=["like", "love"])
     valid = manifest.splits["valid"]

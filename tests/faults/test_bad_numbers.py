@@ -1,6 +1,7 @@
 """NaN in the input, the loss or a gradient, on any worker: the step changes nothing, is named, and three in a row roll back."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -197,7 +198,7 @@ def test_without_a_checkpoint_to_go_back_to_the_run_stops(dataset, tmp_path):
     assert "there is no checkpoint yet to go back to" in message
 
 
-def test_a_validation_metric_that_is_not_finite_is_no_best(dataset):
+def test_a_validation_metric_that_is_not_finite_is_no_best_and_one_that_the_rows_leave_undefined_is_no_divergence(dataset):
     assert on_ranks(1, judged_on_rank, dataset) == [True]
 
 
@@ -220,6 +221,15 @@ def evaluated_on_rank(dataset: str) -> tuple[str, int]:
 
 def judged_on_rank(dataset: str) -> bool:
     trainer, _ = make_trainer(config(dataset))
-    with pytest.raises(Diverged, match="auc on the validation rows is nan at step 7"):
-        trainer.judge({"auc": NAN}, Progress(step=7))
+    for monitor, metrics, kind, line in (
+        ("logloss", {"logloss": NAN}, Diverged, "^logloss on the validation rows is nan at step 7"),
+        ("auc", {"auc": NAN}, InputError, "^train.monitor auc is undefined: .* one label; set train.monitor=logloss$"),
+        ("ne", {"ne": NAN}, InputError, "^train.monitor ne is undefined: .* one label; set train.monitor=logloss$"),
+        ("gauc", {"auc": 0.5, "gauc": NAN}, InputError, "^train.monitor gauc is undefined: no group of .* both labels; .*=logloss$"),
+        ("b.gauc", {"gauc": 0.5, "labels": {"b": {"gauc": NAN}}}, InputError, "^train.monitor b.gauc is .*; set train.monitor=b.logloss$"),
+    ):
+        trainer.config, progress = replace(trainer.config, monitor=monitor), Progress(step=7)
+        with pytest.raises(kind, match=line):
+            trainer.judge(metrics, progress)
+        assert progress.best is None
     return True
