@@ -95,13 +95,18 @@ class GroupRanking:
     def table(self, weights: np.ndarray | None = None) -> GroupTable:
         weights, firsts = _or_ones(weights, len(self.order))[self.order], self.firsts
         positives, negatives = (_sum_runs(weights * mass, self.starts) for mass in (self.labels, 1 - self.labels))
+        runs, mass = np.diff(firsts, append=len(self.starts)), _sum_runs(negatives, firsts)
+        # The sum below runs on from group to group, and a light one after heavy ones would be lost in its last digits: so each
+        # group's negatives are first brought below 1, by a power of two, which rounds nothing.
+        scale = np.ldexp(1.0, -np.frexp(mass)[1])
+        negatives = negatives * np.repeat(scale, runs)
         below = np.cumsum(negatives) - negatives
-        below -= np.repeat(below[firsts], np.diff(firsts, append=len(self.starts)))
+        below -= np.repeat(below[firsts], runs)
         won = _sum_runs(positives * (below + negatives / 2), firsts)
-        positives, negatives = _sum_runs(positives, firsts), _sum_runs(negatives, firsts)
+        positives = _sum_runs(positives, firsts)
         with np.errstate(invalid="ignore", divide="ignore"):
-            value = np.where((positives > 0) & (negatives > 0), won / (positives * negatives), np.nan)
-        return GroupTable(self.groups, positives + negatives, positives, value)
+            value = np.where((positives > 0) & (mass > 0), (won / (positives * (mass * scale))).clip(0, 1), np.nan)
+        return GroupTable(self.groups, positives + mass, positives, value)
 
 
 class ExactScores:

@@ -138,6 +138,18 @@ def test_auc_per_group_equals_a_loop_over_the_groups(rows):
         assert (found["gauc"], found["groups"]) == (pytest.approx(mean, nan_ok=True), both.sum())
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_s_auc_does_not_depend_on_the_weights_of_other_groups(seed):
+    rng = np.random.default_rng(seed)
+    logits, labels = click_rows(2_000, seed)
+    groups = rng.integers(0, 200, 2_000)
+    weights = rng.choice([1e-6, 1, 1e6], 200)[groups] * rng.choice([0.5, 1], 2_000)
+    table = group_auc(logits, labels, groups, weights)
+    alone = [reference_auc(*(column[groups == group] for column in (logits, labels, weights))) for group in table.group]
+    np.testing.assert_allclose(table.auc, alone, rtol=0, atol=1e-12)
+    assert np.nanmin(table.auc) >= 0 and np.nanmax(table.auc) <= 1
+
+
 def test_one_group_has_the_auc_of_all_rows():
     logits, labels = click_rows(10_000)
     assert group_auc(logits, labels, np.full(10_000, 7)).gauc == pytest.approx(auc(logits, labels), abs=1e-14)
