@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sml_dist.data.hashing import hash64
+from sml_dist.data.numeric import FLOAT32_MAX
 from sml_dist.data.quarantine import Faults, Reject, quote
 from sml_dist.data.schema import Label, Schema, Timestamp
 from sml_dist.data.text import BROKEN, is_text
@@ -24,7 +25,6 @@ DIGITS = r"^-?[0-9]+$"
 INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 MAX_SECONDS = 1 << 53
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def clean(raw: pa.Table, rows: np.ndarray, schema: Schema, *, labelled: bool = True) -> tuple[pa.Table, np.ndarray, list[Reject]]:

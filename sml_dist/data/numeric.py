@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 from sml_dist.data.sketch import Histogram, Moments, float_keys, key_floats
 from sml_dist.spec import spec
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 
 @spec
 class Statistics:
@@ -19,14 +21,15 @@ class Statistics:
 
 
 def dense_feature(numbers: pa.Array, transform: str, moments: tuple[float, float] | None) -> np.ndarray:
-    """float32[n]; a missing number is 0 after the transform (for `standard`: the mean)."""
+    """float32[n], finite: a number far outside the training rows stops at float32's ends; a missing one is 0 after the transform
+    (for `standard`: the mean)."""
     values = pc.fill_null(numbers, 0.0).to_numpy()
     if transform == "log1p":
         values = np.sign(values) * np.log1p(np.abs(values))
     elif transform == "standard":
         mean, std = moments
         values = np.where(numbers.is_valid().to_numpy(zero_copy_only=False), (values - mean) / (std or 1.0), 0.0)
-    return values.astype(np.float32)
+    return values.clip(-FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
 
 
 def log_square_tokens(numbers: pa.Array) -> pa.Array:

@@ -27,7 +27,7 @@ RULES = {
     "bucket: 0 if missing, else 1 + the number of edges <= x",
     "missing": "an empty string, a null, NaN in a column of floats, or one of `missing`",
     "log1p": "sign(x) log(1 + |x|), 0 if missing",
-    "standard": "(x - mean) / std, 0 if missing",
+    "standard": "(x - mean) / std, 0 if missing; beyond float32's largest number that number",
     "none": "x, 0 if missing",
     "log_square": "floor(log(x)^2) for x > 2, SP and floor(x) for smaller x, empty if missing; then a value like any other",
     "sequence": "the newest max_length values, the newest first; what is not there is a row of zeros",

@@ -113,7 +113,7 @@ def hash64(text: str) -> int:  # fmix64(fnv1a64(utf8)), as sml_dist/data/hashing
 def dense_feature(x: Tensor, number: dict) -> Tensor:
     x = x.sign() * x.abs().log1p() if number["transform"] == "log1p" else x
     x = (x - number["mean"]) / (number["std"] or 1.0) if number["transform"] == "standard" else x
-    return x.nan_to_num().float()
+    return x.nan_to_num().clamp(torch.finfo(torch.float32).min, torch.finfo(torch.float32).max).float()
 
 
 def log_square(x: float) -> str:

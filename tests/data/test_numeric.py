@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sml_dist.data import sketch
 from sml_dist.data.fit import mean_and_std
-from sml_dist.data.numeric import bucket_ids, dense_feature, log_square_tokens, quantile_edges, values_histogram
+from sml_dist.data.numeric import FLOAT32_MAX, bucket_ids, dense_feature, log_square_tokens, quantile_edges, values_histogram
 from sml_dist.data.sketch import Histogram, Moments, float_keys, key_floats
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
@@ -25,6 +25,12 @@ def test_log1p_is_odd_and_missing_is_zero():
 def test_standard_gives_the_mean_to_a_missing_number():
     assert dense_feature(pa.array([1.0, 3.0, None]), "standard", (2.0, 0.5)).tolist() == [-2, 2, 0]
     assert dense_feature(pa.array([2.0]), "standard", (2.0, 0.0)).tolist() == [0]
+
+
+@pytest.mark.parametrize("transform", ["log1p", "none", "standard"])
+def test_a_dense_feature_is_finite_whatever_the_number(transform):
+    values = dense_feature(pa.array([FLOAT32_MAX, -FLOAT32_MAX]), transform, (1e-3, 1e-9))
+    assert np.isfinite(values).all() and values[0] == -values[1] > 80
 
 
 @pytest.mark.parametrize("value", [0.1234567890123, 1 / 3, -99.99, 123456.789, 5.0, 0.0, 12345678901234.0, 1.7e18 + 256])

@@ -7,8 +7,9 @@ import torch
 
 from sml_dist.data.clean import clean
 from sml_dist.data.hashing import hash64
+from sml_dist.data.numeric import dense_feature as prepared_feature
 from sml_dist.data.schema import Schema
-from sml_dist.serve.light import Model
+from sml_dist.serve.light import Model, dense_feature
 from sml_dist.spec import from_dict
 
 
@@ -23,6 +24,13 @@ def test_a_number_that_spells_missing_is_missing_in_every_type(kind):
     numbers = pa.array([-1, 3]).cast(kind)
     assert reader("-1").number(numbers).isnan().tolist() == [True, False]
     assert reader().number(numbers).tolist() == [-1, 3]
+
+
+@pytest.mark.parametrize("transform", ["log1p", "none", "standard"])
+def test_a_dense_feature_is_that_of_prepare_up_to_the_largest_number(transform):
+    numbers = pa.array([torch.finfo(torch.float32).max, torch.finfo(torch.float32).min, 0.1, -3.0, None])
+    found = dense_feature(reader().number(numbers), {"transform": transform, "mean": 1e-3, "std": 1e-9})
+    np.testing.assert_allclose(found.numpy(), prepared_feature(numbers, transform, (1e-3, 1e-9)), rtol=1e-6)
 
 
 LISTS = [
