@@ -15,7 +15,7 @@ from sml_dist.scoring.calibration import curve, expected_error
 from sml_dist.scoring.delong import auc_difference
 from sml_dist.scoring.prepared_rows import is_prepared, prepared_rows
 from sml_dist.scoring.raw_rows import raw_rows
-from sml_dist.scoring.rows import Source
+from sml_dist.scoring.rows import Source, check_finite
 from sml_dist.scoring.slices import check_field, largest, namer, values_of
 from sml_dist.scoring.trained import Described, Trained, find, load
 from sml_dist.spec import InputError
@@ -132,7 +132,9 @@ def score(model: Trained, source: Source, options: Options, progress: Progress) 
             for start in range(0, len(rows.features), BATCH_ROWS):
                 table = rows.features.slice(start, BATCH_ROWS)
                 batch = model.collate(table)
-                found = [by_label(model.score(batch).logit)[place], by_label(batch.label)[place], batch.weight, batch.group]
+                logit = model.score(batch).logit
+                check_finite(logit.numpy(), rows.keys.slice(start, BATCH_ROWS))
+                found = [by_label(logit)[place], by_label(batch.label)[place], batch.weight, batch.group]
                 columns.append([column.numpy() for column in found if column is not None])
                 for name, parts in values.items():  # a field that --by names twice is one
                     places, ids = values_of(name, table, model.manifest)

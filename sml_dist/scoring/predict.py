@@ -31,7 +31,7 @@ from sml_dist.data.write import REJECTS, Writers
 from sml_dist.scoring.output import PREDICTIONS, Folder, PartDone, Predictions
 from sml_dist.scoring.prepared_rows import is_prepared, prepared_rows
 from sml_dist.scoring.raw_rows import raw_rows
-from sml_dist.scoring.rows import Source
+from sml_dist.scoring.rows import Source, check_finite
 from sml_dist.scoring.trained import Described, Trained, describe, find, load, reopened
 from sml_dist.spec import InputError
 from sml_dist.train.checkpoint import Checkpoint
@@ -186,6 +186,7 @@ class Scorer:
 
     def scored(self, features: pa.Table, keys: pa.Table) -> pa.Table:
         scores = self.model.score(self.model.collate(features), contributions=self.job.contributions)
+        check_finite(scores.logit.numpy(), keys)
         columns = dict(zip(keys.column_names, keys.columns, strict=True))
         for name, values in {"logit": scores.logit, "probability": scores.probability}.items():
             columns |= dict(zip(self.names(name), (column.numpy() for column in by_label(values)), strict=True))

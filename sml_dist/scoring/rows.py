@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from sml_dist.data.job import Progress
 from sml_dist.data.quarantine import Reject, Tally
 from sml_dist.scoring.trained import Described
+from sml_dist.spec import InputError
 
 ROLES = ("label", "weight", "group", "timestamp")
 
@@ -52,6 +54,15 @@ class Source(Protocol):
         ...
 
     def read(self, part: Any, model: Described, tally: Tally) -> Iterator[Rows]: ...
+
+
+def check_finite(logits: np.ndarray, keys: pa.Table) -> None:
+    """Logits (B,), of T labels (B, T). Raises InputError that names the first row of which one is not finite."""
+    finite = np.isfinite(logits).reshape(len(keys), -1).all(axis=1)
+    if not finite.all():
+        file, row = (keys[name][int(finite.argmin())] for name in ("file", "row"))
+        why = "its logit is not finite; a number in it is too large for this model"
+        raise InputError(f"{file} row {row}: {why}: mend it, or leave the row out")
 
 
 def named(key: str, column: pa.ChunkedArray, labels: list[str]) -> dict[str, pa.Array]:

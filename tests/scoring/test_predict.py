@@ -17,6 +17,7 @@ import pytest
 from sml_dist.data.dataset import PARTIAL, SplitWriter, read_manifest
 from sml_dist.models.zoo import ZOO
 from sml_dist.scoring import predict as module
+from sml_dist.scoring.evaluate import evaluate
 from sml_dist.scoring.output import MANIFEST, Folder
 from sml_dist.scoring.predict import predict
 from sml_dist.scoring.prepared_rows import PreparedRows
@@ -136,6 +137,19 @@ def test_rejects_are_those_of_prepare_and_rows_keep_their_numbers_and_keys(run, 
     assert table["label"].to_pylist() == source["click"].to_pylist()
     assert table["group"].to_pylist() == source["user"].to_pylist()
     assert table["timestamp"].to_pylist() == source["time"].to_pylist() == [int(text) for text in table["time"].to_pylist()]
+
+
+@pytest.mark.parametrize("scored", [predict, evaluate], ids=["predict", "evaluate"])
+def test_a_row_whose_logit_is_not_finite_is_named_and_not_written(run, tmp_path, serial, scored):
+    lines = to_text(clicks(200)).splitlines()
+    for row in (150, 90):
+        price, age = lines[row].split(",")[1:3]
+        lines[row] = lines[row].replace(f"{price},{age},", f"{price},3e38,")
+    (tmp_path / "logs.csv").write_text("\n".join(lines) + "\n")
+    logs = str(tmp_path / "logs.csv")
+    with pytest.raises(InputError, match=r"logs\.csv row 90: its logit is not finite; a number in it is too large for this model: mend"):
+        scored(run, **({"data": logs} if scored is evaluate else {"inputs": logs, "output": str(tmp_path / "out")}))
+    assert not (tmp_path / "out").exists()
 
 
 def test_logs_without_a_label_score_as_with_it(run, tmp_path, serial):
