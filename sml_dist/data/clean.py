@@ -25,6 +25,7 @@ DIGITS = r"^-?[0-9]+$"
 INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 MAX_SECONDS = 1 << 53
+DAY = pa.scalar(86_400, pa.duration("s"))
 
 
 def clean(raw: pa.Table, rows: np.ndarray, schema: Schema, *, labelled: bool = True) -> tuple[pa.Table, np.ndarray, list[Reject]]:
@@ -240,14 +241,30 @@ def _timestamp(column: _Columns, timestamp: Timestamp) -> pa.Array:
     if pa.types.is_date(array.type):
         array = array.cast(pa.timestamp("s"))
     if timestamp.format and not pa.types.is_timestamp(array.type):
-        seconds = pc.strptime(column.text(name), format=timestamp.format, unit="s", error_is_null=True).cast(pa.int64())
+        seconds = read_times(column.text(name), timestamp.format).cast(pa.int64())
         good = seconds.is_valid()
     else:
         seconds, good = _seconds(column, name, array, timestamp.unit)
-    wanted = f"of the form {timestamp.format}" if timestamp.format else f"a time in {timestamp.unit} since 1970"
+    wanted = f"a time of the form {timestamp.format}" if timestamp.format else f"a time in {timestamp.unit} since 1970"
     text = column.text(name) if pc.any(pc.invert(good)).as_py() else None
     column.faults.add(~_mask(good), name, lambda i: f"{quote(text[i].as_py())} is not {wanted}" if text[i].as_py() else "is missing")
     return pc.fill_null(pc.if_else(good, seconds, 0), 0)
+
+
+def read_times(text: pa.Array, form: str) -> pa.Array:
+    """timestamp[s], null where the text is not of the form or names a day that its month has not.
+
+    strptime takes 31 April for 1 May. Of a field that is read twice the last counts: with a 1 behind the text read as its month, any day
+    lies in January, which has all 31, so one that was moved differs from what the same text gives where the 1 is a second. Hour and
+    offset are read again as 0, for they move days, too. Only days near a month's first are looked at.
+    """
+    times = pc.strptime(text, format=form, unit="s", error_is_null=True)
+    near = np.flatnonzero(_mask(pc.less(pc.day(pc.add(times, DAY)), 6)))
+    again = pc.binary_join_element_wise(text.take(pa.array(near)), "1 0 +0000", " |")
+    day, in_january = (pc.day(pc.strptime(again, format=f"{form} |%{one} %H %z", unit="s", error_is_null=True)) for one in "Sm")
+    moved = np.zeros(len(text), bool)
+    moved[near] = _mask(pc.not_equal(day, in_january))
+    return pc.if_else(pa.array(moved), None, times) if moved.any() else times
 
 
 def _seconds(column: _Columns, name: str, array: pa.Array, unit: str) -> tuple[pa.Array, pa.Array]:

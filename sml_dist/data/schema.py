@@ -298,6 +298,9 @@ def load_schema(name: str) -> Schema:
         raise InputError(f"schema {name}: {_explain(error)}") from None
     if not schema.features:
         raise InputError(f"schema {name}: no categorical field, and a model needs one: {A_FIELD}")
+    if schema.timestamp and "%Z" in (schema.timestamp.format or "").replace("%%", ""):  # here alone: datasets that have it stay readable
+        hint = "write offsets (+0200) as %z, or UTC without any"
+        raise InputError(f"schema {name}: timestamp: `format` has %Z, but the name of a time zone is not read; {hint}")
     return schema
 
 

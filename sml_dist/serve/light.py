@@ -67,9 +67,8 @@ class Model:
 
     def lookup(self, tokens: list[str], field: dict) -> Tensor:
         """Ids by hash, or by vocabulary: 1 and up in the file's order; 0 is any other value."""
-        if field["hash"]:
-            return torch.tensor([hash64(field["of"] + "\0" + t) % field["hash"] for t in tokens], dtype=torch.int64)
-        return torch.tensor([self.vocabulary(field["vocabulary"]).get(t, 0) for t in tokens], dtype=torch.int64)
+        known, n = field["hash"] or self.vocabulary(field["vocabulary"]), field["hash"]
+        return torch.tensor([hash64(field["of"] + "\0" + t) % n if n else known.get(t, 0) for t in tokens], dtype=torch.int64)
 
     def text(self, x: pa.Array, missing: list[str] | None = None) -> pa.Array:
         """Strings, "" where missing (a list's values only where empty); whole numbers are their digits."""
@@ -82,11 +81,9 @@ class Model:
 
     def number(self, x: pa.Array) -> Tensor:
         """float64, NaN where missing."""
-        if pa.types.is_integer(x.type) or pa.types.is_floating(x.type):
-            x = pc.if_else(pc.equal(self.text(x), "") if self.spec["missing"] else pc.is_nan(x), None, x).cast(pa.float64(), safe=False)
-        else:
-            x = pc.utf8_trim_whitespace(self.text(x))
-            x = pc.if_else(pc.equal(x, ""), None, x).cast(pa.float64())
+        text = pc.utf8_trim_whitespace(self.text(x))
+        x = x if pa.types.is_integer(x.type) or pa.types.is_floating(x.type) else text
+        x = pc.if_else(pc.equal(text, ""), None, x).cast(pa.float64(), safe=False)
         if not pc.all(pc.less_equal(pc.abs(x), torch.finfo(torch.float32).max), min_count=0).as_py():
             raise ValueError("a number is not finite")
         return torch.tensor(pc.fill_null(x, math.nan).to_pylist(), dtype=torch.float64)
@@ -94,11 +91,14 @@ class Model:
     def times(self, column: pa.Array, part: str) -> list[str]:
         form, unit = (self.spec["timestamp"][key] for key in ("format", "unit"))
         x = column.cast(pa.timestamp("s")) if pa.types.is_date(column.type) else column
-        x = pc.strptime(self.text(column), format=form, unit="s") if form and not pa.types.is_temporal(x.type) else x
+        if form and not pa.types.is_temporal(x.type):  # strptime takes 31 April for 1 May, but leaves it where the month is read again as 1
+            x, again = pc.strptime(self.text(x), format=form, unit="s"), pc.binary_join_element_wise(self.text(x), "1 0 +0000", " |")
+            day, in_january = (pc.day(pc.strptime(again, format=f"{form} |%{one} %H %z", unit="s")) for one in "Sm")
+            if day != in_january:
+                raise ValueError("a time names a day that its month has not")
         x, unit = (x.cast(pa.int64()), x.type.unit) if pa.types.is_temporal(x.type) else (self.text(column), unit)
-        hours = [math.floor(Fraction(t)) // PER_SECOND[unit] // 3600 for t in x.to_pylist()]
         of = {"hour": lambda h: h % 24, "weekday": lambda h: (h // 24 + 3) % 7, "weekend": lambda h: int((h // 24 + 3) % 7 >= 5)}
-        return [str(of[part](h)) for h in hours]
+        return [str(of[part](math.floor(Fraction(t)) // PER_SECOND[unit] // 3600)) for t in x.to_pylist()]
 
 
 def hash64(text: str) -> int:  # fmix64(fnv1a64(utf8)), as sml_dist/data/hashing.py says

@@ -1,5 +1,6 @@
 """Raw columns to typed ones: equal from text and from Parquet, and each bad value told apart from a missing one."""
 
+from calendar import monthrange
 from datetime import date, datetime
 
 import numpy as np
@@ -100,7 +101,25 @@ def test_bad_times_are_rejected():
         "row 3: column t: '1e300' is not a time in s since 1970",
     ]
     _, rejects = cleaned({"t": ["14139999", "141021"]}, timestamp={"column": "t", "format": "%y%m%d%H"})
-    assert rejects[1] == "row 2: column t: '141021' is not of the form %y%m%d%H"
+    assert rejects[1] == "row 2: column t: '141021' is not a time of the form %y%m%d%H"
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("%Y-%m-%d %H:%M:%S", "{}-{:02}-{:02} 23:59:60"),
+        ("20%y%m%d%H", "{}{:02}{:02}23"),
+        ("%F %I %p", "{}-{}-{} 12 AM"),
+        ("%FT%T%z", "{}-{:02}-{:02}T00:00:00+14:00"),
+        ("%FT%T%z", "{}-{:02}-{:02}T23:59:59-1400"),
+    ],
+)
+def test_a_day_that_its_month_has_not_is_rejected_and_no_other(form, text):
+    days = [(year, month, day) for year in (2019, 2020) for month in range(1, 13) for day in range(1, 32)]
+    rows, rejects = cleaned({"t": [text.format(*day) for day in days]}, timestamp={"column": "t", "format": form})
+    moved = [row for row, (year, month, day) in enumerate(days, 1) if day > monthrange(year, month)[1]]
+    assert [int(reject.split(":")[0].removeprefix("row ")) for reject in rejects] == moved
+    assert (np.diff(rows["timestamp"].to_numpy()) == 86400).all()
 
 
 NS = 1_600_000_000_000_000_000

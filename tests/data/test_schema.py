@@ -66,6 +66,7 @@ def test_multivalued_fields_come_last(tmp_path):
         ("categorical: [{columns: [a, b]}, {columns: b}]", "column 'b' makes a categorical field twice"),
         ("categorical: [{columns: [a, y]}]", "column 'y' is the label, so it cannot be a feature"),
         ("columns: [y, a]\ncategorical: [{columns: b}]", "column 'b' is used but not in `columns`"),
+        ("categorical: [{columns: a}]\ntimestamp: {column: t, format: '%F %Z'}", "timestamp: `format` has %Z, but the name of a time zone"),
         ("group: a", "no feature: give numeric, categorical or multivalued columns"),
         ("numeric: [{columns: a}]", "no categorical field, and a model needs one: name a categorical column, or let `transform: bucket`"),
         ("labels: {z: z, w: w}\ncategorical: [{columns: a}]", "give one `label`, or two or more under `labels`"),

@@ -55,3 +55,28 @@ def test_the_values_of_a_list_are_those_of_prepare_in_every_type(lists):
     ids, lengths = reader("none").ids(raw, field)
     assert torch.equal(ids, torch.from_numpy((hash64(expected.flatten(), "l") % np.uint64(99)).astype(np.int64)))
     assert lengths.tolist() == [len(cell) for cell in expected.to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("%F %T", "2020-02-29 23:59:60"),
+        ("%F %T", "2020-02-30 00:00:00"),
+        ("%FT%T%z", "2020-04-30T23:00:00-0800"),
+        ("%FT%T%z", "2020-04-31T23:00:00+0800"),
+        ("%y%m%d%H", "14102123"),
+        ("%y%m%d%H", "141021"),
+    ],
+)
+def test_a_time_of_text_is_refused_where_prepare_rejects_it(form, text):
+    raw = pa.table({"n": ["1"], "t": [text]})
+    time = {"column": "t", "format": form, "unit": "s", "fields": ["hour"]}
+    schema = {"name": "x", "format": "csv", "label": "y", "numeric": [{"columns": "n"}], "timestamp": time}
+    rows, _, rejects = clean(raw, np.arange(1), from_dict(Schema, schema), labelled=False)
+    model = reader()
+    model.spec["timestamp"] = time
+    if rejects:
+        with pytest.raises(ValueError):
+            model.times(pa.array([text]), "hour")
+    else:
+        assert model.times(pa.array([text]), "hour") == [str(rows["timestamp"][0].as_py() // 3600 % 24)]
