@@ -6,9 +6,10 @@ in CSV readers that let values span lines.
 """
 
 import codecs
+import re
 from collections.abc import Iterable, Iterator
 from csv import QUOTE_MINIMAL, QUOTE_NONE, Error, reader
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -83,7 +84,7 @@ def parse(block: bytes, layout: Layout, first_row: int) -> Parsed:
     """The records of a block of whole lines, the first of which is row `first_row`."""
     if not block.isascii():
         block = _mark_broken(block)
-    return _parse_whole(block, layout, first_row) or _parse_apart(_lines(block), layout, first_row)
+    return _parse_whole(block, layout, first_row) or _parse_rest(_lines(block), layout, first_row)
 
 
 def _mark_broken(block: bytes) -> bytes:
@@ -98,14 +99,31 @@ def _lines(block: bytes) -> list[bytes]:
     return [line + b"\n" for line in block[:-1].split(b"\n")]
 
 
+def _parse_rest(lines: list[bytes], layout: Layout, first_row: int) -> Parsed:
+    """Sets aside the lines that hold no record, in one pass, and parses the others together."""
+    record = _record(layout)
+    sound = np.fromiter((record.fullmatch(line) is not None for line in lines), bool, len(lines))
+    parsed = _parse_apart([line for line, kept in zip(lines, sound, strict=True) if kept], layout, 0)
+    rows = first_row + np.flatnonzero(sound)
+    rejects = [replace(reject, row=int(rows[reject.row])) for reject in parsed.rejects]
+    rejects += [_torn(lines[index], first_row + int(index)) for index in np.flatnonzero(~sound)]
+    return Parsed(parsed.table, rows[parsed.rows], rejects)
+
+
+def _record(layout: Layout) -> re.Pattern[bytes]:
+    """A line that Arrow reads as a record: each quote that a field begins with is closed, and \\r stands before the \\n only.
+    Other quotes mean nothing."""
+    delimiter = re.escape(layout.delimiter.encode())
+    value = (rb'(?:"(?:[^"\r]++|"")*+"|(?!"))' if layout.quoted else b"") + rb"[^\r\n%b]*+" % delimiter
+    return re.compile(rb"%b(?:%b%b)*+\r?\n" % (value, delimiter, value))
+
+
 def _parse_apart(lines: list[bytes], layout: Layout, first_row: int) -> Parsed:
     """Halves the lines until each part parses as one record a line, or is one line that does not."""
     if whole := _parse_whole(b"".join(lines), layout, first_row):
         return whole
     if len(lines) == 1:
-        line = lines[0].decode().rstrip("\r\n")
-        reason = f"a quote is not closed on its line, or a carriage return stands inside it: {quote(line)}"
-        return Parsed(_empty(layout), np.zeros(0, np.int64), [Reject(first_row, None, reason)])
+        return Parsed(_empty(layout), np.zeros(0, np.int64), [_torn(lines[0], first_row)])
     half = len(lines) // 2
     parts = [_parse_apart(lines[:half], layout, first_row), _parse_apart(lines[half:], layout, first_row + half)]
     return Parsed(
@@ -113,6 +131,11 @@ def _parse_apart(lines: list[bytes], layout: Layout, first_row: int) -> Parsed:
         np.concatenate([part.rows for part in parts]),
         [reject for part in parts for reject in part.rejects],
     )
+
+
+def _torn(line: bytes, row: int) -> Reject:
+    text = line.decode().rstrip("\r\n")
+    return Reject(row, None, f"a quote is not closed on its line, or a carriage return stands inside it: {quote(text)}")
 
 
 def _empty(layout: Layout) -> pa.Table:
