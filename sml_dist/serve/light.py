@@ -57,7 +57,7 @@ class Model:
             if origin == "sequence":  # the newest first
                 found = [(self.lookup(cell[::-1][:most], field).tolist() + [-1] * most)[:most] for cell in cells]
                 return torch.tensor(found, dtype=torch.int64).view(-1, most), None
-            return self.lookup([t for cell in cells for t in cell[:most]], field), torch.tensor([len(cell[:most]) for cell in cells])
+            return self.lookup([t for cell in cells for t in cell[:most]], field), torch.tensor([len(cell[:most]) for cell in cells]).long()
         if origin == "bucket":  # 0 is missing
             x, edges = self.number(column), torch.tensor(field["edges"], dtype=torch.float64)
             return torch.where(x.isnan(), 0, 1 + torch.searchsorted(edges, x.nan_to_num(), right=True))[:, None], None

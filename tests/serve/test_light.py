@@ -43,6 +43,7 @@ LISTS = [
     pa.array([["a", None, "", "none", "a b"]]),
     pa.array([["a"], ["b"]]).slice(1),
     pa.nulls(2),
+    pa.array([], pa.list_(pa.string())),
 ]
 
 
@@ -54,7 +55,7 @@ def test_the_values_of_a_list_are_those_of_prepare_in_every_type(lists):
     field = {"column": "l", "origin": "list", "separator": None, "max_length": None, "hash": 99, "of": "l"}
     ids, lengths = reader("none").ids(raw, field)
     assert torch.equal(ids, torch.from_numpy((hash64(expected.flatten(), "l") % np.uint64(99)).astype(np.int64)))
-    assert lengths.tolist() == [len(cell) for cell in expected.to_pylist()]
+    assert lengths.dtype == torch.int64 and lengths.tolist() == [len(cell) for cell in expected.to_pylist()]
 
 
 @pytest.mark.parametrize(
