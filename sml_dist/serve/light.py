@@ -82,7 +82,7 @@ class Model:
     def number(self, x: pa.Array) -> Tensor:
         """float64, NaN where missing."""
         text = pc.utf8_trim_whitespace(self.text(x))
-        x = x if pa.types.is_integer(x.type) or pa.types.is_floating(x.type) else text
+        x = x if any(kind(x.type) for kind in (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)) else text
         x = pc.if_else(pc.equal(text, ""), None, x).cast(pa.float64(), safe=False)
         if not pc.all(pc.less_equal(pc.abs(x), torch.finfo(torch.float32).max), min_count=0).as_py():
             raise ValueError("a number is not finite")

@@ -1,13 +1,13 @@
 """The body of a request to raw rows; whatever is wrong with it is a Refusal, which has a status, a code and one line.
 
-JSON is {"rows": [{column: value, ...}, ...], "contributions": false}: a value is a string as it stands in a log, a number, null
-where it is missing, or for a list column a list of strings. Arrow is an IPC stream with one column for each input. Every input
-must be there; columns that the log has beside them are ignored, any other is refused.
+JSON is {"rows": [{column: value, ...}, ...], "contributions": false}: a value is a string as it stands in a log, a number (or true, which
+is 1, or false) or null where it is missing, or for a list column a list of strings. Arrow is an IPC stream with one column for each
+input. Every input must be there; columns that the log has beside them are ignored, any other is refused.
 """
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -84,9 +84,16 @@ def parse_json(body: bytes, schema: Schema, max_rows: int, contributions: bool) 
         if not isinstance(row, dict):
             raise Refusal(422, "wrong_type", f"row {number}: {quote(row)} is no object of columns")
         check_names(row.keys(), schema, f"row {number}: ")
-    lists = {name for name, separator in schema.list_separators.items() if separator is None}
-    columns = {name: json_column([row[name] for row in rows], name, name in lists, name in schema.numbers) for name in schema.inputs}
+    columns = {name: json_column([row[name] for row in rows], name, cell) for name, cell in cells(schema).items()}
     return pa.table(columns), found.get(EXPLAIN, contributions)
+
+
+def cells(schema: Schema) -> dict[str, Callable[[Any], Any]]:
+    """What reads a value of each input. True is 1, unless it is a value of a categorical field, too: a log may then have 1 or true."""
+    tokens = {feature.column for feature in schema.features if feature.origin == "column"}
+    found: dict[str, Callable[[Any], Any]] = dict.fromkeys(schema.inputs, text_cell)
+    found |= {name: number_cell if name in tokens else flag_cell for name in schema.numbers}
+    return found | {name: list_cell for name, separator in schema.list_separators.items() if separator is None}
 
 
 def load_json(body: bytes) -> Any:
@@ -121,18 +128,17 @@ def check_names(names: Any, schema: Schema, where: str = "") -> None:
             raise Refusal(422, "unknown_field", f"{where}field {quote(name)} is unknown; {hint}")
 
 
-def json_column(values: list[Any], name: str, is_list: bool, is_number: bool) -> pa.Array:
+def json_column(values: list[Any], name: str, cell: Callable[[Any], Any]) -> pa.Array:
     """The values as a log has them: text. A number in a column of values is its digits, which a fraction has not."""
-    cell = list_cell if is_list else number_cell if is_number else text_cell
     found = []
     for number, value in enumerate(values, 1):
         try:
             found.append(cell(value))
         except TypeError:
-            wanted = "a list of strings" if is_list else "a number or its text" if is_number else "a string or a whole number"
+            wanted = {list_cell: "a list of strings", text_cell: "a string or a whole number"}.get(cell, "a number or its text")
             raise Refusal(422, "wrong_type", f"row {number}: field {name!r}: {quote(value)} is not {wanted}") from None
     try:
-        return pa.array(found, pa.list_(pa.string()) if is_list else pa.string())
+        return pa.array(found, pa.list_(pa.string()) if cell is list_cell else pa.string())
     except (UnicodeEncodeError, pa.ArrowException):  # half a surrogate pair, which JSON can write
         raise Refusal(422, "bad_value", f"field {name!r} holds text that is not Unicode") from None
 
@@ -153,6 +159,10 @@ def number_cell(value: Any) -> str | None:
         return repr(value)
     except ValueError:  # an integer of thousands of digits
         return refuse_type()
+
+
+def flag_cell(value: Any) -> str | None:
+    return number_cell(int(value) if isinstance(value, bool) else value)
 
 
 def list_cell(value: Any) -> list[str | None] | None:
@@ -188,23 +198,18 @@ def check_columns(found: pa.Schema, schema: Schema) -> None:
     if twice := [name for name in schema.inputs if found.names.count(name) > 1]:
         raise Refusal(422, "unknown_field", f"field {twice[0]!r} is there twice")
     check_names(found.names, schema)
-    lists = {name for name, separator in schema.list_separators.items() if separator is None}
-    for name in schema.inputs:
-        kind = found.field(name).type
-        fit = (
-            is_list_of_text(kind)
-            if name in lists
-            else is_plain(kind, time=schema.timestamp is not None and name == schema.timestamp.column)
-        )
-        if not fit:
-            wanted = "a list of strings" if name in lists else "strings or numbers"
+    numbers = {*schema.numbers}
+    for name, cell in cells(schema).items():
+        kind, time = found.field(name).type, schema.timestamp is not None and name == schema.timestamp.column
+        if not (is_list_of_text(kind) if cell is list_cell else is_plain(kind, time, truth=name in numbers)):
+            wanted = "a list of strings" if cell is list_cell else "strings or numbers"
             raise Refusal(422, "wrong_type", f"field {name!r} is {kind}, not {wanted}")
 
 
-def is_plain(kind: pa.DataType, time: bool) -> bool:
+def is_plain(kind: pa.DataType, time: bool, truth: bool) -> bool:
     """Types whose size in memory is their size in the body: no dictionaries, views or runs."""
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_float32, pa.types.is_float64, pa.types.is_null)
-    return any(test(kind) for test in tests) or (time and pa.types.is_timestamp(kind))
+    return any(test(kind) for test in tests) or (time and pa.types.is_timestamp(kind)) or (truth and pa.types.is_boolean(kind))
 
 
 def is_list_of_text(kind: pa.DataType) -> bool:

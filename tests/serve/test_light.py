@@ -33,6 +33,12 @@ def test_a_dense_feature_is_that_of_prepare_up_to_the_largest_number(transform):
     np.testing.assert_allclose(found.numpy(), prepared_feature(numbers, transform, (1e-3, 1e-9)), rtol=1e-6)
 
 
+def test_truth_is_one_and_zero_as_prepare_has_it():
+    numbers = pa.array([True, False, None])
+    for missing in ([], ["-1"], ["0"]):
+        assert reader(*missing).number(numbers).nan_to_num(9).tolist() == [1, 0, 9]
+
+
 LISTS = [
     pa.array([[1.0, 2.5, float("nan")], None, [], [2.0**60, -0.0, None]]),
     pa.array([[0.1, 7.0], None], pa.list_(pa.float32())),

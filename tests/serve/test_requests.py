@@ -12,7 +12,7 @@ from sml_dist.data.clean import timestamps
 from sml_dist.data.schema import Schema
 from sml_dist.serve.delta import tokens
 from sml_dist.serve.model import Answer, ServedModel, now
-from sml_dist.serve.requests import ARROW, JSON, Ask, Refusal, json_column, list_values, parse
+from sml_dist.serve.requests import ARROW, JSON, Ask, Refusal, json_column, list_values, number_cell, parse
 from sml_dist.spec import from_dict
 from tests.serve.bodies import arrow, fuzzed, row_of
 from tests.serve.test_delta import site
@@ -55,6 +55,7 @@ BAD = {
     "unknown": (rows({}, {"pryce": 1}), 422, "unknown_field", "row 2: field 'pryce' is unknown; did you mean 'price'?"),
     "missing": (without("site"), 422, "missing_field", "field 'site' is not there; give null"),
     "bool": (rows({"site": True}), 422, "wrong_type", "field 'site': True is not a string or a whole number"),
+    "a time": (rows({"time": True}), 422, "wrong_type", "field 'time': True is not a"),
     "fraction": (rows({"site": 1.5}), 422, "wrong_type", "field 'site'"),
     "object": (rows({}, {"price": {}}), 422, "wrong_type", "row 2: field 'price': {} is not a number or its text"),
     "list": (rows({"tags": ["a"]}), 422, "wrong_type", "field 'tags'"),
@@ -88,6 +89,7 @@ def arrow_cases():
     yield "twice", arrow(good.append_column("site", pa.array(["a"]))), 422, "unknown_field"
     yield "dictionary", arrow(good.set_column(site, "site", pa.array(["a"]).dictionary_encode())), 422, "wrong_type"
     yield "struct", arrow(good.set_column(site, "site", pa.array([{"a": 1}]))), 422, "wrong_type"
+    yield "bool", arrow(good.set_column(site, "site", pa.array([True]))), 422, "wrong_type"
     yield "binary", arrow(good.set_column(site, "site", pa.array([b"\xff"]))), 422, "wrong_type"
     yield "compressed", arrow(good, "zstd"), 422, "compressed"
     yield "number", arrow(good.set_column(0, "price", pa.array([float("inf")]))), 422, "bad_value"
@@ -128,8 +130,24 @@ def test_numbers_and_their_text_arrow_and_json_score_the_same_and_other_columns_
     assert answer(model, JSON, rows({"price": None})).logit == answer(model, JSON, rows({"price": ""})).logit != expected
 
 
+def test_a_truth_value_is_one_or_zero_where_a_number_is_wanted(model):
+    price = row_of(ROW).column_names.index("price")
+    for value in (True, False):
+        expected = answer(model, JSON, rows({"price": int(value)})).logit
+        assert answer(model, JSON, rows({"price": value})).logit == expected
+        assert answer(model, ARROW, arrow(row_of(ROW).set_column(price, "price", pa.array([value])))).logit == expected
+
+
+def test_a_truth_value_of_json_is_refused_where_it_would_be_a_value_too():
+    """Whose text in the log is unknown, 1 or true; of Parquet and Arrow it is true."""
+    both = {"name": "x", "format": "csv", "label": "y", "numeric": [{"columns": "n"}], "categorical": [{"columns": "n"}]}
+    with pytest.raises(Refusal, match="row 1: field 'n': True is not a number or its text"):
+        parse(JSON, b'{"rows": [{"n": true}]}', from_dict(Schema, both), 9)
+    assert parse(ARROW, arrow(pa.table({"n": [True]})), from_dict(Schema, both), 9).rows["n"].to_pylist() == [True]
+
+
 def test_a_whole_number_is_its_digits_also_where_its_column_is_one_of_values_too():
-    assert json_column([3.0, 3, "3", 0.5, None], "x", is_list=False, is_number=True).to_pylist() == ["3", "3", "3", "0.5", None]
+    assert json_column([3.0, 3, "3", 0.5, None], "x", number_cell).to_pylist() == ["3", "3", "3", "0.5", None]
 
 
 def test_a_name_of_megabytes_is_refused_as_fast_as_another(model):
