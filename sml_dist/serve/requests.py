@@ -92,6 +92,8 @@ def cells(schema: Schema) -> dict[str, Callable[[Any], Any]]:
     """What reads a value of each input. True is 1, unless it is a value of a categorical field, too: a log may then have 1 or true."""
     tokens = {feature.column for feature in schema.features if feature.origin == "column"}
     found: dict[str, Callable[[Any], Any]] = dict.fromkeys(schema.inputs, text_cell)
+    if schema.timestamp and schema.timestamp.column in found:
+        found[schema.timestamp.column] = number_cell
     found |= {name: number_cell if name in tokens else flag_cell for name in schema.numbers}
     return found | {name: list_cell for name, separator in schema.list_separators.items() if separator is None}
 

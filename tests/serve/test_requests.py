@@ -55,7 +55,7 @@ BAD = {
     "unknown": (rows({}, {"pryce": 1}), 422, "unknown_field", "row 2: field 'pryce' is unknown; did you mean 'price'?"),
     "missing": (without("site"), 422, "missing_field", "field 'site' is not there; give null"),
     "bool": (rows({"site": True}), 422, "wrong_type", "field 'site': True is not a string or a whole number"),
-    "a time": (rows({"time": True}), 422, "wrong_type", "field 'time': True is not a"),
+    "a time": (rows({"time": True}), 422, "wrong_type", "field 'time': True is not a number or its text"),
     "fraction": (rows({"site": 1.5}), 422, "wrong_type", "field 'site'"),
     "object": (rows({}, {"price": {}}), 422, "wrong_type", "row 2: field 'price': {} is not a number or its text"),
     "list": (rows({"tags": ["a"]}), 422, "wrong_type", "field 'tags'"),
@@ -123,7 +123,7 @@ def test_another_content_type_is_refused(model):
 
 def test_numbers_and_their_text_arrow_and_json_score_the_same_and_other_columns_of_the_log_are_ignored(model):
     expected = answer(model, JSON, rows({})).logit
-    same = [{"price": "3"}, {"price": 3.0}, {"user": "3", "age": 40}, {"time": "1600000000"}, {"click": 1, "w": 2}]
+    same = [{"price": "3"}, {"price": 3.0}, {"user": "3", "age": 40}, {"time": "1600000000"}, {"time": 1600000000.5}, {"click": 1, "w": 2}]
     for changed in same:
         assert answer(model, JSON, rows(changed)).logit == expected, changed
     assert answer(model, ARROW, arrow(row_of(ROW))).logit == expected
