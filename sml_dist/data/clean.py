@@ -271,7 +271,7 @@ def _seconds(column: _Columns, name: str, array: pa.Array, unit: str) -> tuple[p
     """(seconds, which are good). Integers are read as such: nanoseconds do not fit a float64."""
     unit = array.type.unit if pa.types.is_timestamp(array.type) else unit
     try:
-        whole = (column.text(name) if is_text(array.type) else array).cast(pa.int64())
+        whole = _whole(column.text(name)) if is_text(array.type) else array.cast(pa.int64())
     except pa.ArrowInvalid:  # value by value: what one row holds must not make floats of the others
         text = pc.utf8_trim_whitespace(column.text(name))
         numbers = parse_numbers(text)[0]
@@ -282,6 +282,13 @@ def _seconds(column: _Columns, name: str, array: pa.Array, unit: str) -> tuple[p
     seconds = np.floor_divide(pc.fill_null(whole, 0).to_numpy(), PER_SECOND[unit])
     good = pc.and_(whole.is_valid(), pa.array((seconds > -MAX_SECONDS) & (seconds < MAX_SECONDS)))  # abs(-2**63) is -2**63
     return pa.array(seconds), good
+
+
+def _whole(text: pa.Array) -> pa.Array:
+    """int64; raises ArrowInvalid unless all are digits: Arrow's cast takes hexadecimal, too."""
+    if not pc.all(pc.ascii_is_decimal(text)).as_py():
+        raise pa.ArrowInvalid("not digits alone")
+    return text.cast(pa.int64())
 
 
 def group_ids(text: pa.Array) -> pa.Array:

@@ -31,10 +31,10 @@ def cleaned(raw: dict, **changes):
 
 
 def test_numbers_are_parsed_and_bad_ones_rejected_with_their_value():
-    rows, rejects = cleaned({"n": ["1", "", " 2.5 ", "-3e2", "+4", "x", "nan", "inf", "1_0", "0x1", "1e39", "1e400"]})
+    rows, rejects = cleaned({"n": ["1", "", " 2.5 ", "-3e2", "+4", "x", "nan", "inf", "1_0", "0x1", "0x10", "1e39", "1e400"]})
     assert rows["number:n"].to_pylist() == [1, None, 2.5, -300, 4]
     assert rejects[0] == "row 6: column n: 'x' is not a finite number"
-    assert len(rejects) == 7
+    assert len(rejects) == 8
 
 
 def test_numbers_of_parquet_may_be_null_nan_or_of_any_type():
@@ -122,6 +122,13 @@ def test_a_day_that_its_month_has_not_is_rejected_and_no_other(form, text):
     assert (np.diff(rows["timestamp"].to_numpy()) == 86400).all()
 
 
+@pytest.mark.parametrize("beside", ["5", "-5", "5.5"])
+def test_a_time_in_hexadecimal_is_none_whatever_stands_beside_it(beside):
+    rows, rejects = cleaned({"t": ["0x10", "0X1F", beside, "007"]}, timestamp={"column": "t"})
+    assert [reject.split(" is ")[0] for reject in rejects] == ["row 1: column t: '0x10'", "row 2: column t: '0X1F'"]
+    assert rows["timestamp"].to_pylist() == [int(float(beside)), 7]
+
+
 NS = 1_600_000_000_000_000_000
 
 
@@ -192,6 +199,7 @@ def test_groups_keep_integers_and_hash_all_else_to_non_negative_numbers():
     assert ids[:2] == [5, -7]
     assert ids[2:] == (hash64(text)[2:] >> np.uint64(1)).tolist() and min(ids[2:]) >= 0
     assert group_ids(pa.array(["5", "6"])).to_pylist() == [5, 6]
+    assert group_ids(pa.array(["5", "0x10"])).to_pylist() == [5, int(hash64(pa.array(["0x10"]))[0] >> np.uint64(1))]
 
 
 def test_a_row_with_many_faults_is_rejected_once():
