@@ -150,7 +150,8 @@ class Service:
         body = await self.body(request)
         explain = request.query_params.get("contributions") == "true"
         kind = request.headers.get("content-type", "")
-        ask = parse(kind, body, model.schema, self.settings.max_rows, explain, self.settings.max_list_values)
+        limits = (self.settings.max_rows, explain, self.settings.max_list_values)
+        ask = await asyncio.to_thread(parse, kind, body, model.schema, *limits)  # others are answered meanwhile
         answer = await self.score((model, ask))
         if isinstance(answer, Refusal):
             raise answer

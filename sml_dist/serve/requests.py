@@ -7,7 +7,7 @@ input. Every input must be there; columns that the log has beside them are ignor
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -80,11 +80,12 @@ def parse_json(body: bytes, schema: Schema, max_rows: int, contributions: bool) 
         raise Refusal(422, "wrong_type", f'"{EXPLAIN}" must be true or false')
     rows = found[ROWS]
     check_count(len(rows), max_rows)
+    inputs, known = cells(schema), known_names(schema)  # once, for a schema lists its columns anew whenever it is asked
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise Refusal(422, "wrong_type", f"row {number}: {quote(row)} is no object of columns")
-        check_names(row.keys(), schema, f"row {number}: ")
-    columns = {name: json_column([row[name] for row in rows], name, cell) for name, cell in cells(schema).items()}
+        check_names(row.keys(), inputs, known, f"row {number}: ")
+    columns = {name: json_column([row[name] for row in rows], name, cell) for name, cell in inputs.items()}
     return pa.table(columns), found.get(EXPLAIN, contributions)
 
 
@@ -115,14 +116,16 @@ def check_count(rows: int, max_rows: int) -> None:
         raise Refusal(413, "too_many_rows", f"{rows} rows, at most {max_rows} a request; send them in parts")
 
 
-def check_names(names: Any, schema: Schema, where: str = "") -> None:
+def known_names(schema: Schema) -> set[str]:
+    return {*schema.used, *(schema.columns or ())}
+
+
+def check_names(names: Collection[str], inputs: Collection[str], known: set[str], where: str = "") -> None:
     """Every input is there, and nothing that the schema does not know."""
-    inputs = schema.inputs
     if missing := [name for name in inputs if name not in names]:
         raise Refusal(422, "missing_field", f"{where}field {missing[0]!r} is not there; give null where its value is missing")
     if len(names) == len(inputs):
         return
-    known = {*schema.used, *(schema.columns or ())}
     for name in names:
         if name not in known:
             near = get_close_matches(name[:SHOWN], known, 1)  # in a name of megabytes it would look for seconds
@@ -184,12 +187,12 @@ def parse_arrow(body: bytes, schema: Schema, max_rows: int) -> pa.Table:
             raise Refusal(422, "compressed", "compressed Arrow buffers are not taken; write the stream without compression")
         with pa.ipc.open_stream(body) as stream:
             check_columns(stream.schema, schema)
-            batches, count = [], 0
+            inputs, batches, count = schema.inputs, [], 0
             for batch in stream:
                 count += len(batch)
                 check_count(max(count, 1), max_rows)
                 batch.validate(full=True)
-                batches.append(batch.select(schema.inputs))
+                batches.append(batch.select(inputs))
             check_count(count, max_rows)
             return pa.Table.from_batches(batches)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOFError, struct.error, MemoryError) as error:
@@ -197,11 +200,11 @@ def parse_arrow(body: bytes, schema: Schema, max_rows: int) -> pa.Table:
 
 
 def check_columns(found: pa.Schema, schema: Schema) -> None:
-    if twice := [name for name in schema.inputs if found.names.count(name) > 1]:
+    inputs, numbers = cells(schema), {*schema.numbers}
+    if twice := [name for name in inputs if found.names.count(name) > 1]:
         raise Refusal(422, "unknown_field", f"field {twice[0]!r} is there twice")
-    check_names(found.names, schema)
-    numbers = {*schema.numbers}
-    for name, cell in cells(schema).items():
+    check_names(found.names, inputs, known_names(schema))
+    for name, cell in inputs.items():
         kind, time = found.field(name).type, schema.timestamp is not None and name == schema.timestamp.column
         if not (is_list_of_text(kind) if cell is list_cell else is_plain(kind, time, truth=name in numbers)):
             wanted = "a list of strings" if cell is list_cell else "strings or numbers"
