@@ -1,5 +1,7 @@
 """The linear layer, its float32 products on a CPU taken by oneDNN, and the product that makes a logit."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
@@ -51,8 +53,9 @@ def by_onednn(x: Tensor, weight: Tensor) -> bool:
 def logit_product(x_BK: Tensor, weight_1K: Tensor, bias: Tensor | None = None) -> Tensor:
     """weight . x + bias, (B, K) -> (B, 1), in the weight's type whatever autocast says: rounded to bfloat16, logits between 4 and 8
     lie 1/32 apart, and so the probabilities of rare clicks 3 %."""
-    with torch.autocast(x_BK.device.type, enabled=False):
-        return F.linear(x_BK.to(weight_1K.dtype), weight_1K, bias)
+    x_BK, device = x_BK.to(weight_1K.dtype), x_BK.device.type
+    with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():  # which an export would hold
+        return F.linear(x_BK, weight_1K, bias)
 
 
 def product_type(x: Tensor) -> torch.dtype:
