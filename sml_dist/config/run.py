@@ -1,6 +1,7 @@
 """RunConfig: the whole configuration of a training run; from YAML and dotted overrides, to YAML."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ def parse(raw: dict[str, Any]) -> RunConfig:
         return from_dict(RunConfig, raw)
     except ValidationError as error:
         raise InputError(explain(RunConfig, error, raw)) from None
+
+
+def absolute(path: str, here: str = "") -> str:
+    """A path that a process in another folder can open; a relative one is below `here`, else below this process's folder."""
+    return path if "://" in path else os.path.abspath(os.path.join(here, path))
+
+
+def rooted(config: RunConfig, here: str = "") -> RunConfig:
+    """The configuration for a process in another folder: its paths are absolute."""
+    run, data = config.run, config.data
+    run = dataclasses.replace(run, storage=absolute(run.storage, here), warm_start=run.warm_start and absolute(run.warm_start, here))
+    return dataclasses.replace(config, run=run, data=dataclasses.replace(data, path=absolute(data.path, here)))
 
 
 def dump(config: RunConfig) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
-from sml_dist.config.run import RunConfig, load
+from sml_dist.config.run import RunConfig, load, rooted
 from sml_dist.config.settings import load_settings
 from sml_dist.config.tune import LARGER_IS_BETTER
 from sml_dist.data.dataset import read_manifest
@@ -100,7 +100,7 @@ def placed(config: RunConfig, folder: str, labels: dict[str, str], seed: int) ->
     raw.pop("run")
     code = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:8]
     name = "-".join([*labels.values(), f"seed{seed}", code])
-    return replace(config, run=replace(config.run, name=name, storage=folder))
+    return rooted(replace(config, run=replace(config.run, name=name, storage=folder)))
 
 
 def value_of(summary: dict[str, Any], grid: GridConfig) -> float:

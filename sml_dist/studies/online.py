@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sml_dist.config.data import DataConfig
-from sml_dist.config.run import RunConfig, RunSection
+from sml_dist.config.run import RunConfig, RunSection, rooted
 from sml_dist.config.settings import load_settings
 from sml_dist.data.dataset import fingerprint, read_manifest
 from sml_dist.spec import InputError, RunError, to_dict
@@ -91,7 +91,7 @@ def finished(config: OnlineConfig, wanted: Sequence[Pass], folder: Path, stage: 
     todo = [i for i, result in enumerate(results) if result is None]
     done = len(wanted) - len(todo)
     show(stage, done, len(wanted))
-    for i, result in as_they_end(curve_of, {i: (runs[i], config.windows) for i in todo}, config.cpus):
+    for i, result in as_they_end(curve_of, {i: (rooted(runs[i]), config.windows) for i in todo}, config.cpus):
         if "error" in result:
             raise RunError(f"{paths[i].stem}: {result['error']}")
         RunFolder(folder).write(paths[i].name, json.dumps(result))

@@ -13,7 +13,7 @@ import ray
 from ray.train import FailureConfig, ScalingConfig, TrainingFailedError
 from ray.train import RunConfig as RayRunConfig
 
-from sml_dist.config.run import RunConfig
+from sml_dist.config.run import RunConfig, rooted
 from sml_dist.data.dataset import read_manifest
 from sml_dist.data.plan import Plan
 from sml_dist.data.stream import Source, held_bytes, windows_ahead
@@ -23,7 +23,7 @@ from sml_dist.train.code import commit
 from sml_dist.train.controller import Trainer
 from sml_dist.train.held import PATIENCE_SECONDS, held
 from sml_dist.train.process_group import ProcessGroupConfig
-from sml_dist.train.report import RunFolder, absolute
+from sml_dist.train.report import RunFolder
 
 POLL_SECONDS = 0.5
 
@@ -44,16 +44,12 @@ def launch(
     if config.train.worker_range[0] < config.train.worker_range[1]:
         # after a node is lost Ray still counts on it for some seconds; do not wait a minute for workers on it
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
-    raw = to_dict(config)
-    raw["run"]["storage"], raw["data"]["path"] = str(folder.path.parent), absolute(config.data.path)
-    if config.run.warm_start:
-        raw["run"]["warm_start"] = absolute(config.run.warm_start)
     check_room(config)
     check_place(config)
     cuda = on_gpu(config)
     trainer = Trainer(
         worker_main,
-        train_loop_config={"raw": raw, "report": report},
+        train_loop_config={"raw": to_dict(rooted(config)), "report": report},
         scaling_config=ScalingConfig(
             num_workers=config.train.num_workers,
             use_gpu=cuda,

@@ -96,11 +96,6 @@ class RunFolder:
             self.write("metrics.jsonl", "".join(line + "\n" for line in kept))
 
 
-def absolute(path: str) -> str:
-    """A path that a worker in another folder can open."""
-    return path if "://" in path else os.path.abspath(path)
-
-
 def finite(value: Any) -> Any:
     """The value with None for every number that JSON cannot hold."""
     if isinstance(value, dict):

@@ -5,12 +5,11 @@ from typing import Any
 
 from torch import nn
 
-from sml_dist.config.run import FIXED, RunConfig, parse
+from sml_dist.config.run import FIXED, RunConfig, absolute, parse
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.checkpoint import Checkpoint, Checkpoints
 from sml_dist.train.loop import Progress
 from sml_dist.train.optimizers import Optimizers
-from sml_dist.train.report import absolute
 from sml_dist.train.shards import Incomplete
 from sml_dist.train.state import COUNTER, pieces, set_steps, weights
 

@@ -2,7 +2,8 @@
 
 import functools
 import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import optuna
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sml_dist.config.run import FIXED, RunConfig, parse, read
+from sml_dist.config.run import FIXED, RunConfig, absolute, parse, read, rooted
 from sml_dist.config.settings import load_settings
 from sml_dist.config.tune import SweepConfig
 from sml_dist.data.dataset import read_manifest
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.check import check
-from sml_dist.train.report import RunFolder, absolute
+from sml_dist.train.report import RunFolder
 from sml_dist.train.rows import training_plan
 from sml_dist.tune.space import Params, Space, new_study
 
@@ -28,10 +29,14 @@ MISSING = object()
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A sweep and what its trials vary: `raw` is the base's plain data, without defaults."""
+    """A sweep and what its trials vary: `raw` is the base's plain data, without defaults.
+
+    `here`: the command's folder, below which relative paths are. Tune gives each trial's process a folder of its own.
+    """
 
     sweep: SweepConfig
     raw: dict[str, Any]
+    here: str = field(default_factory=os.getcwd)
 
     @classmethod
     def read(cls, path: str, overrides: list[str] | None = None) -> "Blueprint":
@@ -49,7 +54,7 @@ class Blueprint:
 
     @property
     def folder(self) -> Path:
-        return Path(absolute(self.sweep.folder))
+        return Path(absolute(self.sweep.folder, self.here))
 
     def run_of(self, id: int) -> str:
         """A trial's run folder, relative to the sweep's."""
@@ -64,13 +69,12 @@ class Blueprint:
         own = {
             "run.name": f"{id:05d}",
             "run.storage": str(self.folder / "trials"),
-            "data.path": absolute(found.data.path),
+            "data.path": found.data.path,
+            "run.warm_start": found.run.warm_start,
             "train.monitor": self.sweep.metric,
             "train.threads": threads,
             "train.eval_every_steps": None if self.sweep.evaluate_every == 1 else steps,
         }
-        if found.run.warm_start:
-            own["run.warm_start"] = absolute(found.run.warm_start)
         return parse(with_values(self.raw, params | own))
 
     def evaluations(self, id: int, params: Params) -> list[dict[str, Any]]:
@@ -86,13 +90,13 @@ class Blueprint:
 
     def best(self, params: Params) -> RunConfig:
         """The configuration for `sml-dist train` of the trial with these parameters."""
-        found = self.chosen(params)
         every = self.trial(0, params).train.eval_every_steps
         own = {"run.name": f"{self.sweep.name}-best", "train.monitor": self.sweep.metric, "train.eval_every_steps": every}
-        return parse(with_values(self.raw, params | own | {"run.storage": found.run.storage}))
+        return parse(with_values(self.raw, params | own))
 
     def chosen(self, params: Params) -> RunConfig:
-        return parse(with_values(self.raw, params))
+        """The base with these parameters, for any process. Raises InputError."""
+        return rooted(parse(with_values(self.raw, params)), self.here)
 
     def point(self, number: int, given: Params | None = None) -> Params:
         """One of the points that come first: its values, the base's for the other keys. Raises InputError."""

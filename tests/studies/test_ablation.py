@@ -55,6 +55,15 @@ def test_the_grid_is_every_combination_with_every_seed_and_each_run_has_a_name_o
     assert not {cell.config.run.name for cell in found} & {cell.config.run.name for cell in longer}
 
 
+def test_a_cells_paths_are_absolute_and_its_name_is_of_what_the_user_wrote(grid, tmp_path, monkeypatch):
+    """A worker of a cluster that was joined has another folder than the command."""
+    monkeypatch.chdir(Path(grid).parent)
+    cell = cells(read_grid(grid, ["set=[data.path=data]"]), str(tmp_path))[0]
+    assert cell.config.data.path == str(Path(grid).parent / "data") and cell.config.run.name == "dnn-off-seed1-c425f5a1"
+    warm = cells(read_grid(grid, ["set=[data.path=data,run.warm_start=old]"]), str(tmp_path))[0]
+    assert warm.config.run.warm_start == str(Path(grid).parent / "old")
+
+
 def test_what_is_wrong_in_a_grid_is_named(grid, monkeypatch):
     with pytest.raises(InputError, match="compare: .sml, of. is no axis and one of its settings"):
         read_grid(grid, ["compare=[sml,of]"])

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from sml_dist.config.run import RunConfig
 from sml_dist.config.settings import load_settings
 from sml_dist.data.synthetic import synth
 from sml_dist.models.lr import LRConfig
 from sml_dist.spec import InputError, RunError
 from sml_dist.statistics import paired
+from sml_dist.studies import online
 from sml_dist.studies.online import Pass, name_of, run, run_config
 from sml_dist.studies.online_config import OnlineConfig
 from sml_dist.studies.online_verdicts import Arm, Setting, Sides, answer, compare, verdict
@@ -136,6 +138,21 @@ def tiny(tmp_path_factory) -> str:
     }
     OmegaConf.save(OmegaConf.create(config), folder / "online.yaml")
     return str(folder / "online.yaml")
+
+
+def test_a_worker_gets_the_datasets_whole_path(tiny, tmp_path, monkeypatch):
+    """Of a cluster that was joined: it has another folder than the command."""
+    given: list[RunConfig] = []
+
+    def noted(function, arguments: dict[int, tuple], cpus: float):
+        given.extend(run for run, _ in arguments.values())
+        return iter(())
+
+    monkeypatch.setattr(online, "as_they_end", noted)
+    monkeypatch.chdir(Path(tiny).parent)
+    config = load_settings(OnlineConfig, tiny, ["logs.log.path=data"])
+    online.finished(config, [Pass(HERE._replace(size=64), SML, 1, 0.1, 1, 64)], tmp_path, "passes", lambda *_: None)
+    assert [run.data.path for run in given] == [str(Path(tiny).parent / "data")]
 
 
 @pytest.mark.ray

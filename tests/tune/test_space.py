@@ -63,6 +63,16 @@ def test_trials_have_the_points_values_and_the_types_of_the_configuration(rows, 
     assert (best.run.name, best.run.storage, best.train.threads, best.model) == ("s-best", "runs", None, second.model)
 
 
+def test_paths_in_the_space_are_of_the_commands_folder(rows, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(rows)
+    blueprint = Blueprint.read(write_sweep(tmp_path, rows, space={"data.path": {"choice": ["data"]}, "run.warm_start": {"choice": ["a"]}}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    trial = blueprint.trial(0, {"data.path": "data", "run.warm_start": "a"})
+    assert (trial.data.path, trial.run.warm_start) == (str(tmp_path / "data"), str(tmp_path / "a"))
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

@@ -95,6 +95,16 @@ def test_a_sweep_that_another_command_runs_is_left_alone(swept):
     assert not (Path(found["folder"]) / "lock").exists()
 
 
+def test_relative_paths_are_of_the_commands_folder_not_of_a_trials_process(ray_local, rows, tmp_path, monkeypatch):
+    """Tune gives each trial's process a folder of its own."""
+    (tmp_path / "data").symlink_to(rows)
+    write_sweep(tmp_path, "data", base={"train": {"epochs": 1}}, trials=1, storage="sweeps")
+    monkeypatch.chdir(tmp_path)
+    found = run("sweep.yaml")
+    assert found["trials"] == {"finished": 1} and (tmp_path / "sweeps/s/trials/00000/summary.json").exists()
+    assert OmegaConf.load("sweeps/s/base.yaml").data.path == OmegaConf.load("sweeps/s/best.yaml").data.path == "data"
+
+
 def test_a_budget_of_rows_cuts_trials_off_and_a_larger_one_takes_them_up(ray_local, rows, tmp_path):
     path = write_sweep(tmp_path, rows, trials=2, concurrent=1)
     run(path, ["rows=20000"])
