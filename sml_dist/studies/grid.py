@@ -97,7 +97,8 @@ def check_metric(grid: GridConfig, config: RunConfig) -> None:
 def placed(config: RunConfig, folder: str, labels: dict[str, str], seed: int) -> RunConfig:
     """The run's name says what it is, and by a hash of its configuration that nothing else is taken for it."""
     raw = to_dict(config)
-    raw.pop("run")
+    start = raw.pop("run")["warm_start"]  # where a run lies changes no result, what it starts from does
+    raw |= {"run": {"warm_start": start}} if start else {}
     code = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:8]
     name = "-".join([*labels.values(), f"seed{seed}", code])
     return rooted(replace(config, run=replace(config.run, name=name, storage=folder)))

@@ -64,6 +64,14 @@ def test_a_cells_paths_are_absolute_and_its_name_is_of_what_the_user_wrote(grid,
     assert warm.config.run.warm_start == str(Path(grid).parent / "old")
 
 
+def test_cells_that_start_from_other_weights_are_other_cells(grid):
+    cold, one, other = (
+        cells(read_grid(grid, [f"set={[f'run.warm_start={start}', 'run.storage=s']}"]), "x")[0].config.run.name
+        for start in ("null", "a", "b")
+    )
+    assert len({cold, one, other}) == 3 and cold == cells(read_grid(grid), "x")[0].config.run.name
+
+
 def test_what_is_wrong_in_a_grid_is_named(grid, monkeypatch):
     with pytest.raises(InputError, match="compare: .sml, of. is no axis and one of its settings"):
         read_grid(grid, ["compare=[sml,of]"])
