@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from sml_dist.cli.app import Json, Verbose, app, err, out, print_json, warn
+from sml_dist.spec import RunError
 
 SET = "Override a key of the sweep: --set trials=8; of its base: --set 'set=\\[train.epochs=2]'. May be repeated."
 
@@ -17,7 +18,7 @@ def sweep(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Search a run's settings; the same command again runs what is not done yet."""
+    """Search a run's settings; the same command again runs what is not done yet, and what failed once more."""
     from sml_dist.review.follow import tracked_sweep
     from sml_dist.session import ray_session
     from sml_dist.tune.blueprint import Blueprint
@@ -37,6 +38,9 @@ def sweep(
     else:
         out.print((Path(found["folder"]) / "README.md").read_text(), highlight=False, soft_wrap=True)
         out.print(f"sweep folder {found['folder']}", soft_wrap=True, highlight=False)
+    if "best" not in found and "failed" in found["trials"]:
+        none = f"none of {sum(found['trials'].values())} trials has a value, all failed or were cut off"
+        raise RunError(f"{none}: {found['folder']}/README.md says of what; mend that, and the same command tries them again")
 
 
 def show_trial(event: str, record: Any) -> None:

@@ -149,6 +149,7 @@ class SweepFollower(threading.Thread):
         self.trials: dict[int, list[Follower]] = {}
 
     def run(self) -> None:
+        self.to_be_tried_again = {(trial["id"], trial["attempts"]) for trial in self.books() if trial["status"] == "failed"}
         last = False
         while not last:
             last = self.done.wait(POLL_SECONDS)
@@ -160,8 +161,7 @@ class SweepFollower(threading.Thread):
                 follower.wait()
 
     def look(self) -> None:
-        for line in (RunFolder(self.folder).read("trials.jsonl") or "").splitlines():
-            trial = json.loads(line)
+        for trial in (trial for trial in self.books() if (trial["id"], trial["attempts"]) not in self.to_be_tried_again):
             ended = trial["status"] in ENDED
             if trial["id"] not in self.trials and (config := read_config(RunFolder(self.folder / trial["run"]))):
                 found = followers(in_group(config, self.folder.name), self.say)
@@ -171,6 +171,9 @@ class SweepFollower(threading.Thread):
             if ended:
                 for follower in self.trials.get(trial["id"], []):
                     follower.finish(failed=trial["status"] == "failed")
+
+    def books(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (RunFolder(self.folder).read("trials.jsonl") or "").splitlines()]
 
 
 def in_group(config: RunConfig, group: str) -> RunConfig:

@@ -33,7 +33,7 @@ class Record:
 
     id: from 0 on, in the order in which trials were drawn; its run is `run`, relative to the sweep's folder.
     status: running (or cut off by a kill: it goes on when the sweep does), finished (to its end), stopped (by the
-        scheduler), cut (by a budget), failed (see `error`).
+        scheduler), cut (by a budget, or it failed and is to be tried again), failed (see `error`).
     params: the searched keys, dotted, that are in force: base + params is the trial's configuration. Keys of other branches
         are left out. Under population based training, of the last exploit.
     point: its number among `points`, for those that were not drawn. pair: the number of its draw, with `pair`.
@@ -77,6 +77,12 @@ class Books:
         self.folder, self.sign, self.metric = folder, sign, metric
         self.records = {record.id: record for record in read_trials(folder)}
         self.since: dict[int, float] = {}  # when the running ones began, by the monotonic clock
+
+    def reopen(self) -> None:
+        """Trials that failed are to be tried again, from the beginning, for they have no checkpoints; till then they keep their error."""
+        for record in [each for each in self.records.values() if each.status == "failed"]:
+            RunFolder(self.folder / record.run).forget_after(0)
+            record.status, record.history, record.value, record.exploits = "cut", [], None, []
 
     def add(self, records: Iterable[Record]) -> None:
         self.records |= {record.id: record for record in records}

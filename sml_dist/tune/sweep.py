@@ -1,8 +1,8 @@
 """`sml-dist sweep CONFIG`: many runs of one configuration with searched keys, packed onto the cluster by Ray Tune.
 
 The books (books.py, which says what a sweep's folder holds) are this project's, not Tune's: written at each event, so
-that after a kill no finished trial is run again, and one that was running goes on from its own checkpoint. Tune starts
-anew each time, told what the books know.
+that after a kill no finished trial is run again, one that was running goes on from its own checkpoint, and one that
+failed begins anew. Tune starts anew each time, told what the books know.
 """
 
 import contextlib
@@ -53,6 +53,7 @@ def run(path: str, overrides: list[str] | None = None, show: Show = lambda event
 
 def carry_out(blueprint: Blueprint, rows: int, show: Show) -> dict[str, Any]:
     books = Books(blueprint.folder, blueprint.sweep.sign, blueprint.sweep.metric)
+    books.reopen()  # the cause may have been mended
     for record in books.records.values():
         show(record.status if record.ended_for_good else "waiting", record)
     search = Search(blueprint, books)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,20 @@ def test_the_trials_of_a_sweep_are_a_group_that_names_its_space(tmp_path):
         assert wandb_file.run_of(path).run_group == "sweep"
         assert set(wandb_file.config(path)["sweep"]["space"]) == set(SPACE)
         assert len(wandb_file.history(path)) == 25
+
+
+def test_a_trial_that_failed_before_is_followed_when_it_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.05)
+    sweep = write_sweep(tmp_path, trials=1)
+    config, books = sweep / "trials/00000/config.yaml", sweep / "trials.jsonl"
+    config.write_text(config.read_text().replace("tensorboard: false", "tensorboard: true"))
+    again = json.loads(books.read_text()) | {"status": "finished"}
+    books.write_text(json.dumps(again | {"status": "failed", "attempts": 1}))
+    with tracked_sweep(str(sweep), print):
+        time.sleep(0.3)
+        assert not (sweep / "trials/00000/sent_tensorboard.json").exists()
+        books.write_text(json.dumps(again | {"attempts": 2}))
+    assert json.loads((sweep / "trials/00000/sent_tensorboard.json").read_text())["finished"]
 
 
 @pytest.mark.parametrize("name", ["", "checkpoints/step-000000060"])

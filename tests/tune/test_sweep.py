@@ -8,8 +8,9 @@ import pytest
 import ray
 from omegaconf import OmegaConf
 
+from sml_dist.cli.sweeps import sweep
 from sml_dist.config.run import load
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, RunError
 from sml_dist.train.alone import train_alone
 from sml_dist.train.held import held
 from sml_dist.train.in_process import alone
@@ -81,11 +82,29 @@ def test_nothing_of_a_sweep_stays_behind(swept):
     assert not placement_groups() and free_again(8)
 
 
-def test_a_sweep_that_is_done_runs_no_trial_again(swept):
+def test_a_sweep_that_is_done_runs_no_trial_again_but_one_that_failed_once(swept):
     path, found, _ = swept
-    before, events = (Path(found["folder"]) / "trials.jsonl").read_text(), []
-    assert run(path, show=lambda event, record: events.append(event)) == found
-    assert "started" not in events and (Path(found["folder"]) / "trials.jsonl").read_text() == before
+    before, events = trials(Path(found["folder"])), []
+    assert run(path, show=lambda event, record: events.append((event, record.id))) == found
+    after, failed = trials(Path(found["folder"])), {record["id"] for record in before if record["status"] == "failed"}
+    started = [id for event, id in events if event == "started"]
+    assert len(started) == len(failed) and {*started} == failed and ("failed", 1) in events
+    for was, now in zip(before, after, strict=True):
+        assert now == was or (was["id"] in failed and (now["status"], now["attempts"], now["error"]) == ("failed", 2, was["error"]))
+
+
+def test_where_all_trials_failed_the_command_fails_and_given_again_tries_them_anew(ray_local, rows, tmp_path):
+    (tmp_path / "ill").mkdir()
+    base, space = {"run": {"warm_start": str(tmp_path / "ill")}, "train": {"epochs": 1}}, {"embedding.lr": {"loguniform": [1e-3, 0.2]}}
+    path = write_sweep(tmp_path, rows, base=base, space=space, trials=2)
+    with pytest.raises(RunError, match=r"none of 2 trials has a value, all failed or .*s/README.md says of what; mend that"):
+        sweep(path)
+    assert [record["attempts"] for record in trials(tmp_path / "s")] == [1, 1]
+    donor = load(str(tmp_path / "base.yaml"), ["run.name=ill", f"run.storage={tmp_path}", "run.warm_start=null"])
+    train_alone(donor)
+    assert run(path)["trials"] == {"finished": 2}
+    for record in trials(tmp_path / "s"):
+        assert record["attempts"] == 2 and record["error"] is None and [each["rows"] for each in record["history"]] == [8_000]
 
 
 def test_a_sweep_that_another_command_runs_is_left_alone(swept):
