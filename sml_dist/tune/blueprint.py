@@ -56,6 +56,11 @@ class Blueprint:
     def folder(self) -> Path:
         return Path(absolute(self.sweep.folder, self.here))
 
+    @property
+    def datasets(self) -> list[str]:
+        """Every dataset that a trial may read, or that epochs are counted by."""
+        return [self.base.data.path, *(self.space.extremes("data.path") if "data.path" in self.space.dimensions else [])]
+
     def run_of(self, id: int) -> str:
         """A trial's run folder, relative to the sweep's."""
         return f"trials/{id:05d}"

@@ -4,6 +4,7 @@ The folder of a sweep, `storage`/`name`:
 
     sweep.yaml         the sweep's configuration, resolved (config/tune.py: SweepConfig)
     base.yaml          the configuration that its trials vary, resolved (config/run.py: RunConfig)
+    data.json          {dataset: hash}, of all that its trials may read
     trials.jsonl       one line a trial, in the order of their ids: see Record
     trials/00007/      the run folder of trial 7, as of any run (train/report.py): config.yaml, metrics.jsonl, summary.json
                        where it came to its end, checkpoints/ while it runs and of the best trials

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from ray import tune
 
 from sml_dist.config.run import RunConfig, dump
+from sml_dist.data.dataset import fingerprint
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.held import held
 from sml_dist.train.launch import worker_resources
@@ -75,10 +76,15 @@ def begin(blueprint: Blueprint, stack: contextlib.ExitStack) -> None:
     for name, text in now.items():
         if earlier := folder.read(name):
             refuse_another(blueprint, name, *(OmegaConf.to_container(OmegaConf.create(each)) for each in (earlier, text)))
+    data, earlier = {path: fingerprint(path) for path in blueprint.datasets}, folder.read_json("data.json") or {}
+    for path in (path for path in data if earlier.get(path, data[path]) != data[path]):
+        what = f"a sweep over another dataset than {path} now holds"
+        raise InputError(f"{blueprint.folder} holds {what}; choose another name, or remove the folder")
     try:
         stack.enter_context(held(folder.path))
         for name, text in now.items():
             folder.write(name, text)
+        folder.write_json("data.json", data)
     except OSError as error:
         raise InputError(f"storage: {folder.path} cannot be written ({error.strerror}); name another with --set storage=FOLDER") from None
     remove_scratch(blueprint.folder)

@@ -1,5 +1,6 @@
 """Whole sweeps on a real Ray: what they leave, what they do again and what not, and that nothing of them stays behind."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 
 from sml_dist.cli.sweeps import sweep
 from sml_dist.config.run import load
+from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError, RunError
 from sml_dist.train.alone import train_alone
 from sml_dist.train.held import held
@@ -18,7 +20,7 @@ from sml_dist.train.loop import Stopped
 from sml_dist.train.warm import open_checkpoint
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.donation import donate, steps_in, take
-from sml_dist.tune.sweep import groups_at_once, run
+from sml_dist.tune.sweep import begin, groups_at_once, run
 from tests.faults.runs import Striker
 from tests.tune.sweeps import SPACE, trials, write_sweep
 
@@ -78,7 +80,7 @@ def test_the_scheduler_stops_trials_and_a_failed_one_is_told_of(swept):
 def test_nothing_of_a_sweep_stays_behind(swept):
     _, found, _ = swept
     names = {path.name for path in Path(found["folder"]).iterdir()}
-    assert names == {"sweep.yaml", "base.yaml", "trials.jsonl", "trials", "best.yaml", "README.md"}
+    assert names == {"sweep.yaml", "base.yaml", "data.json", "trials.jsonl", "trials", "best.yaml", "README.md"}
     assert not placement_groups() and free_again(8)
 
 
@@ -122,6 +124,28 @@ def test_relative_paths_are_of_the_commands_folder_not_of_a_trials_process(ray_l
     found = run("sweep.yaml")
     assert found["trials"] == {"finished": 1} and (tmp_path / "sweeps/s/trials/00000/summary.json").exists()
     assert OmegaConf.load("sweeps/s/base.yaml").data.path == OmegaConf.load("sweeps/s/best.yaml").data.path == "data"
+
+
+def test_a_sweep_does_not_go_on_over_another_dataset(rows, tmp_path):
+    """Of the same name, made anew; also one that the space names. A folder of before this was kept goes on."""
+    for name in ("a", "b"):
+        synth(4_000, str(tmp_path / name), fields=3, dense=2, table_rows=60)
+    both = [str(tmp_path / name) for name in ("a", "b")]
+    blueprint = Blueprint.read(write_sweep(tmp_path, both[0], space={"data.path": {"choice": both}}))
+
+    def again() -> None:
+        with contextlib.ExitStack() as stack:
+            begin(blueprint, stack)
+
+    again()
+    (tmp_path / "s/data.json").unlink()
+    again()
+    again()
+    synth(5_000, both[1], fields=3, dense=2, table_rows=60, overwrite=True)
+    with pytest.raises(
+        InputError, match=r"s holds a sweep over another dataset than .*/b now holds; choose another name, or remove the fol"
+    ):
+        again()
 
 
 def test_a_budget_of_rows_cuts_trials_off_and_a_larger_one_takes_them_up(ray_local, rows, tmp_path):
