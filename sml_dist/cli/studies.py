@@ -16,7 +16,7 @@ STUDIES = {
 }
 SET = (
     "Override a key of the file: --set train.lr=0.01 of depth and online, --set seed=1 of landscape, --set 'set=\\[train.epochs=2]' "
-    "of ablation, for its base. May be repeated."
+    "of ablation, for its base, after the file's `set`. May be repeated."
 )
 ON_RAY = ("ablation", "online")
 

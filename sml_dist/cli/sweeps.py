@@ -8,7 +8,7 @@ import typer
 from sml_dist.cli.app import Json, Verbose, app, err, out, print_json, warn
 from sml_dist.spec import RunError
 
-SET = "Override a key of the sweep: --set trials=8; of its base: --set 'set=\\[train.epochs=2]'. May be repeated."
+SET = "Override a key of the sweep: --set trials=8; of its base, after the file's `set`: --set 'set=\\[train.epochs=2]'. May be repeated."
 
 
 @app.command()

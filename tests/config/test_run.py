@@ -154,6 +154,14 @@ def test_a_wrong_key_of_a_sweep_or_a_study_gets_one_line_that_names_the_nearest_
     assert said.startswith(f"{SETTINGS[cls]}: ") and line in said
 
 
+def test_what_is_set_of_a_base_comes_after_what_the_file_sets(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("{name: s, base: b.yaml, space: {}, set: [train.epochs=3, data.path=d]}")
+    found = load_settings(SweepConfig, str(path), ["set=[train.epochs=2]", "trials=8", "set=[train.seed=1]"])
+    assert found.set == ["train.epochs=3", "data.path=d", "train.epochs=2", "train.seed=1"] and found.trials == 8
+    assert load_settings(SweepConfig, str(path), ["set=[]"]) == load_settings(SweepConfig, str(path))
+
+
 @pytest.mark.parametrize(
     ("command", "configs"), [("sweep", [SweepConfig, SweepConfig]), ("study", [DepthConfig, LandscapeConfig, GridConfig])]
 )
