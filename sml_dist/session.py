@@ -67,6 +67,17 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
             ray.shutdown()
 
 
+def check_cpus(cpus: float) -> None:
+    """A node that is there has so many: Ray would wait for one for ever. A cluster may yet grow. Raises InputError."""
+    import ray
+
+    largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+    if "RAY_ADDRESS" not in os.environ and cpus > largest:
+        raise InputError(
+            f"cpus {cpus:g}: the largest node has {largest:g}, and Ray would wait for ever; lower it with --set cpus={largest:g}"
+        )
+
+
 @contextlib.contextmanager
 def environment(values: dict[str, str]) -> Iterator[None]:
     """For the processes started within; what the user has set stays.

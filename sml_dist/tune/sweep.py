@@ -18,6 +18,7 @@ from ray import tune
 
 from sml_dist.config.run import RunConfig, dump
 from sml_dist.data.dataset import fingerprint
+from sml_dist.session import check_cpus
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.held import held
 from sml_dist.train.launch import worker_resources
@@ -147,6 +148,8 @@ def placed(blueprint: Blueprint) -> tuple[Any, int | None]:
     """The trial with what it needs of the cluster, and how many may run at once where that does not say so."""
     sweep, base = blueprint.sweep, blueprint.base
     cluster = ray.cluster_resources()
+    if in_own_process(base):
+        check_cpus(sweep.cpus)
     if in_own_process(base) and sweep.scheduler.name == "pbt":  # a paused trial counts as running: room alone bounds them
         largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
         share = min(cluster["CPU"] / sweep.concurrent, largest) if sweep.concurrent else 0

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from sml_dist.cli.sweeps import sweep
 from sml_dist.config.run import load
 from sml_dist.data.synthetic import synth
+from sml_dist.session import check_cpus
 from sml_dist.spec import InputError, RunError
 from sml_dist.train.alone import train_alone
 from sml_dist.train.held import held
@@ -223,6 +224,16 @@ def test_trials_at_once_leave_each_worker_its_resources_and_each_reader_its_own(
     base = Blueprint.read(write_sweep(tmp_path, rows, base={"train": {"num_workers": 2, "device": "cuda"}})).base
     assert [groups_at_once(base, {"CPU": cpus, "GPU": 8.0}) for cpus in (6.0, 11.0, 12.0)] == [1, 1, 2]
     assert groups_at_once(base, {"CPU": 60.0, "GPU": 4.0}) == 2
+
+
+@pytest.mark.parametrize("scheduler", ["none", "pbt"])
+def test_a_trial_for_which_no_node_is_large_enough_is_refused(ray_local, rows, tmp_path, scheduler, monkeypatch):
+    space = {"embedding.lr": {"loguniform": [1e-5, 0.5]}}
+    path = write_sweep(tmp_path, rows, space=space, cpus=9, scheduler={"name": scheduler})
+    with pytest.raises(InputError, match="cpus 9: the largest node has 8, and Ray would wait for ever; lower it with --set cpus=8"):
+        run(path)
+    monkeypatch.setenv("RAY_ADDRESS", "a cluster, which may grow")
+    check_cpus(9)
 
 
 def test_a_population_that_has_no_room_side_by_side_is_refused(ray_local, rows, tmp_path):
