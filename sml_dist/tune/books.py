@@ -18,7 +18,7 @@ trials.jsonl is written anew, whole, at every event; a reader sees it before the
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,23 +78,27 @@ class Books:
         self.folder, self.sign, self.metric = folder, sign, metric
         self.records = {record.id: record for record in read_trials(folder)}
         self.since: dict[int, float] = {}  # when the running ones began, by the monotonic clock
+        # at an event the line of its trial alone is made anew
+        self.lines = {id: as_line(record) for id, record in self.records.items()}
 
     def reopen(self) -> None:
         """Trials that failed are to be tried again, from the beginning, for they have no checkpoints; till then they keep their error."""
         for record in [each for each in self.records.values() if each.status == "failed"]:
             RunFolder(self.folder / record.run).forget_after(0)
             record.status, record.history, record.value, record.exploits = "cut", [], None, []
+            self.write(record)
 
     def add(self, records: Iterable[Record]) -> None:
-        self.records |= {record.id: record for record in records}
-        self.write()
+        added = {record.id: record for record in records}
+        self.records |= added
+        self.write(*added.values())
 
     def begin(self, id: int) -> None:
         record = self.records[id]
         record.status, record.attempts, record.ended = "running", record.attempts + 1, None
         record.started = record.started or round(time.time(), 3)
         self.since[id] = time.monotonic()
-        self.write()
+        self.write(record)
 
     def evaluated(self, id: int, evaluation: dict[str, Any]) -> None:
         """Adds to the history; what lies at as many rows or more was of an attempt that went back, or of another's tables."""
@@ -114,28 +118,28 @@ class Books:
         values = [each[self.metric] for each in history if self.metric in each]
         record.value = self.sign * max(self.sign * value for value in values) if values else None
         self._count(record)
-        self.write()
+        self.write(record)
 
     def exploited(self, id: int, exploit: dict[str, Any]) -> None:
         self.records[id].exploits.append(exploit)
         self.records[id].params = exploit["params"]
-        self.write()
+        self.write(self.records[id])
 
     def end(self, id: int, status: str, *, summary: dict[str, Any] | None = None, error: str | None = None) -> None:
         record = self.records[id]
         self._count(record)
         self.since.pop(id, None)
         record.status, record.summary, record.error, record.ended = status, summary, error, round(time.time(), 3)
-        self.write()
+        self.write(record)
 
     def ranked(self) -> list[Record]:
         """Those with a value that did not fail, best first."""
         found = [each for each in self.records.values() if each.value is not None and each.status != "failed"]
         return sorted(found, key=lambda each: -self.sign * each.value)
 
-    def write(self) -> None:
-        lines = (json.dumps(asdict(self.records[id])) for id in sorted(self.records))
-        RunFolder(self.folder).write(FILE, "".join(f"{line}\n" for line in lines))
+    def write(self, *changed: Record) -> None:
+        self.lines |= {record.id: as_line(record) for record in changed}
+        RunFolder(self.folder).write(FILE, "".join(self.lines[id] for id in sorted(self.lines)))
 
     def _count(self, record: Record) -> None:
         if record.id in self.since:
@@ -148,6 +152,10 @@ def kept(evaluation: dict[str, Any]) -> dict[str, Any]:
     """What a history keeps of an evaluation."""
     found = {name: evaluation[name] for name in ("rows", "step", "epoch", *METRICS) if evaluation.get(name) is not None}
     return found | {"time": evaluation.get("time", round(time.time(), 3))}
+
+
+def as_line(record: Record) -> str:
+    return json.dumps(vars(record)) + "\n"
 
 
 def read_trials(folder: Path) -> Iterable[Record]:
