@@ -40,7 +40,7 @@ class Record:
     point: its number among `points`, for those that were not drawn. pair: the number of its draw, with `pair`.
     history: of each evaluation on the validation rows {"rows" trained on, "step", "epoch" (whole ones), "time" (Unix),
         "auc", "logloss", "ne", "calibration" and "gauc" where there are groups}, in the order of rows.
-    value: the best of the metric in its history. summary: the run's summary.json, where it finished.
+    value: the best of the metric in its history, since its last exploit. summary: the run's summary.json, where it finished.
     exploits: under population based training, [{"step", "from": the donor's id, "params": from then on}].
     started, ended: Unix times; seconds: of work, over all attempts.
     """
@@ -115,15 +115,17 @@ class Books:
 
     def _write_history(self, record: Record, history: list[dict[str, Any]]) -> None:
         record.history = history
-        values = [each[self.metric] for each in history if self.metric in each]
-        record.value = self.sign * max(self.sign * value for value in values) if values else None
+        self._value(record)
         self._count(record)
         self.write(record)
 
     def exploited(self, id: int, exploit: dict[str, Any]) -> None:
-        self.records[id].exploits.append(exploit)
-        self.records[id].params = exploit["params"]
-        self.write(self.records[id])
+        record = self.records[id]
+        record.exploits.append(exploit)
+        record.params = exploit["params"]
+        record.history = [each for each in record.history if each["step"] <= exploit["step"]]
+        self._value(record)
+        self.write(record)
 
     def end(self, id: int, status: str, *, summary: dict[str, Any] | None = None, error: str | None = None) -> None:
         record = self.records[id]
@@ -140,6 +142,12 @@ class Books:
     def write(self, *changed: Record) -> None:
         self.lines |= {record.id: as_line(record) for record in changed}
         RunFolder(self.folder).write(FILE, "".join(self.lines[id] for id in sorted(self.lines)))
+
+    def _value(self, record: Record) -> None:
+        """An evaluation from before the last exploit is of other settings and other tables."""
+        since = record.exploits[-1]["step"] if record.exploits else -1
+        values = [self.sign * each[self.metric] for each in record.history if each["step"] > since and self.metric in each]
+        record.value = self.sign * max(values) if values else None
 
     def _count(self, record: Record) -> None:
         if record.id in self.since:

@@ -20,7 +20,8 @@ def write_results(blueprint: Blueprint, books: Books) -> dict[str, Any]:
     found: dict[str, Any] = {"folder": str(blueprint.folder), "trials": counts(books), "metric": blueprint.sweep.metric}
     if ranked := books.ranked():
         best = ranked[0]
-        folder.write("best.yaml", f"# Trial {best.id} of the sweep {blueprint.sweep.name}\n{dump(blueprint.best(best.params))}")
+        what = f"Trial {best.id} of the sweep {blueprint.sweep.name}: {way_to(best)}"
+        folder.write("best.yaml", f"# {what}\n{dump(blueprint.best(best.params))}")
         default = default_of(blueprint, books)
         found |= {"best": {"id": best.id, "value": best.value, "params": best.params}, "default": default and default.value}
     if pairs:
@@ -58,7 +59,7 @@ def page(blueprint: Blueprint, books: Books, pairs: dict[str, tuple[list[Row], P
 
 def verdict(blueprint: Blueprint, best: Record, default: Record | None) -> str:
     sweep = blueprint.sweep
-    text = f"Best: trial {best.id} with {sweep.metric} {best.value:.5f}; `best.yaml` trains it."
+    text = f"Best: trial {best.id} with {sweep.metric} {best.value:.5f}: {way_to(best)}."
     if default is None:
         return text
     if best is default:
@@ -68,6 +69,13 @@ def verdict(blueprint: Blueprint, best: Record, default: Record | None) -> str:
         f"{text} The default (trial {default.id}{early}) has {default.value:.5f}: "
         f"a difference of {best.value - default.value:+.5f}, of the best of many."
     )
+
+
+def way_to(best: Record) -> str:
+    """How one has what a trial came to."""
+    if best.exploits:
+        return f"its settings changed as it went, so its checkpoint in {best.run} is the result; `best.yaml` has the last ones alone"
+    return "`best.yaml` trains it"
 
 
 def line(record: Record, blueprint: Blueprint) -> Row:

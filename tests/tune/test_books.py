@@ -36,6 +36,18 @@ def test_the_file_has_every_event_of_every_trial(tmp_path):
     assert books.records[1].params == {"train.lr": 0.3} and books.records[2].error == "of the disk"
 
 
+def test_a_trials_value_is_what_its_present_settings_made(tmp_path):
+    """What was measured before an exploit is of other settings and other tables; after a kill too."""
+    books = opened(tmp_path, 1)
+    for epoch, auc in ((1, 0.9), (2, 0.5), (3, 0.95)):  # the third of which its donor has yet to come to
+        books.evaluated(0, evaluation(epoch, auc))
+    books.exploited(0, {"step": 20, "from": 1, "params": {"train.lr": 0.3}})
+    assert books.records[0].value is None and not books.ranked() and books.records[0].rows == 16_000
+    books.evaluated(0, evaluation(3, 0.8))
+    books.recover(0, [evaluation(4, 0.7)])
+    assert [each["auc"] for each in books.records[0].history] == [0.9, 0.5, 0.8, 0.7] and books.records[0].value == 0.8
+
+
 def test_an_event_is_written_in_one_line_made_anew_however_many_trials_there_are(tmp_path, monkeypatch):
     books, made = opened(tmp_path, 50), []
     monkeypatch.setattr(module, "json", SimpleNamespace(dumps=lambda value: made.append(value["id"]) or json.dumps(value)))

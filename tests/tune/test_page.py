@@ -36,6 +36,16 @@ def test_the_default_is_the_base_itself_whatever_the_first_point_is(rows, tmp_pa
     assert found["default"] == 0.7 and "The default (trial 1, stopped after 0.5 epochs) has 0.70000" in text
 
 
+def test_of_a_population_the_result_is_a_checkpoint_not_the_settings_it_had_last(rows, tmp_path):
+    space = {RATE: {"loguniform": [1e-3, 0.2]}}
+    path = write_sweep(tmp_path, rows, space=space, scheduler={"name": "pbt"})
+    exploits = [{"step": 10, "from": 1, "params": {RATE: 0.1}}]
+    _, text = result(path, ended(0, 0.7, {RATE: 0.05}, exploits=exploits))
+    said = ": its settings changed as it went, so its checkpoint in trials/00000 is the result; `best.yaml` has the last ones alone"
+    assert f"Best: trial 0 with auc 0.70000{said}." in text
+    assert (tmp_path / "s/best.yaml").read_text().startswith(f"# Trial 0 of the sweep s{said}\n")
+
+
 def test_a_pair_is_held_against_off_in_whatever_order_its_values_stand(rows, tmp_path):
     for number, choice in enumerate(([True, False], [False, True])):
         path = write_sweep(tmp_path / str(number), rows, space={SML: {"choice": choice}, RATE: {"loguniform": [1e-3, 0.2]}}, pair=SML)
