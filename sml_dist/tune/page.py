@@ -81,13 +81,14 @@ def way_to(best: Record) -> str:
 def line(record: Record, blueprint: Blueprint) -> Row:
     found = {"trial": record.id, blueprint.sweep.metric: f"{record.value:.5f}", "status": record.status}
     found |= {"epochs": round(record.rows / blueprint.epoch_rows, 2), "seconds": round(record.seconds, 1)}
-    return found | {short(key, blueprint): record.params.get(key) for key in blueprint.sweep.space}
+    return found | {short(key, [*found, *blueprint.sweep.space]): record.params.get(key) for key in blueprint.sweep.space}
 
 
-def short(key: str, blueprint: Blueprint) -> str:
-    """A key's last part where it alone says which it is, else the last two."""
-    last = [other.rpartition(".")[2] for other in blueprint.sweep.space]
-    return ".".join(key.split(".")[-1 if last.count(key.rpartition(".")[2]) == 1 else -2 :])
+def short(key: str, columns: list[str]) -> str:
+    """A key's shortest end that is no end of another column's name."""
+    parts, others = key.split("."), [f".{column}" for column in columns if column != key]
+    ends = (".".join(parts[n:]) for n in reversed(range(len(parts))))
+    return next((end for end in ends if not any(other.endswith(f".{end}") for other in others)), key)
 
 
 def paired_differences(blueprint: Blueprint, books: Books) -> dict[str, tuple[list[Row], Paired]]:

@@ -1,10 +1,11 @@
 """What a sweep leaves for people says who was best, and what of: not of trials that failed, and of the default by its settings."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books, Record
-from sml_dist.tune.page import write_results
+from sml_dist.tune.page import line, write_results
 from tests.tune.sweeps import write_sweep
 
 SML, RATE = "model.sml.enabled", "embedding.lr"
@@ -44,6 +45,14 @@ def test_of_a_population_the_result_is_a_checkpoint_not_the_settings_it_had_last
     said = ": its settings changed as it went, so its checkpoint in trials/00000 is the result; `best.yaml` has the last ones alone"
     assert f"Best: trial 0 with auc 0.70000{said}." in text
     assert (tmp_path / "s/best.yaml").read_text().startswith(f"# Trial 0 of the sweep s{said}\n")
+
+
+def test_the_table_has_a_column_of_its_own_for_every_key(rows, tmp_path):
+    keys = ["train.epochs", "train.lr", "embedding.lr", "model.sml.mtn.rank", "data.seconds", "model.auc", "x.y.z", "v.y.z"]
+    blueprint = SimpleNamespace(sweep=SimpleNamespace(metric="auc", space=keys), epoch_rows=8_000)
+    found = line(ended(0, 0.7, {key: key for key in keys}), blueprint)
+    assert found["epochs"] == 0.5 and found["train.epochs"] == "train.epochs" and found["auc"] == "0.70000"
+    assert list(found)[5:] == ["train.epochs", "train.lr", "embedding.lr", "rank", "data.seconds", "model.auc", "x.y.z", "v.y.z"]
 
 
 def test_a_pair_is_held_against_off_in_whatever_order_its_values_stand(rows, tmp_path):
