@@ -147,9 +147,11 @@ class SweepFollower(threading.Thread):
         super().__init__(daemon=True, name="sweep-follower")
         self.folder, self.say, self.done = folder, say, threading.Event()
         self.trials: dict[int, list[Follower]] = {}
+        self.to_be_tried_again: set[tuple[int, int]] = set()  # that an earlier command left as failed, by their attempts
 
     def run(self) -> None:
-        self.to_be_tried_again = {(trial["id"], trial["attempts"]) for trial in self.books() if trial["status"] == "failed"}
+        with contextlib.suppress(OSError, InputError):
+            self.to_be_tried_again = {(trial["id"], trial["attempts"]) for trial in self.books() if trial["status"] == "failed"}
         last = False
         while not last:
             last = self.done.wait(POLL_SECONDS)
@@ -173,7 +175,7 @@ class SweepFollower(threading.Thread):
                     follower.finish(failed=trial["status"] == "failed")
 
     def books(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (RunFolder(self.folder).read("trials.jsonl") or "").splitlines()]
+        return RunFolder(self.folder).read_runs("trials.jsonl")
 
 
 def in_group(config: RunConfig, group: str) -> RunConfig:

@@ -117,8 +117,8 @@ def _lines(folder: RunFolder) -> Iterator[Line]:
 def read_sweep(path: str) -> Sweep:
     folder = RunFolder(path)
     base = OmegaConf.to_container(OmegaConf.create(folder.read("base.yaml") or "{}"))
-    trials = [json.loads(line) for line in (folder.read("trials.jsonl") or "").splitlines()]
-    return Sweep(folder.path, load_settings(SweepConfig, str(folder.path / "sweep.yaml"), None), base, trials)
+    settings = load_settings(SweepConfig, str(folder.path / "sweep.yaml"), None)
+    return Sweep(folder.path, settings, base, folder.read_runs("trials.jsonl"))
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

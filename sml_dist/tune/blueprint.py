@@ -86,8 +86,8 @@ class Blueprint:
         """What a trial's run has written down of its evaluations, with the rows that it had trained on."""
         config = self.chosen(params)
         plan = training_plan(read_manifest(config.data.path), config)
-        lines = (json.loads(line) for line in (RunFolder(self.folder / self.run_of(id)).read("metrics.jsonl") or "").splitlines())
-        found = []
+        whole = next(RunFolder(self.folder / self.run_of(id)).new_lines("metrics.jsonl", whole=True))  # a kill may leave half of one
+        lines, found = map(json.loads, whole), []
         for line in (line for line in lines if line.get("split") == "valid"):
             batches = line["step"] - line["epoch"] * plan.steps
             found.append(line | {"rows": line["epoch"] * plan.rows + min(batches * plan.batch_size, plan.rows)})

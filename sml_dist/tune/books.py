@@ -168,5 +168,4 @@ def as_line(record: Record) -> str:
 
 def read_trials(folder: Path) -> Iterable[Record]:
     """The trials of a sweep's folder, by id; none where it has not begun."""
-    text = RunFolder(folder).read(FILE) or ""
-    return [Record(**json.loads(line)) for line in text.splitlines()]
+    return [Record(**line) for line in RunFolder(folder).read_runs(FILE)]

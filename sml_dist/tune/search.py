@@ -41,7 +41,7 @@ class Search(Searcher):
         self.blind = new_study(optuna.samplers.RandomSampler(seed=seed))
         self.asked: dict[int, optuna.Trial] = {}  # by draw
         self.slots, self.handed_out = 1, set()
-        for draw in range(self.draws_done()):
+        for draw in sorted({draw_of(record) for record in books.records.values()}):
             self.recall(draw)
         self.fresh = self.new_records()
 
@@ -158,7 +158,8 @@ class Search(Searcher):
         return [record for record in self.books.records.values() if draw_of(record) == draw]
 
     def draws_done(self) -> int:
-        return len({draw_of(record) for record in self.books.records.values()})
+        """Also those whose lines were damaged and taken away."""
+        return 1 + max((draw_of(record) for record in self.books.records.values()), default=-1)
 
 
 def given(record: Record) -> dict[str, Any]:

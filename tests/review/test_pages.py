@@ -114,6 +114,9 @@ def test_what_is_neither_a_run_nor_a_sweep_is_refused_in_one_line(tmp_path, page
         (folder / name).write_text(text)
         with pytest.raises(InputError, match=name):
             write_report([str(folder)])
+    (sweep / "trials.jsonl").write_text('{"id": 0, "par')
+    with pytest.raises(InputError, match="trials.jsonl, line 1 is damaged"):
+        write_report([str(sweep)])
     with pytest.raises(InputError, match="is a sweep; several runs can stand side by side"):
         write_report([str(run), str(sweep)])
 

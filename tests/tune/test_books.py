@@ -4,6 +4,9 @@ import json
 from dataclasses import asdict
 from types import SimpleNamespace
 
+import pytest
+
+from sml_dist.spec import InputError
 from sml_dist.tune import books as module
 from sml_dist.tune.books import Books, Record
 from tests.tune.sweeps import trials
@@ -46,6 +49,17 @@ def test_a_trials_value_is_what_its_present_settings_made(tmp_path):
     books.evaluated(0, evaluation(3, 0.8))
     books.recover(0, [evaluation(4, 0.7)])
     assert [each["auc"] for each in books.records[0].history] == [0.9, 0.5, 0.8, 0.7] and books.records[0].value == 0.8
+
+
+@pytest.mark.parametrize("damage", [b'{"id": 1, "par', b"\x00\x00\x00\x00", b"7", b'"\xff"'])
+def test_a_damaged_line_is_named_with_the_way_out(tmp_path, damage):
+    opened(tmp_path, 3)
+    lines = (tmp_path / "trials.jsonl").read_bytes().splitlines()
+    (tmp_path / "trials.jsonl").write_bytes(b"\n".join([lines[0], damage, lines[2]]))
+    with pytest.raises(InputError, match="trials.jsonl, line 2 is damaged; take away the line and its run's folder"):
+        opened(tmp_path)
+    (tmp_path / "trials.jsonl").write_bytes(b"\n".join([lines[0], lines[2]]))
+    assert [*opened(tmp_path).records] == [0, 2]
 
 
 def test_an_event_is_written_in_one_line_made_anew_however_many_trials_there_are(tmp_path, monkeypatch):

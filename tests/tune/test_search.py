@@ -50,6 +50,15 @@ def test_after_a_restart_what_was_not_done_comes_first_then_new_draws(rows, tmp_
     assert len(set(lines)) == 12
 
 
+def test_a_trial_whose_line_was_damaged_and_taken_away_takes_no_others_place(rows, tmp_path):
+    path = write_sweep(tmp_path, rows, trials=5)
+    drawn(path, 3)
+    lines = (tmp_path / "s/trials.jsonl").read_text().splitlines()
+    (tmp_path / "s/trials.jsonl").write_text(f"{lines[0]}\n{lines[2]}\n")
+    assert [each["id"] for each in drawn(path, 9)] == [0, 2, 3, 4]
+    assert (tmp_path / "s/trials.jsonl").read_text().splitlines()[1] == lines[2]
+
+
 def test_a_pair_differs_in_its_key_and_what_hangs_on_it_alone(rows, tmp_path):
     path = write_sweep(tmp_path, rows, trials=5, pair="model.sml.enabled")
     found = drawn(path, 99)

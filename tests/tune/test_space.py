@@ -1,6 +1,7 @@
 """The space is walked branch by branch, and what a trial could not run with is refused before one starts."""
 
 import itertools
+import json
 
 import optuna
 import pytest
@@ -61,6 +62,15 @@ def test_trials_have_the_points_values_and_the_types_of_the_configuration(rows, 
     assert default.run.folder == str(tmp_path / "s/trials/00000") and default.train.monitor == "auc" and default.train.threads == 1
     best = blueprint.best(blueprint.point(1))
     assert (best.run.name, best.run.storage, best.train.threads, best.model) == ("s-best", "runs", None, second.model)
+
+
+def test_of_a_killed_trials_evaluations_those_that_it_wrote_down_whole_are_found(rows, tmp_path):
+    blueprint, run = Blueprint.read(write_sweep(tmp_path, rows)), tmp_path / "s/trials/00000"
+    assert blueprint.evaluations(0, {}) == []
+    run.mkdir(parents=True)
+    line = json.dumps({"split": "valid", "step": 32, "epoch": 1, "auc": 0.7})
+    (run / "metrics.jsonl").write_text(f'{{"step": 10}}\n{line}\n{line[:20]}')
+    assert [each["rows"] for each in blueprint.evaluations(0, {})] == [8_000]
 
 
 def test_paths_in_the_space_are_of_the_commands_folder(rows, tmp_path, monkeypatch):
