@@ -45,6 +45,10 @@ def _explain(cls: type, fault: Any, raw: dict[str, Any]) -> str:
     from sml_dist.models.zoo import ZOO
 
     key, given = _key(fault["loc"], raw), fault["input"]
+    place = fault["loc"]
+    if place[:1] == ("space",) and place[1:] and "." not in str(place[1]):
+        way_out = "change it in the file, as in space: {train.lr: {choice: [0.001, 0.01]}}"
+        return f"{short(key)}: --set takes the dots of a space's key for sections; {way_out}"
     if fault["type"] == "unexpected_keyword_argument":
         if {"base", "set"} <= cls.__dataclass_fields__.keys() and key in RunConfig.__dataclass_fields__:
             return f"{key} is a key of the base: put it into this file's `set`, or give {_instead(key, given)} in its place"

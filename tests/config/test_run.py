@@ -138,6 +138,12 @@ SETTINGS = {
     [
         (SweepConfig, "trails=3", "trails is not a key; did you mean trials?"),
         (SweepConfig, "search.sed=3", "search.sed is not a key; did you mean search.seed?"),
+        (
+            SweepConfig,
+            "space.train.lr.choice=[0.001]",
+            "space.train.lr: --set takes the dots of a space's key for sections; change it in the file",
+        ),
+        (SweepConfig, "space.lr=0.1", "space.lr: --set takes the dots of a space's key for sections; change it in the file"),
         (SweepConfig, "retries=-1", "retries: input should be greater than or equal to 0 (got -1)"),
         (SweepConfig, "train.epochs=1", """put it into this file's `set`, or give --set 'set=["train.epochs=1"]' in its place"""),
         (SweepConfig, "model.name=dnn", """model is a key of the base: put it into this file's `set`, or give --set 'set=["model.name"""),
