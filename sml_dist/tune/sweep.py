@@ -20,6 +20,7 @@ from sml_dist.config.run import RunConfig, dump
 from sml_dist.data.dataset import fingerprint
 from sml_dist.session import check_cpus
 from sml_dist.spec import InputError, to_dict
+from sml_dist.train.held import FILE as LOCK
 from sml_dist.train.held import held
 from sml_dist.train.launch import worker_resources
 from sml_dist.train.report import RunFolder
@@ -42,6 +43,7 @@ WITHOUT = {
 }
 FREE = ("trials", "concurrent", "minutes", "rows", "retries", "keep", "cpus")  # what may be another when a sweep goes on
 SCRATCH = ("tune", "donors")
+DYING_SECONDS = 5.0  # that the last trial's process is waited for: Tune kills it where it takes more than ten to end, without waiting
 
 
 def run(path: str, overrides: list[str] | None = None, show: Show = lambda event, record: None) -> dict[str, Any]:
@@ -67,6 +69,8 @@ def carry_out(blueprint: Blueprint, rows: int, show: Show) -> dict[str, Any]:
         clerk.close()
     finally:
         remove_scratch(blueprint.folder)
+    for record in books.records.values():
+        tidy(blueprint.folder / record.run)
     return write_results(blueprint, books)
 
 
@@ -101,6 +105,13 @@ def refuse_another(blueprint: Blueprint, name: str, earlier: dict[str, Any], now
 def remove_scratch(folder: Path) -> None:
     for name in SCRATCH:
         shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def tidy(run: Path) -> None:
+    """Takes what Ray Train and a process that was killed have left out of a trial's folder, unless someone works there."""
+    if (run / LOCK).exists() or (run / "ray").exists():
+        with contextlib.suppress(InputError, OSError), held(run, DYING_SECONDS):
+            shutil.rmtree(run / "ray", ignore_errors=True)
 
 
 def run_trials(blueprint: Blueprint, search: Search, clerk: Clerk, rows: int) -> None:

@@ -21,7 +21,7 @@ from sml_dist.train.loop import Stopped
 from sml_dist.train.warm import open_checkpoint
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.donation import donate, steps_in, take
-from sml_dist.tune.sweep import begin, groups_at_once, run
+from sml_dist.tune.sweep import begin, groups_at_once, run, tidy
 from tests.faults.runs import Striker
 from tests.tune.sweeps import SPACE, trials, write_sweep
 
@@ -149,6 +149,19 @@ def test_a_sweep_does_not_go_on_over_another_dataset(rows, tmp_path):
         again()
 
 
+def test_a_trials_folder_keeps_nothing_of_ray_or_of_a_killed_process_unless_someone_works_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("sml_dist.tune.sweep.DYING_SECONDS", 0.2)
+    for name in ("killed", "at work"):
+        (tmp_path / name / "ray/1795813371878870424").mkdir(parents=True)
+        (tmp_path / name / "lock").write_text("process 1")
+        (tmp_path / name / "summary.json").touch()
+    with held(tmp_path / "at work"):
+        for name in ("killed", "at work", "absent"):
+            tidy(tmp_path / name)
+        assert {path.name for path in (tmp_path / "at work").iterdir()} == {"ray", "lock", "summary.json"}
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["summary.json"] and not (tmp_path / "absent").exists()
+
+
 def test_a_budget_of_rows_cuts_trials_off_and_a_larger_one_takes_them_up(ray_local, rows, tmp_path):
     path = write_sweep(tmp_path, rows, trials=2, concurrent=1)
     run(path, ["rows=20000"])
@@ -255,4 +268,5 @@ def test_trials_on_two_workers_are_stopped_and_free_what_they_held(ray_local, ro
     first, second = trials(tmp_path / "s")
     assert first["status"] == "finished" and first["summary"]["workers"] == 2
     assert second["status"] == "stopped" and second["history"][-1]["rows"] == 8_000
+    assert not [*tmp_path.glob("s/trials/*/lock"), *tmp_path.glob("s/trials/*/ray")]
     assert not placement_groups() and free_again(8)
