@@ -78,7 +78,9 @@ def pairs(sweep: Sweep) -> Section:
     values = {str(t["params"][key]): t["params"][key] for t in finished} if key else {}
     if len(values) < 2:
         return Section("Pairs")
-    control = str(sweep.config.control(list(values.values()), sweep.base_value(key)))
+    dimension = sweep.config.space[key]  # whose order counts, as in the sweep's own table, not that of which trial came first
+    whole = dimension.choice or dimension.grid or sorted(values.values())
+    control = str(sweep.config.control(whole, sweep.base_value(key)))
     by_draw = {(t["pair"], str(t["params"][key])): t["value"] for t in finished}
     rows, figures = [], []
     for value in (v for v in values if v != control):

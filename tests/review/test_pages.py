@@ -14,7 +14,7 @@ from sml_dist.review.report import write_report
 from sml_dist.review.sweep_page import axis, trials
 from sml_dist.review.sweep_verdict import auc_error, auc_interval, pairs
 from sml_dist.spec import InputError
-from tests.review.folders import write, write_run, write_sweep
+from tests.review.folders import DEFAULT, write, write_run, write_sweep
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FIGURE = re.compile(r'<script type="application/json">(.*?)</script>')
@@ -164,6 +164,13 @@ def test_pairs_are_of_trials_that_came_to_their_end_and_held_against_off(tmp_pat
     (row,) = pairs(sweep).tables[0].rows
     expected = [sweep.trials[on]["value"] - sweep.trials[off]["value"] for on, off in ((0, 1), (2, 3), (6, 7))]
     assert row[:3] == ["True - False", 3, pytest.approx(sum(expected) / 3)]
+
+
+def test_the_value_that_others_are_held_against_does_not_hang_on_which_trial_came_first(tmp_path):
+    folder = write_sweep(tmp_path, trials=8, pair=True)
+    (folder / "sweep.yaml").write_text((folder / "sweep.yaml").read_text().replace('"pair": "model.sml.enabled"', '"pair": "train.lr"'))
+    records = {f"t{id}": {"params": DEFAULT | {"train.lr": (1e-2, 1e-4)[id % 2]}} for id in range(8)}
+    assert pairs(changed(folder, **records)).tables[0].rows[0][0] == "0.01 - 0.0001"
 
 
 def test_the_standard_error_of_an_auc_is_hanley_and_mcneils():
