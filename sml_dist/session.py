@@ -116,7 +116,9 @@ def _reach(address: str) -> None:
 
 def _object_store() -> int:
     """Bytes for a local object store: a sixteenth of memory but 2 GiB at least, or half of what shared memory has free."""
-    wanted = max(OBJECT_STORE_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16)
+    from ray._common.utils import get_system_memory  # what a container may use
+
+    wanted = max(OBJECT_STORE_BYTES, int(get_system_memory()) // 16)
     with contextlib.suppress(OSError):
         stat = os.statvfs("/dev/shm")
         return int(max(100 << 20, min(wanted, stat.f_bavail * stat.f_frsize // 2)))

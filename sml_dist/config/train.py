@@ -49,7 +49,7 @@ class TrainConfig:
     patience: PositiveInt = 2  # plateau: evaluations without a better `monitor` before the rate falls; see `stop_after`
     stop_after: PositiveInt | None = None  # evaluations in a row without a better `monitor` before training stops; None never stops
     eval_every_steps: PositiveInt | None = None  # None: at the end of each epoch
-    eval_batch_size: PositiveInt | None = None  # None: 16,384 rows, on a GPU 131,072
+    eval_batch_size: PositiveInt | None = None  # None: 16,384 rows, on a GPU 8 training batches if that is more, 131,072 at most
 
     checkpoint_every_steps: PositiveInt | None = None  # None: at each evaluation
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest; the best is kept besides
@@ -74,7 +74,7 @@ class TrainConfig:
 
     def evaluated_together(self, device: str) -> int:
         """Rows of one batch of an evaluation, over all workers."""
-        return self.eval_batch_size or (131_072 if device == "cuda" else 16_384)
+        return self.eval_batch_size or (min(max(16_384, 8 * self.global_batch_size), 131_072) if device == "cuda" else 16_384)
 
     def most_steps(self, steps_per_epoch: int) -> int:
         """Steps of a run that nothing stops early."""

@@ -32,8 +32,8 @@ def headline(runs: list[Run], names: list[str]) -> list[Fact]:
     if not found:
         return []
     (best, name), (worst, _) = max(found), min(found)
-    same = len({made_of(run)[DATASET] for run in runs}) == 1
-    note = "best minus worst" if same else "best minus worst; of other rows, for the datasets differ"
+    datasets = {made_of(run)[DATASET] for run in runs if run.summary and run.about}
+    note = "best minus worst" if len(datasets) < 2 else "best minus worst; of other rows, for the datasets differ"
     return [Fact("best validation AUC", f"{best:.5f}", name), Fact("spread", f"{best - worst:.5f}", note)]
 
 

@@ -120,15 +120,16 @@ def rows_of(model: Described, data: str, split: str | None, progress: Progress) 
 
 
 def score(model: Trained, source: Source, options: Options, progress: Progress) -> tuple[Scored, np.ndarray, Values]:
-    """Every row's score, its number in its file, and which rows hold which value of each field."""
+    """Every row's score, its file's place and its number there as one, and which rows hold which value of each field."""
     columns: list[list[np.ndarray]] = []
     numbers: list[np.ndarray] = []
+    files: dict[str, int] = {}
     values: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in options.by}
     place = model.manifest.labels.index(options.label) if options.label else 0
     done, tally = 0, Tally(source.rows, options.max_reject_rate)
     for part in source.parts:
         for rows in source.read(part, model, tally):
-            numbers.append(rows.keys["row"].to_numpy())
+            numbers.append(rows.keys["row"].to_numpy() + (files.setdefault(rows.file, len(files)) << 40))
             for start in range(0, len(rows.features), BATCH_ROWS):
                 table = rows.features.slice(start, BATCH_ROWS)
                 batch = model.collate(table)

@@ -1,8 +1,8 @@
 """The body of a request to raw rows; whatever is wrong with it is a Refusal, which has a status, a code and one line.
 
-JSON is {"rows": [{column: value, ...}, ...], "contributions": false}: a value is a string as it stands in a log, a number (or true, which
-is 1, or false) or null where it is missing, or for a list column a list of strings. Arrow is an IPC stream with one column for each
-input. Every input must be there; columns that the log has beside them are ignored, any other is refused.
+JSON is {"rows": [{column: value, ...}, ...], "contributions": false}: a value is a string as it stands in a log, a number (or, in a column
+of numbers alone, true, which is 1, or false), null where it is missing, or for a list column a list of strings. Arrow is an IPC stream
+with one column for each input. Every input must be there; columns that the log has beside them are ignored, any other is refused.
 """
 
 import json

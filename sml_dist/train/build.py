@@ -34,16 +34,20 @@ def training_task(manifest: Manifest, config: RunConfig, device: torch.device) -
     """
     task, asked = make_task(manifest, config, device), config.train.compile
     if asked or (asked is None and device.type == "cuda"):
-        check_compiler()
+        check_compiler(device)
         _dynamo.config.optimize_ddp = False  # one graph, whatever DDP's buckets
         task.model.compile(dynamic=False, mode="reduce-overhead")
     return task
 
 
-def check_compiler() -> None:
-    """Raises InputError where torch.compile would find no compiler, at its first step, and say so in forty lines."""
-    if not any(shutil.which(name) for name in (os.environ.get("CC", "cc"), os.environ.get("CXX", "c++"))):
-        raise InputError("train.compile wants a C++ compiler, and this node has none; install g++, or set train.compile=false")
+def check_compiler(device: torch.device) -> None:
+    """Raises InputError where torch.compile would find no compiler, at its first step, and say so in forty lines.
+
+    It looks for CXX, else g++; Triton, which it asks on a GPU, for CC, else gcc or clang.
+    """
+    variable, usual = ("CXX", ["g++"]) if device.type == "cpu" else ("CC", ["gcc", "clang"])
+    if not any(map(shutil.which, [os.environ[variable]] if variable in os.environ else usual)):
+        raise InputError(f"train.compile wants {' or '.join(usual)}, and this node has none; install it, or set train.compile=false")
 
 
 def products_in(precision: Precision, device: torch.device) -> Products:

@@ -275,9 +275,11 @@ class Trainer:
     def judge(self, metrics: dict[str, Any], progress: Progress) -> None:
         """Books an evaluation: the best so far, the plateau schedule, early stopping.
 
-        Raises InputError where it is NaN: scores are finite here, so the rows leave it undefined (logloss they never do).
+        Raises InputError where it is NaN: scores are finite here, so the rows leave it undefined (logloss only where none counts).
         """
         label, metric = self.config.monitored
+        if metrics.get("rows") == 0:
+            raise InputError("no validation row weighs anything, so there is nothing to evaluate; mend their weights, and prepare again")
         value = (metrics["labels"][label] if label else metrics)[metric] * (1 if metric in ("auc", "gauc") else -1)
         if np.isnan(value) and metric != "logloss":
             why = (

@@ -1,6 +1,7 @@
 """Going on from a run's last checkpoint, or refusing to."""
 
 import functools
+import os
 from typing import Any
 
 from torch import nn
@@ -55,12 +56,18 @@ def refuse_another(manifest: dict[str, Any], config: RunConfig, dataset: str) ->
         if old != new:
             name, before, after = _first_difference(key, old, new)
             raise InputError(f"run {config.run.name} was started with {name}={before}, now it is {after}; choose another run.name")
-    asked, first = (run["warm_start"] and absolute(run["warm_start"]) for run in (now["run"], was["run"]))
+    asked, first = (run["warm_start"] and place(run["warm_start"]) for run in (now["run"], was["run"]))
     if asked and asked != first:
-        name = config.run.name
-        raise InputError(f"run {name} was started from {first or 'no other run'}, now run.warm_start is {asked}; choose another run.name")
+        why = f"run {config.run.name} was started from {first or 'no other run'}, now run.warm_start is {asked}"
+        raise InputError(f"{why}; leave that out, or choose another run.name")
     if manifest["dataset"] != dataset:
         raise InputError(f"run {config.run.name} was started on another dataset than {config.data.path} now holds; choose another run.name")
+
+
+def place(path: str) -> str:
+    """The one name of a folder."""
+    path = absolute(path)
+    return path.rstrip("/") if "://" in path else os.path.realpath(path)
 
 
 def _first_difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:

@@ -40,9 +40,9 @@ def test_the_last_line_needs_no_end():
 
 
 def test_an_unclosed_quote_costs_its_own_line_alone():
-    parsed = parse(b'1,2,3\n4,"5,6\n7,8,9\n"a,b",""x,"c""d"\n', CSV, 10)
+    parsed = parse(b'1,2,3\n4,"5,6\n7,8,9\n"a,b",""x,"c"",d"\n', CSV, 10)
     assert parsed.rows.tolist() == [10, 12, 13]
-    assert parsed.table.to_pylist()[-1] == {"a": "a,b", "c": 'c"d'}
+    assert parsed.table.to_pylist()[-1] == {"a": "a,b", "c": 'c",d'}
     assert [str(reject) for reject in parsed.rejects] == [
         "row 11: a quote is not closed on its line, or a carriage return stands inside it: '4,\"5,6'"
     ]

@@ -148,7 +148,7 @@ def test_a_run_that_began_from_nothing_is_not_said_to_go_on_from_another(dataset
     train_alone(each)
     warm = replace(each, run=replace(each.run, warm_start=str(tmp_path / "b")))
     for command in (train_alone, finished):
-        with pytest.raises(InputError, match=r"run a was started from no other run, now run.warm_start is /.*/b; choose another run.name"):
+        with pytest.raises(InputError, match=r"was started from no other run, now run.warm_start is /.*/b; leave that out, or choose"):
             command(warm)
 
 

@@ -226,6 +226,7 @@ def judged_on_rank(dataset: str) -> bool:
         ("auc", {"auc": NAN}, InputError, "^train.monitor auc is undefined: .* one label; set train.monitor=logloss$"),
         ("ne", {"ne": NAN}, InputError, "^train.monitor ne is undefined: .* one label; set train.monitor=logloss$"),
         ("gauc", {"auc": 0.5, "gauc": NAN}, InputError, "^train.monitor gauc is undefined: no group of .* both labels; .*=logloss$"),
+        ("gauc", {"rows": 0, "auc": NAN}, InputError, "^no validation row weighs anything, so there is nothing to evaluate; mend"),
         ("b.gauc", {"gauc": 0.5, "labels": {"b": {"gauc": NAN}}}, InputError, "^train.monitor b.gauc is .*; set train.monitor=b.logloss$"),
     ):
         trainer.config, progress = replace(trainer.config, monitor=monitor), Progress(step=7)
