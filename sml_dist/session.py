@@ -72,7 +72,7 @@ def check_cpus(cpus: float) -> None:
     import ray
 
     largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
-    if "RAY_ADDRESS" not in os.environ and cpus > largest:
+    if not os.environ.get("RAY_ADDRESS") and cpus > largest:
         raise InputError(
             f"cpus {cpus:g}: the largest node has {largest:g}, and Ray would wait for ever; lower it with --set cpus={largest:g}"
         )

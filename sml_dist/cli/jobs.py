@@ -135,7 +135,8 @@ def studied(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None
         from sml_dist.studies.grid import GridConfig
 
         grid = load_settings(GridConfig, config, overrides)
-        return {"data.path": load(str(checkout / grid.base), grid.set).data.path}, None
+        base = load(str(checkout / grid.base), grid.set)
+        return {"data.path": base.data.path, "run.warm_start": base.run.warm_start}, None
     keys = flatten(read_yaml(config, overrides))
     return {key: path for key, path in keys if key == "data.path" or (key.startswith("logs.") and key.endswith(".path"))}, None
 

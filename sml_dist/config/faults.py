@@ -46,7 +46,7 @@ def _explain(cls: type, fault: Any, raw: dict[str, Any]) -> str:
 
     key, given = _key(fault["loc"], raw), fault["input"]
     place = fault["loc"]
-    if place[:1] == ("space",) and place[1:] and "." not in str(place[1]):
+    if fault["type"] != "value_error" and place[:1] == ("space",) and place[1:] and "." not in str(place[1]):
         way_out = "change it in the file, as in space: {train.lr: {choice: [0.001, 0.01]}}"
         return f"{short(key)}: --set takes the dots of a space's key for sections; {way_out}"
     if fault["type"] == "unexpected_keyword_argument":

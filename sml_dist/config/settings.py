@@ -35,13 +35,15 @@ def read_yaml(path: str, overrides: list[str] | None = None, default: dict[str, 
 def load_settings(cls: type[T], path: str, overrides: list[str] | None = None) -> T:
     """The spec `cls` of a YAML file with `a.b=c` overrides. Raises InputError that names the file and each wrong key.
 
-    `set`, the overrides of a sweep's or a study's base, is added to: those given come after the file's, and the later one wins.
+    `set`, the overrides of a sweep's or a study's base, is added to: those given come after the file's, and the later one wins. An empty
+    list clears it.
     """
     raw = read_yaml(path, overrides)
     if given := [override for override in overrides or [] if override.startswith("set=")]:
         parts = [read_yaml(path).get("set"), *(OmegaConf.to_container(OmegaConf.from_dotlist([each]))["set"] for each in given)]
         if all(isinstance(part, list | None) for part in parts):
-            raw["set"] = [each for part in parts for each in part or []]
+            empty = max((i for i, part in enumerate(parts) if not part), default=0)  # `set=[]` clears what came before it
+            raw["set"] = [each for part in parts[empty:] for each in part or []]
     try:
         return from_dict(cls, raw)
     except ValidationError as error:

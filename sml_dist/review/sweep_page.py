@@ -199,8 +199,7 @@ def trials(sweep: Sweep) -> Section:
 
 
 def best_evaluation(trial: Trial, sweep: Sweep) -> dict[str, Any]:
-    since = trial["exploits"][-1]["step"] if trial.get("exploits") else None  # what was before is of other settings
-    known = [at for at in trial["history"] if sweep.config.metric in at and (since is None or at["step"] > since)]
+    known = [at for at in trial["history"] if sweep.config.metric in at]
     return max(known, key=lambda at: sweep.config.sign * at[sweep.config.metric]) if known else {}
 
 

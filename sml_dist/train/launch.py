@@ -113,7 +113,7 @@ def worker_resources(config: RunConfig) -> dict[str, float]:
 
 def check_place(config: RunConfig) -> None:
     """This machine has what the workers ask for: Ray would wait for it for ever. A cluster may yet grow. Raises InputError."""
-    if "RAY_ADDRESS" in os.environ:
+    if os.environ.get("RAY_ADDRESS"):
         return
     least, there = config.train.worker_range[0], ray.cluster_resources()
     for name, number in worker_resources(config).items():

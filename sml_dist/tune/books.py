@@ -39,8 +39,8 @@ class Record:
         are left out. Under population based training, of the last exploit.
     point: its number among `points`, for those that were not drawn. pair: the number of its draw, with `pair`.
     history: of each evaluation on the validation rows {"rows" trained on, "step", "epoch" (whole ones), "time" (Unix),
-        "auc", "logloss", "ne", "calibration" and "gauc" where there are groups}, in the order of rows.
-    value: the best of the metric in its history, since its last exploit. summary: the run's summary.json, where it finished.
+        "auc", "logloss", "ne", "calibration" and "gauc" where there are groups}, in the order of rows; up to an exploit the donor's.
+    value: the best of the metric in its history. summary: the run's summary.json, where it finished.
     exploits: under population based training, [{"step", "from": the donor's id, "params": from then on}].
     started, ended: Unix times; seconds: of work, over all attempts.
     """
@@ -88,6 +88,12 @@ class Books:
             record.status, record.history, record.value, record.exploits = "cut", [], None, []
             self.write(record)
 
+    def close(self) -> None:
+        """Those that were not tried again, for want of a budget, stay failed."""
+        for record in [each for each in self.records.values() if each.status == "cut" and each.error]:
+            record.status = "failed"
+            self.write(record)
+
     def add(self, records: Iterable[Record]) -> None:
         added = {record.id: record for record in records}
         self.records |= added
@@ -95,7 +101,7 @@ class Books:
 
     def begin(self, id: int) -> None:
         record = self.records[id]
-        record.status, record.attempts, record.ended = "running", record.attempts + 1, None
+        record.status, record.attempts, record.ended, record.error = "running", record.attempts + 1, None, None
         record.started = record.started or round(time.time(), 3)
         self.since[id] = time.monotonic()
         self.write(record)
@@ -123,7 +129,8 @@ class Books:
         record = self.records[id]
         record.exploits.append(exploit)
         record.params = exploit["params"]
-        record.history = [each for each in record.history if each["step"] <= exploit["step"]]
+        donor = self.records[exploit["from"]]  # whose checkpoint, best weights included, is the trial's now, and so is what led to it
+        record.history = [each for each in donor.history if each["step"] <= exploit["step"]]
         self._value(record)
         self.write(record)
 
@@ -144,9 +151,7 @@ class Books:
         RunFolder(self.folder).write(FILE, "".join(self.lines[id] for id in sorted(self.lines)))
 
     def _value(self, record: Record) -> None:
-        """An evaluation from before the last exploit is of other settings and other tables."""
-        since = record.exploits[-1]["step"] if record.exploits else -1
-        values = [self.sign * each[self.metric] for each in record.history if each["step"] > since and self.metric in each]
+        values = [self.sign * each[self.metric] for each in record.history if self.metric in each]
         record.value = self.sign * max(values) if values else None
 
     def _count(self, record: Record) -> None:

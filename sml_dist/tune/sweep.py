@@ -16,7 +16,7 @@ import ray
 from omegaconf import OmegaConf
 from ray import tune
 
-from sml_dist.config.run import RunConfig, dump
+from sml_dist.config.run import RunConfig, as_before, dump
 from sml_dist.data.dataset import fingerprint
 from sml_dist.session import check_cpus
 from sml_dist.spec import InputError, to_dict
@@ -57,6 +57,8 @@ def run(path: str, overrides: list[str] | None = None, show: Show = lambda event
 
 def carry_out(blueprint: Blueprint, rows: int, show: Show) -> dict[str, Any]:
     books = Books(blueprint.folder, blueprint.sweep.sign, blueprint.sweep.metric)
+    if in_own_process(blueprint.base):
+        check_cpus(blueprint.sweep.cpus)
     books.reopen()  # the cause may have been mended
     for record in books.records.values():
         show(record.status if record.ended_for_good else "waiting", record)
@@ -68,6 +70,7 @@ def carry_out(blueprint: Blueprint, rows: int, show: Show) -> dict[str, Any]:
         run_trials(blueprint, search, clerk, rows)
         clerk.close()
     finally:
+        books.close()
         remove_scratch(blueprint.folder)
     for record in books.records.values():
         tidy(blueprint.folder / record.run)
@@ -80,7 +83,7 @@ def begin(blueprint: Blueprint, stack: contextlib.ExitStack) -> None:
     now = {"sweep.yaml": OmegaConf.to_yaml(OmegaConf.create(to_dict(blueprint.sweep))), "base.yaml": dump(blueprint.base)}
     for name, text in now.items():
         if earlier := folder.read(name):
-            refuse_another(blueprint, name, *(OmegaConf.to_container(OmegaConf.create(each)) for each in (earlier, text)))
+            refuse_another(blueprint, name, *(as_before(OmegaConf.to_container(OmegaConf.create(each))) for each in (earlier, text)))
     data, earlier = {path: fingerprint(path) for path in blueprint.datasets}, folder.read_json("data.json") or {}
     for path in (path for path in data if earlier.get(path, data[path]) != data[path]):
         what = f"a sweep over another dataset than {path} now holds"
@@ -159,8 +162,6 @@ def placed(blueprint: Blueprint) -> tuple[Any, int | None]:
     """The trial with what it needs of the cluster, and how many may run at once where that does not say so."""
     sweep, base = blueprint.sweep, blueprint.base
     cluster = ray.cluster_resources()
-    if in_own_process(base):
-        check_cpus(sweep.cpus)
     if in_own_process(base) and sweep.scheduler.name == "pbt":  # a paused trial counts as running: room alone bounds them
         largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
         share = min(cluster["CPU"] / sweep.concurrent, largest) if sweep.concurrent else 0

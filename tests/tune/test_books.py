@@ -37,18 +37,21 @@ def test_the_file_has_every_event_of_every_trial(tmp_path):
     assert trials(tmp_path) == [asdict(books.records[id]) for id in range(3)]
     assert [record.status for record in books.records.values()] == ["running", "finished", "cut"]
     assert books.records[1].params == {"train.lr": 0.3} and books.records[2].error == "of the disk"
+    books.close()  # it was not tried again
+    assert books.records[2].status == "failed"
 
 
-def test_a_trials_value_is_what_its_present_settings_made(tmp_path):
-    """What was measured before an exploit is of other settings and other tables; after a kill too."""
-    books = opened(tmp_path, 1)
-    for epoch, auc in ((1, 0.9), (2, 0.5), (3, 0.95)):  # the third of which its donor has yet to come to
-        books.evaluated(0, evaluation(epoch, auc))
+def test_a_trials_value_is_of_what_led_to_its_checkpoint(tmp_path):
+    """Of another's, up to an exploit: what it measured itself before that is of tables that are gone."""
+    books = opened(tmp_path, 2)
+    for id, aucs in ((0, (0.9, 0.5, 0.95)), (1, (0.7, 0.8, 0.6))):
+        for epoch, auc in enumerate(aucs, 1):
+            books.evaluated(id, evaluation(epoch, auc))
     books.exploited(0, {"step": 20, "from": 1, "params": {"train.lr": 0.3}})
-    assert books.records[0].value is None and not books.ranked() and books.records[0].rows == 16_000
-    books.evaluated(0, evaluation(3, 0.8))
+    assert books.records[0].value == 0.8 and books.records[0].rows == 16_000
+    books.evaluated(0, evaluation(3, 0.85))
     books.recover(0, [evaluation(4, 0.7)])
-    assert [each["auc"] for each in books.records[0].history] == [0.9, 0.5, 0.8, 0.7] and books.records[0].value == 0.8
+    assert [each["auc"] for each in books.records[0].history] == [0.7, 0.8, 0.85, 0.7] and books.records[0].value == 0.85
 
 
 @pytest.mark.parametrize("damage", [b'{"id": 1, "par', b"\x00\x00\x00\x00", b"7", b'"\xff"'])

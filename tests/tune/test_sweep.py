@@ -228,6 +228,7 @@ def test_a_population_exploits_and_goes_on_from_the_donors_step(ray_local, rows,
         lines = [json.loads(line) for line in (tmp_path / "s" / record["run"] / "metrics.jsonl").read_text().splitlines()]
         resumed = [line["step"] for line in lines if line.get("event") == "resumed"]
         assert record["exploits"][-1]["step"] in resumed
+        assert record["value"] == record["summary"]["valid"]["auc"]
         config = OmegaConf.load(tmp_path / "s" / record["run"] / "config.yaml")
         assert config.embedding.lr == record["params"]["embedding.lr"] == record["exploits"][-1]["params"]["embedding.lr"]
 
