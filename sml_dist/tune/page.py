@@ -20,7 +20,7 @@ def write_results(blueprint: Blueprint, books: Books) -> dict[str, Any]:
     found: dict[str, Any] = {"folder": str(blueprint.folder), "trials": counts(books), "metric": blueprint.sweep.metric}
     if ranked := books.ranked():
         best = ranked[0]
-        what = f"Trial {best.id} of the sweep {blueprint.sweep.name}: {way_to(best)}"
+        what = f"Trial {best.id} of the sweep {blueprint.sweep.name}" + (f": {way_to(best)}" if best.exploits else "")
         folder.write("best.yaml", f"# {what}\n{dump(blueprint.best(best.params))}")
         default = default_of(blueprint, books)
         found |= {"best": {"id": best.id, "value": best.value, "params": best.params}, "default": default and default.value}

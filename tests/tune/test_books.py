@@ -32,8 +32,12 @@ def test_the_file_has_every_event_of_every_trial(tmp_path):
     books = opened(tmp_path)
     books.begin(2)
     books.end(2, "failed", error="of the disk")
+    metrics = tmp_path / "trials/00002/metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text('{"step": 10, "auc": 0.7, "split": "valid"}\n')
     opened(tmp_path).reopen()
     books = opened(tmp_path)
+    assert metrics.read_text() == ""  # it begins anew
     assert trials(tmp_path) == [asdict(books.records[id]) for id in range(3)]
     assert [record.status for record in books.records.values()] == ["running", "finished", "cut"]
     assert books.records[1].params == {"train.lr": 0.3} and books.records[2].error == "of the disk"
