@@ -110,7 +110,7 @@ def trained(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None
     from sml_dist.config.run import load
 
     config = load(str(checkout / given["config"]), given["overrides"])
-    return {"run.storage": config.run.storage, "data.path": config.data.path, "run.warm_start": config.run.warm_start}, config.run.name
+    return {"run.storage": config.run.storage, **read_by(config)}, config.run.name
 
 
 def swept(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None], str]:
@@ -121,11 +121,16 @@ def swept(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None],
 
     sweep = load_settings(SweepConfig, str(checkout / given["config"]), given["overrides"])
     base = load(str(checkout / sweep.base), sweep.set)
-    return {"storage": sweep.storage, "data.path": base.data.path, "run.warm_start": base.run.warm_start}, sweep.name
+    return {"storage": sweep.storage, **read_by(base)}, sweep.name
+
+
+def read_by(config: Any) -> dict[str, str | None]:
+    """What a run of this configuration reads, by key."""
+    return {"data.path": config.data.path, "run.warm_start": config.run.warm_start}
 
 
 def studied(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None], str | None]:
-    """The datasets of a study, by key, which is named after its output."""
+    """The same of a study, which is named after its output."""
     from sml_dist.config.run import load
     from sml_dist.config.settings import load_settings, read_yaml
     from sml_dist.review.read import flatten
@@ -135,8 +140,7 @@ def studied(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None
         from sml_dist.studies.grid import GridConfig
 
         grid = load_settings(GridConfig, config, overrides)
-        base = load(str(checkout / grid.base), grid.set)
-        return {"data.path": base.data.path, "run.warm_start": base.run.warm_start}, None
+        return read_by(load(str(checkout / grid.base), grid.set)), None
     keys = flatten(read_yaml(config, overrides))
     return {key: path for key, path in keys if key == "data.path" or (key.startswith("logs.") and key.endswith(".path"))}, None
 

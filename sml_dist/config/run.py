@@ -86,7 +86,7 @@ def as_before(raw: dict[str, Any]) -> dict[str, Any]:
     """A configuration's plain data, in place, with numbers where a default that follows the device was one once: to be compared with what
     was kept of that time."""
     for section, key, number in (("data", "prefetch_windows", 2), ("train", "eval_batch_size", 16_384)):
-        if key in raw.get(section, {}) and raw[section][key] is None:
+        if raw.get(section, {}).get(key, number) is None:
             raw[section][key] = number
     return raw
 

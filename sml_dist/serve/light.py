@@ -67,8 +67,8 @@ class Model:
 
     def lookup(self, tokens: list[str], field: dict) -> Tensor:
         """Ids by hash, or by vocabulary: 1 and up in the file's order; 0 is any other value."""
-        known, n = field["hash"] or self.vocabulary(field["vocabulary"]), field["hash"]
-        return torch.tensor([hash64(field["of"] + "\0" + t) % n if n else known.get(t, 0) for t in tokens], dtype=torch.int64)
+        known = None if field["hash"] else self.vocabulary(field["vocabulary"])
+        return torch.tensor([hash64(field["of"] + "\0" + t) % field["hash"] if known is None else known.get(t, 0) for t in tokens]).long()
 
     def text(self, x: pa.Array, missing: list[str] | None = None) -> pa.Array:
         """Strings, "" where missing (a list's values only where empty); whole numbers are their digits."""
