@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from sml_dist.bare_ray import bare
 from sml_dist.spec import InputError
 
 REACH_SECONDS = 10.0
@@ -63,7 +64,7 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
         else:
             ask_for_token()
             cpus = max(cpu_count(), workers + int(4 * workers * reader_cpus) + 1)
-            with environment(LOCAL_ENVIRONMENT | ALONE_ENVIRONMENT):
+            with environment(LOCAL_ENVIRONMENT | ALONE_ENVIRONMENT), bare(logs=verbose):
                 ray.init("local", num_cpus=cpus, object_store_memory=_object_store(), include_dashboard=False, **quiet)
         try:
             yield

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from sml_dist.bare_ray import bare
 from sml_dist.session import ALONE_ENVIRONMENT, LOCAL_ENVIRONMENT, environment
 
 REAL_DATA = Path(os.environ.get("SML_DIST_DATA", Path(__file__).parents[1] / "../shared/data"))
@@ -37,7 +38,7 @@ def ray_local():
     import ray
 
     labels = {"sml-dist/role": "data"}  # readers may be told to read on such nodes alone
-    with environment(LOCAL_ENVIRONMENT | ALONE_ENVIRONMENT):
+    with environment(LOCAL_ENVIRONMENT | ALONE_ENVIRONMENT), bare(logs=True):
         ray.init("local", num_cpus=8, object_store_memory=500_000_000, include_dashboard=False, logging_level="warning", labels=labels)
     yield ray
     ray.shutdown()

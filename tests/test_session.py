@@ -38,6 +38,30 @@ def test_standard_output_is_for_results_whatever_ray_prints():
     assert found.stdout == "a result\n" and "of Ray" in found.stderr
 
 
+CHILDREN = """
+import sys, time
+import ray
+import psutil  # which Ray brings
+from sml_dist.session import ray_session
+with ray_session(verbose=sys.argv[1:] == ["verbose"]):
+    ray.get(ray.remote(lambda: print("said by a worker")).remote())
+    found = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    time.sleep(2)
+for name in ("gcs_server", "raylet", "log_monitor", "dashboard.py", "autoscaler"):
+    print(name, sum(name in line for line in found))
+"""
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_commands_own_ray_starts_what_it_needs_alone(verbose):
+    command = [sys.executable, "-c", CHILDREN, *(["verbose"] if verbose else [])]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+    counts = dict(line.rsplit(" ", 1) for line in found.stdout.splitlines())
+    assert counts["gcs_server"] == "1" and counts["raylet"] != "0"
+    assert counts["log_monitor"] == str(int(verbose)) and ("said by a worker" in found.stderr) == verbose
+    assert counts["dashboard.py"] == counts["autoscaler"] == "0"
+
+
 def test_every_ray_that_is_started_here_is_told_to_ask_for_a_token_first():
     started = {}
     for path in Path(sml_dist.__file__).parent.rglob("*.py"):
