@@ -25,8 +25,6 @@ LOCAL_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     # A team of threads whose work is done spins some milliseconds for more, on cores that readers and Ray wait for.
     "GOMP_SPINCOUNT": "10000",
-    # Huge pages for tensors of 2 MiB and more: lookups in tables far larger than the caches wait for page tables.
-    "THP_MEM_ALLOC_ENABLE": "1",
 }
 
 # Of an instance that ends with its command: what runs in it may know (train/controller.py), and its raylet asks every 20 ms, not
