@@ -112,10 +112,11 @@ def _parse_rest(lines: list[bytes], layout: Layout, first_row: int) -> Parsed:
 
 def _record(layout: Layout) -> re.Pattern[bytes]:
     """A line that Arrow reads as a record: each quote that a field begins with is closed, and \\r stands before the \\n only.
-    Other quotes mean nothing."""
+    Other quotes mean nothing. There is one way to read a line, so that none is tried for long; possessive quantifiers, which would say so,
+    are broken in Python before 3.11.5."""
     delimiter = re.escape(layout.delimiter.encode())
-    value = (rb'(?:"(?:[^"\r]++|"")*+"|(?!"))' if layout.quoted else b"") + rb"[^\r\n%b]*+" % delimiter
-    return re.compile(rb"%b(?:%b%b)*+\r?\n" % (value, delimiter, value))
+    value = (rb'(?:"[^"\r]*(?:""[^"\r]*)*"(?!")|(?!"))' if layout.quoted else b"") + rb"[^\r\n%b]*" % delimiter
+    return re.compile(rb"%b(?:%b%b)*\r?\n" % (value, delimiter, value))
 
 
 def _parse_apart(lines: list[bytes], layout: Layout, first_row: int) -> Parsed:
