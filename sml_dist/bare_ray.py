@@ -4,7 +4,7 @@ Left out: the API server, which `ray.init` waits for; the autoscaler's monitor; 
 the node's agent imports for a dashboard. On two cores they take 1.5 of the 12 seconds of a start, and 1.5 % of both for as long
 as it runs.
 
-Reaches into Ray, of the version that is pinned; were another to call nothing of what is replaced, runs would only start later.
+Reaches into Ray, of the version that is pinned: one that has no such name fails here, one that does not call it starts later.
 """
 
 import contextlib
