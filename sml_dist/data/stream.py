@@ -3,11 +3,13 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
+from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -16,7 +18,6 @@ from sml_dist.data.plan import Cursor, Plan
 from sml_dist.spec import InputError
 
 ERROR = "input error"
-STEP_SECONDS = 0.05
 DATA_NODES = {"sml-dist/role": "data"}
 ROOM_SECONDS = 60.0
 FEWEST, MOST = 2, 16  # windows ahead, where nobody says how many
@@ -88,7 +89,13 @@ class Stream:
         dataset = ray.data.from_items([{"window": window} for window in windows], override_num_blocks=len(windows))
         context, options = dataset.context, dataset.context.execution_options
         context.enable_progress_bars = False
-        context.custom_execution_callback_classes = [Unhurried]
+        # The limit on memory is what bounds the readers. Ray Data would also rest them while three windows lie ready, and hold all but a
+        # quarter of the memory for those under way, where the consumer keeps three or four that are done.
+        context.downstream_capacity_backpressure_ratio = None
+        context.op_resource_reservation_ratio = 0.75
+        seconds = step_seconds(self.prefetch)
+        streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = seconds
+        context.custom_execution_callback_classes = [partial(Unhurried, seconds)]
         options.preserve_order = True
         window_bytes = read.lanes * self.plan.window * self.source.row_bytes
         options.resource_limits = options.resource_limits.copy(object_store_memory=self.prefetch * max(window_bytes, 1 << 20))
@@ -107,6 +114,11 @@ def windows_ahead(asked: int | None, source: Source, plan: Plan, gpu: bool) -> i
         return asked or FEWEST
     room = ray.cluster_resources().get("object_store_memory", 0) / 2
     return max(FEWEST, min(MOST, int(MOST * room / held_bytes(source, plan, MOST))))
+
+
+def step_seconds(windows: int) -> float:
+    """How often an executor looks for windows that are read, and has others read: the more often the more there are ahead."""
+    return min(0.1, 0.2 / windows)
 
 
 def ahead_in_evaluation(windows: int) -> int:
@@ -142,14 +154,18 @@ class DirectStream(Stream):
 
 
 class Unhurried(ExecutionCallback):
-    """Lets an executor's thread sleep between steps.
+    """Lets an executor's step take so many seconds at least.
 
     While the consumer is behind, Ray Data 2.60 steps without a pause: 40 % of a core and most of the interpreter's lock for
     each open pipeline, inside the training process. Two of them slowed training on two cores from 94,000 to 28,000 samples/s and less.
     """
 
+    def __init__(self, seconds: float):
+        self.seconds, self.stepped = seconds, time.monotonic()
+
     def on_execution_step(self, executor: Any) -> None:
-        time.sleep(STEP_SECONDS)
+        time.sleep(max(0.0, self.stepped + self.seconds - time.monotonic()))
+        self.stepped = time.monotonic()
 
 
 def rebatch(blocks: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:

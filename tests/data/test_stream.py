@@ -1,5 +1,8 @@
 """The stream gives what the plan says, in order, through a real Ray Data pipeline."""
 
+import contextlib
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 
 from sml_dist.data.dataset import SplitWriter
 from sml_dist.data.plan import Cursor, Plan
-from sml_dist.data.stream import Reader, Source, Stream, held_bytes, placing, windows_ahead, with_weight
+from sml_dist.data.stream import Reader, Source, Stream, held_bytes, placing, step_seconds, windows_ahead, with_weight
 from sml_dist.spec import InputError
 
 WINDOW = 100
@@ -126,6 +129,41 @@ def test_a_gpu_is_read_for_by_as_many_as_half_of_the_object_stores_hold(source, 
     monkeypatch.setattr("ray.cluster_resources", lambda: {"object_store_memory": room})
     assert windows_ahead(asked, source, plan(source), gpu) == windows
     assert asked or windows == 2 or held_bytes(source, plan(source), windows) <= room / 2
+
+
+@pytest.mark.ray
+def test_as_many_windows_are_read_ahead_as_asked_for_and_no_more(ray_local, source, tmp_path):
+    """Of 2 MB each, while one batch of the first is all that anybody took."""
+
+    class Heavy(Reader):
+        def window(self, number: int) -> pa.Table:
+            (tmp_path / str(number)).touch()
+            rows = super().window(number)
+            return rows.append_column("weighty", pa.array([bytes((2 << 20) // rows.num_rows)] * rows.num_rows))
+
+    class Watched(Stream):
+        def _reader(self, start: Cursor) -> Reader:
+            return Heavy(self.source, self.plan, self.rank, self.workers)
+
+    heavy = replace(source, row_bytes=(2 << 20) // (4 * WINDOW))
+    with contextlib.closing(Watched(heavy, plan(heavy), epochs=20, prefetch=8).batches()) as batches:
+        next(batches)
+        read = settled(lambda: len(list(tmp_path.iterdir())))
+    assert 7 <= read <= 9
+
+
+def settled(count: Callable[[], int]) -> int:
+    """What `count` gives once it has not changed for two seconds."""
+    last, since = count(), time.monotonic()
+    while time.monotonic() - since < 2:
+        time.sleep(0.1)
+        if (now := count()) != last:
+            last, since = now, time.monotonic()
+    return last
+
+
+def test_an_executor_steps_the_more_often_the_more_windows_it_has_ahead():
+    assert [step_seconds(windows) for windows in (1, 2, 4, 16)] == [0.1, 0.1, 0.05, 0.0125]
 
 
 @pytest.mark.ray
