@@ -33,8 +33,8 @@ def study(
     """Run one of the studies. Ablation and online, started again, run what is not done yet."""
     import importlib
 
+    from sml_dist.held import held
     from sml_dist.session import ray_session
-    from sml_dist.train.held import held
 
     if name not in STUDIES:
         fail(f"study {name!r} is not one of {', '.join(STUDIES)}")

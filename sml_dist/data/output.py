@@ -1,18 +1,23 @@
 """The folder that prepare writes: claimed before the first file, complete with `dataset.json`, emptied if it fails.
 
 While prepare runs, and after it failed or was killed, the folder holds the file INCOMPLETE; the next prepare clears such a folder
-and begins anew. The mark stays after a failure because a task that is still at work may yet write a file.
+and begins anew. The mark stays after a failure because a task that is still at work may yet write a file. Of two at once the second
+is refused where the folder can be held (held.py); elsewhere the first notices at its end.
 """
 
+import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from sml_dist.data.dataset import MANIFEST, PARTIAL, SPLITS, DataFile, Manifest, one_line, write_manifest
 from sml_dist.data.spans import file_system
+from sml_dist.held import FILE as LOCK
+from sml_dist.held import held
 from sml_dist.spec import InputError
 
 INCOMPLETE = "INCOMPLETE"
@@ -43,20 +48,55 @@ def writing(root: str) -> Iterator[None]:
         raise InputError(f"--output {root} cannot be written: {reason}; make room or name another folder, then run it again") from None
 
 
-def check_free(root: str, overwrite: bool) -> None:
-    """Raises InputError if the folder holds a dataset that may not be overwritten, or anything that is not prepare's."""
+@contextmanager
+def own(root: str) -> Iterator[None]:
+    """The folder as this command's own; made where it is not there, and gone again if it stays empty.
+
+    Raises InputError where another command has it. Only folders of a machine's own file system can be held so.
+    """
     fs, folder = file_system(root)
     if fs.isfile(folder):
         raise InputError(f"--output {root} is a file; name a folder")
-    names = {name.rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(folder, detail=False)} if fs.isdir(folder) else set()
+    if not isinstance(fs, LocalFileSystem):
+        yield
+        return
+    new = not fs.isdir(folder)
+    try:
+        with ExitStack() as stack:
+            with writing(root):
+                stack.enter_context(held(folder))
+            yield
+    finally:
+        if new:
+            with suppress(OSError):  # it is not empty
+                os.rmdir(folder)
+
+
+def check_free(root: str, overwrite: bool) -> None:
+    """Raises InputError if the folder holds a dataset that may not be overwritten, or anything that is not prepare's."""
+    fs, folder = file_system(root)
+    names = {name.rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(folder, detail=False)} - {LOCK} if fs.isdir(folder) else set()
     if MANIFEST in names and not overwrite:
         raise InputError(f"--output {root} already holds a prepared dataset; name another folder, or give --overwrite to replace it")
     if names and not names & {MANIFEST, INCOMPLETE}:
         raise InputError(f"--output {root} holds files that prepare did not write (such as {min(names)}); name a new or empty folder")
 
 
-def claim(root: str) -> Output:
-    """Marks the folder as in work and removes what an earlier prepare left."""
+@contextmanager
+def claimed(root: str, overwrite: bool) -> Iterator[Output]:
+    """The folder to write a dataset into, marked as in work and without what an earlier prepare left; emptied on failure."""
+    with own(root):
+        with writing(root):
+            check_free(root, overwrite)
+            output = _claim(root)
+        try:
+            yield output
+        except BaseException:
+            _release(output)
+            raise
+
+
+def _claim(root: str) -> Output:
     fs, folder = fsspec.url_to_fs(root)
     fs.makedirs(folder, exist_ok=True)
     output = Output(root, uuid.uuid4().hex)
@@ -66,7 +106,7 @@ def claim(root: str) -> Output:
     return output
 
 
-def release(output: Output) -> None:
+def _release(output: Output) -> None:
     """Removes what was written, all but the mark, unless another prepare has taken the folder or it cannot be written."""
     with suppress(OSError):
         if _holds(output):

@@ -10,7 +10,7 @@ from sml_dist.data.dataset import Manifest, Split
 from sml_dist.data.encode import make_encoder
 from sml_dist.data.fit import fit
 from sml_dist.data.job import Job, Progress
-from sml_dist.data.output import check_free, claim, complete, release, writing
+from sml_dist.data.output import check_free, claimed, complete, writing
 from sml_dist.data.quarantine import Tally
 from sml_dist.data.schema import Schema, load_schema
 from sml_dist.data.spans import PART_BYTES, RawFile, group_spans, list_files
@@ -54,18 +54,13 @@ def prepare(
     rows = sum(span.rows for span in spans)
     splitter = resolve(rule, rows, times)
 
-    with writing(output):
-        folder = claim(output)
-    try:
+    with claimed(output, overwrite) as folder:
         job = Job(plan, splitter, folder, rows, max_reject_rate, ranges_for(sum(file.size for file in files)))
         job = fit(job, parts, progress)
         written, tally = write(job, parts, progress)
         with writing(output):
             manifest = make_manifest(job, written, tally)
             complete(folder, manifest)
-    except BaseException:
-        release(folder)
-        raise
     return manifest
 
 

@@ -28,7 +28,7 @@ from sml_dist.data.dataset import (
     SplitWriter,
     arrow_schema,
 )
-from sml_dist.data.output import check_free, claim, complete, release, writing
+from sml_dist.data.output import claimed, complete, writing
 from sml_dist.spec import InputError
 
 # Distinct values of the 26 categorical fields of the Criteo Kaggle logs.
@@ -69,16 +69,9 @@ def synth(
     if fields < 1 or min(dense, zipf, seed) < 0:
         raise InputError(f"fields {fields}, dense {dense}, zipf {zipf:g} or seed {seed} is too small: at least 1, 0, 0 and 0")
     sizes = table_sizes(max(rows // 200, 4 * fields) if table_rows is None else table_rows, fields)
-    with writing(output):
-        check_free(output, overwrite)
-        folder = claim(output)
-    try:
-        with writing(output):
-            manifest = write_dataset(output, counts, PlantedModel.planted(seed, sizes, dense, zipf), progress)
-            complete(folder, manifest)
-    except BaseException:
-        release(folder)
-        raise
+    with claimed(output, overwrite) as folder, writing(output):
+        manifest = write_dataset(output, counts, PlantedModel.planted(seed, sizes, dense, zipf), progress)
+        complete(folder, manifest)
     return manifest
 
 

@@ -4,6 +4,7 @@
     predictions/          part-*.parquet   key columns, logit, probability, contributions; parts and rows in the input's order
     rejects/              part-*.parquet   file, row, column, reason
     .work/                while it is not complete: job.json says for what, done/part-*.json which parts are written
+    lock                  while a command writes it, where that can be held (held.py)
 
 A part's own record is written after its files, so whoever goes on after a kill does the parts without one, and writes the same
 files again under the same names where a part had got as far as that. A task that is still at work when the command has failed may
@@ -20,6 +21,7 @@ from sml_dist.data.dataset import PARTIAL, DataFile, one_line
 from sml_dist.data.output import check_size
 from sml_dist.data.spans import file_system
 from sml_dist.data.write import REJECTS
+from sml_dist.held import FILE as LOCK
 from sml_dist.spec import InputError, from_dict, spec, to_dict
 
 MANIFEST = "predictions.json"
@@ -61,15 +63,13 @@ class Folder:
     def __init__(self, root: str):
         self.root = root
         self.fs, self.path = file_system(root)
-        self.new = False
 
     def take(self, job: dict[str, Any], overwrite: bool) -> Predictions | None:
         """Makes the folder this job's, begun already or not; its predictions where they are complete.
 
         Raises InputError where it holds another job's that may not be overwritten, or files that are not predict's.
         """
-        self.new = not self.fs.isdir(self.path)
-        names = {name for name in self._names("") if not name.endswith(PARTIAL)}  # which a kill may leave
+        names = {name for name in self._names("") - {LOCK} if not name.endswith(PARTIAL)}  # which a kill may leave
         complete = self.predictions() if MANIFEST in names else None
         begun = complete.job if complete else self._record(dict[str, Any] | None, JOB)
         ours = OURS if names & {MANIFEST, WORK} or overwrite else ()
@@ -99,8 +99,6 @@ class Folder:
             with suppress(OSError):
                 if not self._names(DONE):
                     self._clear()
-                    if self.new:
-                        self.fs.rmdir(self.path)
             raise
 
     def predictions(self) -> Predictions:

@@ -22,7 +22,7 @@ from joblib import cpu_count
 from sml_dist.config.train import Precision
 from sml_dist.data.dataset import DataFile
 from sml_dist.data.job import Progress
-from sml_dist.data.output import writing
+from sml_dist.data.output import own, writing
 from sml_dist.data.parallel import Actors, map_tasks
 from sml_dist.data.prepare import check_rate
 from sml_dist.data.quarantine import Tally, rejects_table
@@ -96,23 +96,24 @@ def predict(
     about = {"checkpoint": fingerprint(model.checkpoint), "precision": precision or model.config.train.precision}
     about |= {"input": source.identity, "keys": source.keys, "contributions": contributions}
     folder = Folder(output)
-    with writing(output):
-        complete = folder.take(about, overwrite)
-    if complete:
-        return complete
-
-    with folder.cleared_on_failure():
-        source = source.surveyed(progress)
-        pool, cuda, threads = actors(device, workers)
-        how = (output, max_reject_rate, contributions, precision, cuda, threads)
-        job = Job(model.checkpoint.path, source.reader(), source.rows, *how)
+    with own(output):
         with writing(output):
-            done = folder.done()
-        done |= score_parts(job, source.parts, done, pool, progress)
-    with writing(output):
-        found = summed(job, model, inputs, about, [done[number] for number in range(len(source.parts))])
-        folder.complete(found)
-    return found
+            complete = folder.take(about, overwrite)
+        if complete:
+            return complete
+
+        with folder.cleared_on_failure():
+            source = source.surveyed(progress)
+            pool, cuda, threads = actors(device, workers)
+            how = (output, max_reject_rate, contributions, precision, cuda, threads)
+            job = Job(model.checkpoint.path, source.reader(), source.rows, *how)
+            with writing(output):
+                done = folder.done()
+            done |= score_parts(job, source.parts, done, pool, progress)
+        with writing(output):
+            found = summed(job, model, inputs, about, [done[number] for number in range(len(source.parts))])
+            folder.complete(found)
+        return found
 
 
 def check_keys(keys: list[str]) -> None:

@@ -17,11 +17,11 @@ from sml_dist.config.run import RunConfig, rooted
 from sml_dist.data.dataset import read_manifest
 from sml_dist.data.plan import Plan
 from sml_dist.data.stream import Source, held_bytes, windows_ahead
+from sml_dist.held import PATIENCE_SECONDS, held
 from sml_dist.importing import importing
 from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.code import commit
 from sml_dist.train.controller import Trainer
-from sml_dist.train.held import PATIENCE_SECONDS, held
 from sml_dist.train.process_group import ProcessGroupConfig
 from sml_dist.train.report import RunFolder
 

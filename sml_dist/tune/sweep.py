@@ -18,10 +18,10 @@ from ray import tune
 
 from sml_dist.config.run import RunConfig, as_before, dump
 from sml_dist.data.dataset import fingerprint
+from sml_dist.held import FILE as LOCK
+from sml_dist.held import held
 from sml_dist.session import check_cpus
 from sml_dist.spec import InputError, to_dict
-from sml_dist.train.held import FILE as LOCK
-from sml_dist.train.held import held
 from sml_dist.train.launch import worker_resources
 from sml_dist.train.report import RunFolder
 from sml_dist.tune.blueprint import Blueprint

@@ -18,8 +18,8 @@ import ray
 from ray import tune
 
 from sml_dist.config.run import RunConfig
+from sml_dist.held import held
 from sml_dist.spec import InputError, RunError
-from sml_dist.train.held import held
 from sml_dist.train.launch import launch, on_gpu
 from sml_dist.train.loop import Stopped
 from sml_dist.tune.blueprint import Blueprint

@@ -3,6 +3,7 @@
 What holds where tasks or the driver are killed is in tests/faults/test_prepare.py.
 """
 
+import contextlib
 import json
 import shutil
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from raw_logs import as_set, clicks, rejects_of, rows_of, write_logs, write_schema, write_with_flipped_bit
 
+from sml_dist.data import output as output_module
 from sml_dist.data import prepare as prepare_module
 from sml_dist.data.clean import clean
 from sml_dist.data.dataset import MANIFEST, read_manifest
@@ -184,20 +186,36 @@ def test_a_failure_at_any_stage_leaves_no_dataset_and_the_same_call_mends_it(tmp
     prepared(out, schema, path)
 
 
-def test_two_prepares_into_one_folder_never_both_complete_it(tmp_path, monkeypatch):
-    schema, path, out = write_schema(tmp_path), write_logs(tmp_path / "a.csv", clicks(100)), tmp_path / "out"
-    write = prepare_module.write
+@pytest.fixture
+def joined(tmp_path, monkeypatch):
+    """A call prepares a folder, and does the same again while it is written, with what becomes of the second."""
+    schema, path, write = write_schema(tmp_path), write_logs(tmp_path / "a.csv", clicks(100)), prepare_module.write
 
-    def overtaken(*arguments):
-        monkeypatch.setattr(prepare_module, "write", write)
-        result = write(*arguments)
-        prepared(out, schema, path)
-        return result
+    def both(out, second):
+        def overtaken(*arguments):
+            monkeypatch.setattr(prepare_module, "write", write)
+            result = write(*arguments)
+            with second:
+                prepared(out, schema, path)
+            return result
 
-    monkeypatch.setattr(prepare_module, "write", overtaken)
+        monkeypatch.setattr(prepare_module, "write", overtaken)
+        return prepared(out, schema, path)
+
+    return both
+
+
+def test_a_second_prepare_into_a_folder_is_refused(tmp_path, joined):
+    joined(tmp_path / "out", pytest.raises(InputError, match="out is being written by another command"))
+    assert read_manifest(str(tmp_path / "out")).rows_read == 100
+    assert "lock" not in [file.name for file in (tmp_path / "out").iterdir()]
+
+
+def test_where_a_file_system_knows_no_locks_two_prepares_never_both_complete_a_folder(tmp_path, joined, monkeypatch):
+    monkeypatch.setattr(output_module, "held", lambda folder: contextlib.nullcontext())
     with pytest.raises(InputError, match="another prepare has taken the folder"):
-        prepared(out, schema, path)
-    assert read_manifest(str(out)).rows_read == 100
+        joined(tmp_path / "out", contextlib.nullcontext())
+    assert read_manifest(str(tmp_path / "out")).rows_read == 100
 
 
 def test_damage_that_only_a_task_finds_is_one_line_and_leaves_no_dataset(tmp_path):

@@ -20,11 +20,11 @@ import torch
 from sml_dist.config.run import RunConfig, dump, parse
 from sml_dist.data.dataset import MANIFEST, read_manifest
 from sml_dist.data.synthetic import synth
+from sml_dist.held import held
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.again import finished
 from sml_dist.train.alone import train_alone
 from sml_dist.train.check import check, check_monitor, few_steps
-from sml_dist.train.held import held
 from sml_dist.train.launch import check_room, launch
 from sml_dist.train.loop import Trainer
 from sml_dist.train.metrics import EXACT_ROWS

@@ -15,6 +15,7 @@ import pyarrow.csv as csv
 import pytest
 
 from sml_dist.data.dataset import PARTIAL, SplitWriter, read_manifest
+from sml_dist.held import held
 from sml_dist.models.zoo import ZOO
 from sml_dist.scoring import predict as module
 from sml_dist.scoring.evaluate import evaluate
@@ -275,6 +276,17 @@ def test_what_a_task_wrote_after_its_command_had_given_the_folder_up_is_cleared(
     found = predict(run, data, str(tmp_path / "out"), splits=["valid"])
     predicted(tmp_path / "out", found)
     assert set(contents(tmp_path / "out")) == {MANIFEST, *(file.path for file in found.files)}
+
+
+def test_a_second_predict_into_a_folder_is_refused_and_takes_nothing_away(run, data, tmp_path, serial):
+    out = tmp_path / "out"
+    with held(out), pytest.raises(InputError, match="out is being written by another command"):
+        predict(run, data, str(out), splits=["valid"])
+    found = predict(run, data, str(out), splits=["valid"])
+    predicted(out, found)
+    with held(out), pytest.raises(InputError, match="out is being written by another command"):
+        predict(run, data, str(out), splits=["valid"], overwrite=True)
+    assert set(contents(out)) == {MANIFEST, *(file.path for file in found.files)}
 
 
 def test_files_that_predict_did_not_write_stay(run, data, tmp_path, serial):

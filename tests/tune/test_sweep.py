@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from sml_dist.cli.sweeps import sweep
 from sml_dist.config.run import load
 from sml_dist.data.synthetic import synth
+from sml_dist.held import held
 from sml_dist.session import check_cpus
 from sml_dist.spec import InputError, RunError
 from sml_dist.train.alone import train_alone
-from sml_dist.train.held import held
 from sml_dist.train.in_process import alone
 from sml_dist.train.loop import Stopped
 from sml_dist.train.warm import open_checkpoint

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
+from sml_dist.held import held
 from sml_dist.spec import InputError
-from sml_dist.train.held import held
 
 HOLD = """
 import sys, time
-from sml_dist.train.held import held
+from sml_dist.held import held
 with held(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path):
 COUNT = """
 import sys
 from pathlib import Path
-from sml_dist.train.held import held
+from sml_dist.held import held
 for _ in range(int(sys.argv[2])):
     with held(sys.argv[1], 60):
         number = Path(sys.argv[1]).parent / "number"
