@@ -94,7 +94,8 @@ class Stream:
         context.downstream_capacity_backpressure_ratio = None
         context.op_resource_reservation_ratio = 0.75
         seconds = step_seconds(self.prefetch)
-        streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = seconds
+        waits = min(seconds, streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S)  # of every executor in this process
+        streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = waits
         context.custom_execution_callback_classes = [partial(Unhurried, seconds)]
         options.preserve_order = True
         window_bytes = read.lanes * self.plan.window * self.source.row_bytes
