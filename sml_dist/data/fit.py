@@ -13,6 +13,7 @@ from sml_dist.data.parallel import map_tasks
 from sml_dist.data.quarantine import Tally
 from sml_dist.data.schema import Feature, Schema
 from sml_dist.data.sketch import Histogram, Moments
+from sml_dist.data.split import empty
 from sml_dist.data.vocab import TokenCounter, finish_field, merge_range
 
 
@@ -48,11 +49,13 @@ class Fitted:
 
 
 def fit(job: Job, parts: list[Part], progress: Progress) -> Job:
-    """The job with its statistics; the vocabularies are in the output folder."""
+    """The job with its statistics; the vocabularies are in the output folder. Raises InputError where no row can be a training row."""
+    training = [part for part in ([span for span in part if job.splitter.may_train(span)] for part in parts) if part]
+    if not any(span.rows for part in training for span in part):
+        raise empty("train")
     wanted = Wanted.by(job.schema)
     if not (wanted.fields or wanted.standard or wanted.buckets):
         return job
-    training = [part for part in ([span for span in part if job.splitter.may_train(span)] for part in parts) if part]
     results = map_tasks(partial(fit_part, job=job, wanted=wanted), list(enumerate(training)))
     total, moments, counts = Fitted.start(job, wanted), {}, []
     for index, fitted in tracked("fit", results, training, progress):

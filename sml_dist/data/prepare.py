@@ -14,7 +14,7 @@ from sml_dist.data.output import check_free, claimed, complete, writing
 from sml_dist.data.quarantine import Tally
 from sml_dist.data.schema import Schema, load_schema
 from sml_dist.data.spans import PART_BYTES, RawFile, group_spans, list_files
-from sml_dist.data.split import Splitter, by_files, parse_rule, resolve
+from sml_dist.data.split import Splitter, by_files, empty, parse_rule, resolve
 from sml_dist.data.survey import survey
 from sml_dist.data.vocab import ranges_for, vocabulary_path
 from sml_dist.data.write import REJECTS, Written, write
@@ -134,6 +134,6 @@ def gather(name: str, parts: list[Written]) -> Split:
     """A split of the files that the parts wrote for it."""
     files = [part.files[name] for part in parts if name in part.files]
     if not files:
-        raise InputError(f"split {name!r} has no usable row; give it more rows with --split, or other input files")
+        raise empty(name)
     positives = sum(part.positives[name] for part in parts if name in part.positives).tolist()
     return Split(rows=sum(file.rows for file in files), positives=positives if len(positives) > 1 else positives[0], files=files)

@@ -83,6 +83,10 @@ def resolve(rule: Splitter, rows: int, times: Histogram | None) -> Splitter:
     return rule
 
 
+def empty(split: str) -> InputError:
+    return InputError(f"split {split!r} has no usable row; give it more rows with --split, or other input files")
+
+
 def _order_cuts(rule: Splitter, rows: int, fractions: list[float]) -> tuple[float, ...]:
     if not rule.parts[0].is_integer():
         return tuple(round(fraction * rows) for fraction in fractions)

@@ -140,6 +140,18 @@ def test_a_split_that_ends_up_empty_is_refused(tmp_path):
         prepare("frappe", str(tmp_path / "out"), inputs=path, split="time:0.5,0.5")
 
 
+@pytest.mark.parametrize("group", ["{{columns: site}}", "{{columns: site, hash: 9}}"], ids=["vocabulary", "hash"])
+@pytest.mark.parametrize("split", ["files", "order:0.1,0.9", "random:0.000001,0.999999"])
+def test_without_a_training_row_there_is_nothing_to_prepare(tmp_path, group, split):
+    path = write_rows(tmp_path / "a.csv", [GOOD] * 4)
+    inputs = {"inputs": path, "split": split}
+    if split == "files":
+        inputs = {"train": write_rows(tmp_path / "header_only.csv", []), "valid": path}
+    with pytest.raises(InputError, match="split 'train' has no usable row; give it more rows with --split, or other input files"):
+        prepare(write_schema(tmp_path, "name: x\nformat: csv\nlabel: click\ncategorical: [" + group + "]"), str(tmp_path / "out"), **inputs)
+    assert not (tmp_path / "out" / MANIFEST).exists()
+
+
 @pytest.mark.parametrize("name", ["truncated.csv.gz", "empty.csv", "half.parquet"])
 def test_one_bad_file_among_good_ones_stops_and_is_named(tmp_path, name):
     kind = name.rsplit(".")[-1]
