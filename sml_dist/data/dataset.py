@@ -144,6 +144,21 @@ def multi_column(name: str) -> str:
     return f"ids:{name}"
 
 
+def table_name(field: str) -> str:
+    """Of a field's embedding table: module names may hold no dot, field names may."""
+    return "t_" + field.replace(".", "_")
+
+
+def check_table_names(fields: list[str], where: str) -> None:
+    """Raises InputError that names the place and two fields whose tables would have one name."""
+    owners: dict[str, str] = {}
+    for name in fields:
+        owner = owners.setdefault(table_name(name), name)
+        if owner != name:
+            both = f"fields {owner!r} and {name!r} would both have the table {table_name(name)}"
+            raise InputError(f"{where}: {both}; rename one of the columns, then prepare")
+
+
 def arrow_schema(fields: list[Field], dense: list[str], *, weight: bool, group: bool, timestamp: bool, labels: int = 1) -> pa.Schema:
     """The schema of a dataset with these features; its files have it in the `required` form."""
     single = [f for f in fields if not f.multivalued]

@@ -31,7 +31,7 @@ import fsspec
 from omegaconf import OmegaConf
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from sml_dist.data.dataset import positions
+from sml_dist.data.dataset import check_table_names, positions
 from sml_dist.data.sketch import MAX_BINS
 from sml_dist.spec import InputError, from_dict, spec
 
@@ -298,6 +298,7 @@ def load_schema(name: str) -> Schema:
         raise InputError(f"schema {name}: {_explain(error)}") from None
     if not schema.features:
         raise InputError(f"schema {name}: no categorical field, and a model needs one: {A_FIELD}")
+    check_table_names([feature.name for feature in schema.features if not feature.of], f"schema {name}")
     if schema.timestamp and "%Z" in (schema.timestamp.format or "").replace("%%", ""):  # here alone: datasets that have it stay readable
         hint = "write offsets (+0200) as %z, or UTC without any"
         raise InputError(f"schema {name}: timestamp: `format` has %Z, but the name of a time zone is not read; {hint}")

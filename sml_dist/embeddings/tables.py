@@ -5,7 +5,7 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from sml_dist.config.embedding import EmbeddingConfig
-from sml_dist.data.dataset import Field, Manifest, positions
+from sml_dist.data.dataset import Field, Manifest, check_table_names, positions, table_name
 from sml_dist.spec import InputError
 
 
@@ -38,15 +38,11 @@ def _table(field: Field, features: list[str], config: EmbeddingConfig) -> Embedd
     )
 
 
-def table_name(field: str) -> str:
-    """Module names may hold no dot, field names may."""
-    return "t_" + field.replace(".", "_")
-
-
 def _check(manifest: Manifest, config: EmbeddingConfig) -> None:
     known = [field.name for field in manifest.tables]
     if unknown := set(config.tables) - set(known):
         raise InputError(f"embedding.tables.{min(unknown)}: the dataset has no such field; it has {', '.join(known)}")
+    check_table_names(known, "the dataset")
     if manifest.sequences and not config.init_std:
         name = manifest.sequences[0].name
         raise InputError(f"embedding.init_std 0: a row of zeros would be a position that sequence {name} does not have; give more than 0")

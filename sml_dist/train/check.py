@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sml_dist.config.run import RunConfig
-from sml_dist.data.dataset import Manifest, read_manifest
+from sml_dist.data.dataset import Manifest, check_table_names, read_manifest
 from sml_dist.data.plan import Plan
 from sml_dist.data.schema import A_FIELD
 from sml_dist.embeddings.shape import field_shape
@@ -26,6 +26,7 @@ def check(config: RunConfig) -> None:
             raise InputError(f"{config.data.path} has no {split} rows; prepare it with a split rule that gives it some")
     if not manifest.features:
         raise InputError(f"{config.data.path} has numeric features alone; in its schema {A_FIELD}, and prepare it again")
+    check_table_names([field.name for field in manifest.tables], config.data.path)
     with Undrawn():  # only to hear whether the model takes such data
         build(config.model, field_shape(manifest, config.embedding.dim))
     check_monitor(config, manifest)

@@ -73,6 +73,7 @@ def test_multivalued_fields_come_last(tmp_path):
         ("categorical: [{columns: a}]\nsequences: [{columns: s, of: b, max_length: 3}]", "column 'b' is what a sequence is `of`, but no"),
         ("categorical: [{columns: [a, 's:2']}]\nsequences: [{columns: s, of: a, max_length: 3}]", "column 's:2' makes a categorical field"),
         ("categorical: [{columns: a}]\nsequences: [{columns: y, of: a, max_length: 3}]", "column 'y' is the label"),
+        ("categorical: [{columns: [c, a.b, a_b]}]", "fields 'a.b' and 'a_b' would both have the table t_a_b; rename one of the columns"),
         ("categorical: [{columns: a}]\nsequences: [{columns: s, of: a}]", "key 'sequences.0.max_length' is missing"),
     ],
 )
@@ -111,6 +112,11 @@ def test_what_is_no_mapping_is_refused_with_one_line(tmp_path, text):
     with pytest.raises(InputError, match="^schema ") as error:
         load_schema(str(tmp_path / "s.yaml"))
     assert "\n" not in str(error.value)
+
+
+def test_a_sequence_has_no_table_whose_name_could_be_another_s(tmp_path):
+    text = "format: parquet\ncategorical: [{columns: a_b}]\nsequences: [{columns: a.b, of: a_b, max_length: 3}]"
+    assert [feature.name for feature in load(tmp_path, f"name: x\nlabel: y\n{text}").features] == ["a_b", "a.b"]
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all_built_in_ones():

@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.config.run import RunConfig, dump, parse
-from sml_dist.data.dataset import MANIFEST, read_manifest
+from sml_dist.data.dataset import MANIFEST, Field, read_manifest
 from sml_dist.data.synthetic import synth
+from sml_dist.embeddings.tables import embedding_tables
 from sml_dist.held import held
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.again import finished
@@ -236,6 +238,16 @@ def test_what_is_undefined_where_all_valid_rows_have_one_label_is_not_monitored(
     for metric in ("auc", "gauc", "ne"):
         with pytest.raises(InputError, match=f"all valid rows have one label, so their {metric} is undefined; set train.monitor=logloss"):
             check_monitor(config(dataset, tmp_path, "a", monitor=metric), same)
+
+
+def test_a_dataset_of_which_two_tables_would_have_one_name_is_refused(dataset, tmp_path):
+    twins = replace(read_manifest(dataset), fields=[Field(name="a.b", rows=9), Field(name="a_b", rows=9)])
+    (tmp_path / MANIFEST).write_text(json.dumps(to_dict(twins)))
+    line = "fields 'a.b' and 'a_b' would both have the table t_a_b; rename one of the columns, then prepare"
+    with pytest.raises(InputError, match=f"^{tmp_path}: {line}"):
+        check(config(str(tmp_path), tmp_path, "a"))
+    with pytest.raises(InputError, match=f"^the dataset: {line}"):
+        embedding_tables(twins, EmbeddingConfig())
 
 
 def test_auc_per_group_is_not_monitored_where_rows_are_too_many_to_be_kept(dataset, tmp_path):
