@@ -35,7 +35,9 @@ def survey(
 def survey_part(part: Part, schema: Schema, with_times: bool, part_bytes: int, columns: list[str] | None) -> tuple[list[Span], Histogram]:
     spans = [counted for span in part for counted in count_rows(span, schema, part_bytes, columns)]
     times = Histogram.empty()
+    # with the labels: a log without a header that is read without them may lack them, if its first line is so many values short
+    labels = [label.column for label in schema.targets.values()]
     for span in spans if with_times else []:
-        for batch in read(span, schema, [schema.timestamp.column]):
+        for batch in read(span, schema, list(dict.fromkeys([schema.timestamp.column, *labels]))):
             times = times.merge(Histogram.of(timestamps(batch.table, schema)))
     return spans, times

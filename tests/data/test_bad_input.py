@@ -78,6 +78,18 @@ def test_a_bad_row_changes_nothing_that_is_learnt(tmp_path):
     assert result.source == clean.source and result.rows_kept == 200
 
 
+@pytest.mark.parametrize("first", ["5,a", ""], ids=["a value short", "blank"])
+def test_the_first_line_of_a_log_without_a_header_is_a_row_to_a_split_by_time_too(tmp_path, first):
+    """One value short, it would be a row without a label to whoever asks for the time alone."""
+    columns = "columns: [y, t, c]\ncategorical: [{columns: c}]\ntimestamp: {column: t}"
+    schema = write_schema(tmp_path, "name: x\nformat: csv\nlabel: y\n{columns}", columns=columns)
+    (tmp_path / "a.csv").write_text(f"{first}\n1,5,a\n0,9,b\n1,7,c\n")
+    manifest = prepare(schema, str(tmp_path / "out"), inputs=str(tmp_path / "a.csv"), split="time:0.67,0.33", max_reject_rate=0.25)
+    assert [[row["timestamp"] for row in rows_of(tmp_path / "out", manifest, name)] for name in ("train", "valid")] == [[5, 7], [9]]
+    [reject] = rejects_of(tmp_path / "out", manifest)
+    assert reject["row"] == 1 and reject["reason"] in ("2 fields, 3 expected", "blank line")
+
+
 def test_past_the_limit_prepare_stops_with_counts_an_example_and_the_way_out(tmp_path):
     path = write_rows(tmp_path / "a.csv", [GOOD] * 95 + [b"x" + GOOD] * 5)
     with pytest.raises(InputError) as error:
