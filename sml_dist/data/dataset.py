@@ -337,15 +337,21 @@ def fingerprint(root: str) -> str:
     return hashlib.sha256(fs.cat_file(f"{folder}/{MANIFEST}")).hexdigest()
 
 
-def read_rows(root: str, path: str, row_group: int, columns: list[str] | None = None) -> pa.Table:
-    """One row group, page checksums verified. Raises InputError that names the file."""
+def read_rows(root: str, path: str, row_group: int, columns: list[str] | None = None, *, rows: int | None = None) -> pa.Table:
+    """One row group, page checksums verified, of so many `rows` where they are given. Raises InputError that names the file."""
     fs, folder = fsspec.url_to_fs(root)
     try:
         with fs.open(f"{folder}/{path}", "rb") as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-            return parquet.read_row_group(row_group, columns=columns, use_threads=False)
+            table = parquet.read_row_group(row_group, columns=columns, use_threads=False)
     except UNREADABLE as error:
-        reason = one_line(error)
-        raise InputError(f"{root}/{path}, row group {row_group}: {reason}; restore the file or prepare the dataset again") from None
+        raise _unlike_written(root, path, row_group, one_line(error)) from None
+    if rows is not None and table.num_rows != rows:
+        raise _unlike_written(root, path, row_group, f"it has {table.num_rows} rows where {rows} were written")
+    return table
+
+
+def _unlike_written(root: str, path: str, row_group: int, reason: str) -> InputError:
+    return InputError(f"{root}/{path}, row group {row_group}: {reason}; restore the file or prepare the dataset again")
 
 
 def row_groups(split: Split) -> Iterator[tuple[str, int, int]]:

@@ -199,8 +199,8 @@ class Reader:
         reading = self.plan.reading(epoch, window, self.share, self.skip if number == self.begin else 0, self.lanes)
         parts = []
         for piece in reading.slices:
-            path, group, _ = self.source.groups[piece.group]
-            parts.append(read_rows(self.source.root, path, group).slice(piece.start, piece.stop - piece.start))
+            path, group, rows = self.source.groups[piece.group]
+            parts.append(read_rows(self.source.root, path, group, rows=rows).slice(piece.start, piece.stop - piece.start))
         rows = pa.concat_tables(parts).combine_chunks()
         table = with_weight(rows.take(pa.array(reading.take)), reading.real)
         if self.numbered:

@@ -20,13 +20,13 @@ PART_ROWS = 1 << 18
 
 
 class Groups(NamedTuple):
-    """Row groups [first, stop) of a file; `row` rows of it lie before them."""
+    """Row groups of a file from the `first` on, and the rows of each; `row` rows of the file lie before them."""
 
     split: str
     path: str
     row: int
     first: int
-    stop: int
+    rows: list[int]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PreparedRows:
         """In the order of the splits, files and rows; about `part_rows` each, of one file."""
         step = max(1, self.part_rows // self.manifest.row_group_rows)
         return [
-            Groups(split, file.path, sum(file.row_groups[:first]), first, min(first + step, len(file.row_groups)))
+            Groups(split, file.path, sum(file.row_groups[:first]), first, file.row_groups[first : first + step])
             for split in self.splits
             for file in self.manifest.splits[split].files
             for first in range(0, len(file.row_groups), step)
@@ -69,9 +69,8 @@ class PreparedRows:
 
     def read(self, part: Groups, model: Described, tally: Tally) -> Iterator[Rows]:
         row = part.row + 1
-        for group in range(part.first, part.stop):
-            table = read_rows(self.root, part.path, group)
-            count = len(table)
+        for group, count in enumerate(part.rows, part.first):
+            table = read_rows(self.root, part.path, group, rows=count)
             columns = {"file": pa.repeat(part.path, count), "row": pa.array(np.arange(row, row + count))}
             for name in self.keys:
                 columns |= named(name, pa.repeat(part.split, count) if name == "split" else table[name], self.manifest.labels)

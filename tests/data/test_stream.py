@@ -81,6 +81,18 @@ def test_multi_valued_rows_keep_their_values(source):
     assert table["ids:m"].to_pylist() == [[n] * (n % 3) for n in numbers]
 
 
+def test_a_file_with_other_rows_than_the_manifest_says_is_noticed_before_a_row_of_it_is_used(tmp_path):
+    schema = pa.schema([("label", pa.float32())])
+    groups = (("train/part-0.parquet", 0, 100), ("train/part-0.parquet", 1, 50))
+    for rows, said in ((130, "1: it has 30 rows where 50 were written"), (170, "1: it has 70 rows where 50"), (70, "[01]: ")):
+        with SplitWriter(str(tmp_path), "train/part-0.parquet", schema, row_group_rows=100) as writer:
+            writer.write(pa.table({"label": np.zeros(rows, np.float32)}, schema=schema))
+        source = Source(str(tmp_path), groups, 10)
+        read = Reader(source, Plan(source.rows, 2, 10, 100, 0), 0, 1)
+        with pytest.raises(InputError, match=f"train/part-0.parquet, row group {said}.*; restore the file or prepare the dataset again"):
+            read.window(0)
+
+
 def test_padding_weighs_nothing_and_own_weights_stay():
     table = pa.table({"label": [1.0, 0.0, 1.0]})
     assert with_weight(table, np.array([True, True, False]))["weight"].to_pylist() == [1, 1, 0]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
+import pyarrow.parquet as pq
 import pytest
 
 from sml_dist.data.dataset import PARTIAL, SplitWriter, read_manifest
@@ -254,6 +256,16 @@ def test_a_finished_output_is_left_alone_and_another_job_does_not_take_it(run, d
     assert predict(run, data, str(out), overwrite=True).rows_scored == ROWS
 
 
+def test_a_prepared_file_that_lost_rows_is_named_and_not_scored_in_part(run, data, tmp_path, serial):
+    copy = shutil.copytree(data, tmp_path / "data")
+    [file] = read_manifest(str(copy)).splits["valid"].files
+    pq.write_table(pq.read_table(copy / file.path).slice(0, file.rows - 7), copy / file.path)
+    line = f"{file.path}, row group 0: it has {file.rows - 7} rows where {file.rows} were written; restore the file or prepare the dataset"
+    with pytest.raises(InputError, match=line):
+        predict(run, str(copy), str(tmp_path / "out"), splits=["valid"])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_what_fails_before_a_part_is_done_leaves_nothing_and_the_mended_command_takes_the_folder(run, tmp_path, serial, there):
     good, out = clicks(100), tmp_path / "out"
@@ -345,7 +357,7 @@ def test_parts_of_a_dataset_hold_every_row_group_once_in_order(data):
     split = type(split)(rows=50, positives=1, files=[type(file)(**vars(file) | {"rows": 50, "row_groups": [20, 20, 10]})])
     small = type(manifest)(**vars(manifest) | {"splits": {"train": split}, "row_group_rows": 20})
     parts = PreparedRows("", small, ["train"], [], part_rows=40).parts
-    assert [(part.row, part.first, part.stop) for part in parts] == [(0, 0, 2), (40, 2, 3)]
+    assert [(part.row, part.first, part.rows) for part in parts] == [(0, 0, [20, 20]), (40, 2, [10])]
 
 
 # ---- on Ray, and killed
