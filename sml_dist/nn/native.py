@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Container
 from pathlib import Path
@@ -31,7 +32,7 @@ def library(source: Path) -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(str(_compiled(compiler, source)))
     except (OSError, subprocess.SubprocessError) as error:
-        print(f"{source.name} was not compiled ({error}); torch's own operations take its place", flush=True)
+        print(f"{source.name} was not compiled ({error}); torch's own operations take its place", file=sys.stderr, flush=True)
         return None
 
 

@@ -117,6 +117,14 @@ def test_an_exported_model_holds_operations_alone(kernel, formula):
     torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x), rtol=1e-5, atol=1e-5)
 
 
+def test_a_compiler_that_fails_is_told_of_beside_the_output_that_a_program_reads(monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert native.library.__wrapped__(SOURCE) is None
+    out, err = capfd.readouterr()
+    assert out == "" and "mtn.cpp was not compiled" in err and "torch's own operations take its place" in err
+
+
 def test_without_a_compiler_the_formulas_stand_in(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert native.find_compiler() is None
