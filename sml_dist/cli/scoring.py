@@ -77,7 +77,7 @@ def evaluate(
         label=label, by=by or (), top=top, resamples=resamples, unit=unit, bins=bins, seed=seed,
         precision=precision, device=device, max_reject_rate=max_reject_rate,
     )  # fmt: skip
-    raw = data is not None and not is_prepared(data)
+    raw = data is not None and not is_prepared(data, "--data")
     with ray_session(verbose=verbose) if raw else contextlib.nullcontext(), stage_bars() as progress:
         found = run_evaluate(run, data=data, split=split, step=step, against=against, options=options, progress=progress)
     show_evaluation(found, as_json)

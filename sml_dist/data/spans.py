@@ -11,6 +11,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
+from sml_dist.credentials import refuse
 from sml_dist.data.dataset import UNREADABLE, one_line
 from sml_dist.data.quarantine import Reject
 from sml_dist.data.schema import Schema
@@ -76,7 +77,11 @@ def reading(path: str) -> Iterator[None]:
 
 
 def list_files(pattern: str, option: str, schema: Schema, split: str | None = None) -> list[RawFile]:
-    """The files of a glob, a folder or a path, in the order of their names; raises InputError if there are none or one is empty."""
+    """The files of a glob, a folder or a path, in the order of their names; raises InputError if there are none or one is empty.
+
+    And for a secret in the pattern: rejects, predictions and errors name the files.
+    """
+    refuse(pattern, option)
     fs, path = file_system(pattern)
     with reading(pattern):
         found = [fs.info(path)] if fs.isfile(path) else _glob(fs, f"{path.rstrip('/')}/*" if fs.isdir(path) else path)

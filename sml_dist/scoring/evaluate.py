@@ -107,7 +107,7 @@ def rows_of(model: Described, data: str, split: str | None, progress: Progress) 
     """With the label, and what goes with it: weight and group."""
     keys = ["label", *(name for name in ("weight", "group") if getattr(model.manifest, name))]
     splits = [split] if split else None
-    if not is_prepared(data):
+    if not is_prepared(data, "--data"):
         if data == model.config.data.path:
             raise InputError(f"the run's dataset is not at {data} any more; name rows with --data, a prepared dataset or raw logs")
         return raw_rows(data, model.schema, keys, labelled=True, splits=splits, option="--data").surveyed(progress)

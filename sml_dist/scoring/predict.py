@@ -87,7 +87,7 @@ def predict(
     check_keys(keys or [])
     model = describe(find(run, step))
     source: Source
-    if is_prepared(inputs):
+    if is_prepared(inputs, "--input"):
         if labelled is not None:
             raise InputError(f"--labelled is of raw logs: --input {inputs} is a prepared dataset, which has labels; leave it out")
         source = prepared_rows(inputs, model, splits, keys)

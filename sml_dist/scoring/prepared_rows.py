@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from sml_dist.credentials import refuse
 from sml_dist.data.dataset import MANIFEST, Manifest, fingerprint, read_manifest, read_rows
 from sml_dist.data.job import Progress
 from sml_dist.data.quarantine import Tally
@@ -79,8 +80,9 @@ class PreparedRows:
             yield Rows(table, pa.table(columns), part.path)
 
 
-def is_prepared(path: str) -> bool:
-    """Whether a folder is a prepared dataset. Raises InputError where it cannot be looked at."""
+def is_prepared(path: str, option: str) -> bool:
+    """Whether a folder is a prepared dataset. Raises InputError where it cannot be looked at, or where results would keep a secret."""
+    refuse(path, option)
     fs, folder = file_system(path)
     with reading(path):
         return fs.exists(f"{folder}/{MANIFEST}")

@@ -127,6 +127,11 @@ def test_a_file_of_another_kind_stops_early(tmp_path):
         ({"inputs": None, "split": None}, "give --input with --split, or else --train with --valid (and --test)"),
         ({"inputs": None, "split": None, "train": "a.csv", "valid": "*.csv"}, "/a.csv is in more than one of --train, --valid and --test"),
         ({"inputs": None, "split": None, "train": "a.csv", "valid": "b.csv"}, "--valid b.csv matches no file"),
+        ({"inputs": "http://bob:hunter22@host.invalid/a.csv"}, "--input holds a URL with a password; give it through the environment"),
+        (
+            {"inputs": None, "split": None, "train": "a.csv", "valid": "s3://bob:hunter22@bucket/*.csv"},
+            "--valid holds a URL with a password; give it through the environment",
+        ),
         ({"inputs": "a.csv", "max_reject_rate": 1.5}, "--max-reject-rate 1.5 must lie between 0 and 1"),
         ({"inputs": "a.csv", "split": "half"}, "--split half is no rule"),
         ({"inputs": "a.csv", "split": "time:0.5,0.5"}, "too few different times"),
@@ -140,7 +145,7 @@ def test_wrong_options_stop_with_one_line_and_write_nothing(tmp_path, monkeypatc
         (tmp_path / "only_header.csv").write_bytes(HEADER + b"\n")
     with pytest.raises(InputError) as error:
         prepare(write_schema(tmp_path), "out", **({"split": "order:0.6,0.4"} | options))
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value) and "hunter22" not in str(error.value)
     assert not (tmp_path / "out").exists()
 
 

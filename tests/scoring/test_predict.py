@@ -15,7 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from sml_dist.cli import app
 from sml_dist.data.dataset import PARTIAL, SplitWriter, read_manifest
 from sml_dist.held import held
 from sml_dist.models.zoo import ZOO
@@ -181,6 +183,18 @@ def test_an_option_that_its_input_has_no_use_for_is_refused(run, data, tmp_path,
         with pytest.raises(InputError, match="--labelled is of raw logs: --input .* is a prepared dataset, which has labels; leave it out"):
             predict(run, data, str(tmp_path / "out"), labelled=labelled)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["http://bob:hunter22@host.invalid/log.csv", "memory://bob:hunter22@data"])
+def test_a_password_in_the_address_of_rows_is_refused_before_it_is_kept_or_shown(run, tmp_path, name):
+    line = "holds a URL with a password; give it through the environment or a mounted file"
+    with pytest.raises(InputError, match=f"^--input {line}") as error:
+        predict(run, name, str(tmp_path / "out"))
+    assert "hunter22" not in str(error.value) and not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match=f"^--data {line}"):
+        evaluate(run, data=name)
+    found = CliRunner().invoke(app, ["evaluate", run, "--data", name])
+    assert str(found.exception).startswith(f"--data {line}") and "hunter22" not in found.output + str(found.exception)
 
 
 def logs_with(folder: Path, *columns: pa.Array) -> str:
