@@ -11,9 +11,10 @@ from sml_dist.statistics import CONFIDENCE
 
 @dataclass(frozen=True)
 class Bin:
-    """Neighbours in the order of their probability: its mean, the mean label and its interval at 95 % (Wilson's)."""
+    """Neighbours in the order of their probability: what they weigh, its mean, the mean label and its interval at 95 % (Wilson's)."""
 
     rows: int
+    weight: float
     probability: float
     rate: float
     low: float
@@ -21,7 +22,11 @@ class Bin:
 
 
 def curve(scored: Scored, bins: int) -> list[Bin]:
-    """Bins of about equally many rows, from the lowest probability to the highest; rows of one score are never parted."""
+    """Bins of about equally many rows, from the lowest probability to the highest; rows of one score are never parted.
+
+    Rows of weight 0 are left out, as they are of every metric.
+    """
+    scored = scored.take(np.flatnonzero(scored.weights))
     order = np.argsort(scored.logits, kind="stable")
     cuts = np.linspace(0, len(order), bins + 1).astype(np.int64)[1:-1]
     ends = np.unique(np.searchsorted(scored.logits[order], scored.logits[order][cuts - 1], side="right")) if len(order) >= bins else []
@@ -30,10 +35,9 @@ def curve(scored: Scored, bins: int) -> list[Bin]:
 
 def _bin(scored: Scored, rows: np.ndarray) -> Bin:
     weights = scored.weights[rows].astype(np.float64)
-    weights = weights if weights.any() else np.ones(len(rows))
     probability = float(np.average(scored.terms[rows, 3], weights=weights))
     rate = float(np.average(scored.labels[rows], weights=weights))
-    return Bin(len(rows), probability, rate, *wilson(rate, weights.sum() ** 2 / (weights**2).sum()))
+    return Bin(len(rows), float(weights.sum()), probability, rate, *wilson(rate, weights.sum() ** 2 / (weights**2).sum()))
 
 
 def wilson(rate: float, rows: float) -> tuple[float, float]:
@@ -48,5 +52,5 @@ def wilson(rate: float, rows: float) -> tuple[float, float]:
 
 
 def expected_error(bins: list[Bin]) -> float:
-    """Mean distance between probability and rate over the rows (ECE)."""
-    return float(np.average([abs(one.probability - one.rate) for one in bins], weights=[one.rows for one in bins]))
+    """Mean distance between probability and rate over the weighted rows (ECE)."""
+    return float(np.average([abs(one.probability - one.rate) for one in bins], weights=[one.weight for one in bins]))

@@ -65,7 +65,9 @@ def evaluate(
     check(options, model)
     data = data or model.config.data.path
     source = rows_of(model, data, split, progress)
-    scored, rows, values = score(model, source, options, progress)
+    scored, rows, values = score(model, source, data, options, progress)
+    if not scored.weights.any():
+        raise InputError(f"{data}: all {len(rows):,} rows have weight 0, by which no metric is defined; give others with --data or --split")
     resamples, unit = affordable(len(scored.logits), options.resamples), unit_of(scored, options)
     found = about(model) | {"data": data, "split": source.split, "label": options.label or model.manifest.labels[0]}
     found |= {"rows": len(scored.logits), "positives": float(scored.labels.sum()), "resamples": resamples, "unit": options.unit}
@@ -75,7 +77,7 @@ def evaluate(
         other = loaded(against, None, options)
         its_options = replace(options, by=(), unit="row")  # what is drawn are this run's groups
         check(its_options, other)
-        second, its_rows, _ = score(other, rows_of(other, data, split, progress), its_options, progress)
+        second, its_rows, _ = score(other, rows_of(other, data, split, progress), data, its_options, progress)
         if not (np.array_equal(rows, its_rows) and np.array_equal(scored.labels, second.labels)):
             why = "the two runs do not keep the same rows and labels of this data, as their schemas differ"
             raise InputError(f"{why}; give rows that both can use")
@@ -119,8 +121,11 @@ def rows_of(model: Described, data: str, split: str | None, progress: Progress) 
     return source
 
 
-def score(model: Trained, source: Source, options: Options, progress: Progress) -> tuple[Scored, np.ndarray, Values]:
-    """Every row's score, its file's place and its number there as one, and which rows hold which value of each field."""
+def score(model: Trained, source: Source, data: str, options: Options, progress: Progress) -> tuple[Scored, np.ndarray, Values]:
+    """Every row's score, its file's place and its number there as one, and which rows hold which value of each field.
+
+    Raises InputError where no row of the data can be used.
+    """
     columns: list[list[np.ndarray]] = []
     numbers: list[np.ndarray] = []
     files: dict[str, int] = {}
@@ -142,6 +147,9 @@ def score(model: Trained, source: Source, options: Options, progress: Progress) 
                     parts.append((places + done, ids))
                 done += len(table)
                 progress("score", tally.read, tally.total)
+    if not columns:
+        none = f"none of {tally.read:,} rows can be used by {model.config.run.folder}"
+        raise InputError(f"--data {data}: {none}; the first: {tally.first}. Mend them, or give others")
     scored = Scored(*(np.concatenate(column) for column in zip(*columns, strict=True)))
     held = {name: tuple(np.concatenate(column) for column in zip(*found, strict=True)) for name, found in values.items()}
     return scored, np.concatenate(numbers), held

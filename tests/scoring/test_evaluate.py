@@ -164,6 +164,18 @@ def test_two_runs_that_keep_other_rows_are_not_compared_though_their_labels_are_
         evaluate(runs[0]["run"], data=logs, against=other_columns, options=Options(max_reject_rate=1, **QUICK))
 
 
+def test_rows_of_which_none_counts_are_one_line_that_names_the_data(runs, tmp_path, monkeypatch):
+    alone_in_process(monkeypatch)
+    table, run, options = clicks(50), runs[0]["run"], Options(max_reject_rate=1, **QUICK)
+    bad = write_logs(tmp_path / "bad.csv", table.set_column(0, "click", [["maybe"] * 50]))
+    line = f"^--data {bad}: none of 50 rows can be used by {run}; the first: {bad} row 1: column click: 'maybe' is not a finite"
+    with pytest.raises(InputError, match=line):
+        evaluate(run, data=bad, options=replace(options, by=("site",)))
+    light = write_logs(tmp_path / "light.csv", table.set_column(table.column_names.index("w"), "w", [[0] * 50]))
+    with pytest.raises(InputError, match=f"^{light}: all 50 rows have weight 0, by which no metric is defined; give others with --data"):
+        evaluate(run, data=light, options=options)
+
+
 def test_of_several_labels_the_one_asked_for_is_evaluated(tmp_path):
     data = choosy(tmp_path)["mmoe"]
     each = config(data, tmp_path, model=to_dict(model_config("mmoe")))
@@ -217,6 +229,6 @@ def test_the_folder_holds_every_number_and_a_picture(runs, tmp_path):
     assert float(lines[0]["difference_value"]) == found["differences"]["auc"]["value"]
     assert len(table(tmp_path / "out/slices-device.csv")) == 10
     curve = np.array([[float(x) for x in row.values()] for row in table(tmp_path / "out/calibration.csv")])
-    assert curve.shape == (5, 5) and curve[:, 0].sum() == found["rows"]
+    assert curve.shape == (5, 6) and curve[:, 0].sum() == found["rows"] and curve[:, 1].sum() == sum(clicks(1500)["w"].to_pylist()[1200:])
     text = (tmp_path / "out/README.md").read_text()
     assert "Against" in text and "## By device" in text and "resamples of groups" in text

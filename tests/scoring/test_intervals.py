@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from sml_dist.scoring.bootstrap import Scored, affordable, differences, intervals
-from sml_dist.scoring.calibration import curve, wilson
+from sml_dist.scoring.calibration import curve, expected_error, wilson
 from sml_dist.scoring.delong import auc_difference, delong
 from sml_dist.train.metrics import auc, calibration, group_auc, logloss, normalised_entropy
 
@@ -142,6 +142,21 @@ def test_the_curve_s_intervals_are_of_as_many_rows_as_the_weights_are_worth():
     assert ends(np.full(100, 7)) == [pytest.approx((plain.low, plain.high))]  # their scale is no worth
     heavy = np.where(np.arange(100) < 10, 1e6, 1e-6)
     assert ends(heavy) == [pytest.approx(wilson(one.labels[:10].mean(), 10))]
+
+
+def test_a_bin_counts_by_its_weight_and_rows_of_weight_0_nowhere():
+    one = rows(600, ties=True, weights=True)
+    p, labels, weights = 1 / (1 + np.exp(-one.logits.astype(np.float64))), one.labels, one.weights
+    tied = [one.logits == value for value in np.unique(one.logits)]
+    gaps = [abs(np.average(p[here], weights=weights[here]) - np.average(labels[here], weights=weights[here])) for here in tied]
+    bins = curve(one, 600)  # a bin for each value: rows of one score are never parted
+    assert [each.weight for each in bins] == [weights[here].sum() for here in tied]
+    assert expected_error(bins) == pytest.approx(np.average(gaps, weights=[weights[here].sum() for here in tied]), rel=1e-6)
+    assert expected_error(bins) != pytest.approx(np.average(gaps, weights=[here.sum() for here in tied]), rel=1e-3)
+
+    wrong = rows(300, seed=1)  # as wrong as can be
+    zeros = Scored(np.append(one.logits, 9 - 18 * wrong.labels), np.append(labels, wrong.labels), np.append(weights, np.zeros(300)))
+    assert curve(zeros, 20) == curve(one, 20)
 
 
 def test_wilson_s_interval_is_scipy_s():
