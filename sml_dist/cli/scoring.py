@@ -62,14 +62,14 @@ def evaluate(
     precision: InPrecision = None,
     device: OnDevice = "auto",
     max_reject_rate: Annotated[float, typer.Option(help="Of raw logs: stop when a larger share of rows is bad.")] = 0.001,
-    output: Annotated[str | None, typer.Option(help="Folder for README.md, CSV, JSON and PNG.")] = None,
+    output: Annotated[str | None, typer.Option(help="Folder for README.md, CSV, JSON, PNG; replaces an evaluation there.")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Metrics with intervals, slices, calibration; with --against, which of two runs is better on the same rows, and how sure that is."""
     from sml_dist.scoring.evaluate import Options
     from sml_dist.scoring.evaluate import evaluate as run_evaluate
-    from sml_dist.scoring.evaluation_page import write
+    from sml_dist.scoring.evaluation_page import check_free, write
     from sml_dist.scoring.prepared_rows import is_prepared
     from sml_dist.session import ray_session
 
@@ -77,6 +77,8 @@ def evaluate(
         label=label, by=by or (), top=top, resamples=resamples, unit=unit, bins=bins, seed=seed,
         precision=precision, device=device, max_reject_rate=max_reject_rate,
     )  # fmt: skip
+    if output:
+        check_free(output)
     raw = data is not None and not is_prepared(data, "--data")
     with ray_session(verbose=verbose) if raw else contextlib.nullcontext(), stage_bars() as progress:
         found = run_evaluate(run, data=data, split=split, step=step, against=against, options=options, progress=progress)

@@ -1,6 +1,13 @@
-"""An evaluation as a folder to read: README.md, CSV of every table, the calibration curve as PNG, all of it as JSON."""
+"""An evaluation as a folder to read: README.md, CSV of every table, the calibration curve as PNG, all of it as JSON.
 
+`evaluation.json` is written first, and is how the folder's other files are known to be evaluate's.
+"""
+
+import io
 import math
+import os
+from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +15,40 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sml_dist.data.output import writing
+from sml_dist.spec import InputError
 from sml_dist.tabular import Row, markdown_table, write_csv
 from sml_dist.train.report import RunFolder
 
+WHOLE = "evaluation.json"
+OURS = ("README.md", "metrics.csv", "calibration.csv", "calibration.png", "slices-*.csv")
+
+
+def check_free(output: str) -> None:
+    """Raises InputError if the folder has files that evaluate would replace and did not write."""
+    names: set[str] = set()
+    with writing(output), suppress(FileNotFoundError):
+        names.update(os.listdir(output))
+    others = [name for name in sorted(names) if WHOLE not in names and any(fnmatch(name, ours) for ours in OURS)]
+    if others:
+        raise InputError(f"--output {output} holds files that evaluate did not write (such as {others[0]}); name a new or empty folder")
+
 
 def write(found: dict[str, Any], output: str) -> None:
-    """Raises InputError where the folder cannot be written."""
+    """Raises InputError where the folder cannot be written, or not without a loss."""
+    check_free(output)
+    text, curve = page(found), picture(found)  # first: if they fail, no file is there
     with writing(output):
-        _write(found, Path(output))
+        _write(found, text, curve, Path(output))
 
 
-def _write(found: dict[str, Any], folder: Path) -> None:
-    RunFolder(folder).write_json("evaluation.json", found)
+def _write(found: dict[str, Any], text: str, curve: bytes, folder: Path) -> None:
+    RunFolder(folder).write_json(WHOLE, found)
     write_csv(folder / "metrics.csv", metric_rows(found))
     write_csv(folder / "calibration.csv", found["calibration_curve"])
     for name, slices in found["slices"].items():
         write_csv(folder / f"slices-{name.replace('/', '_')}.csv", [slice_row(line) for line in slices])
-    plot_calibration(found, folder / "calibration.png")
-    (folder / "README.md").write_text(page(found))
+    (folder / "calibration.png").write_bytes(curve)
+    RunFolder(folder).write("README.md", text)
 
 
 def metric_rows(found: dict[str, Any]) -> list[Row]:
@@ -77,26 +100,29 @@ def shown(name: str, value: Any) -> Any:
     return f"{value:.2g}" if name.endswith("_p") else f"{value:.5f}"
 
 
-def plot_calibration(found: dict[str, Any], path: Path) -> None:
-    bins = [one for one in found["calibration_curve"] if one["probability"] > 0 and one["rate"] > 0]
+def picture(found: dict[str, Any]) -> bytes:
+    """The calibration curve as PNG: on logarithmic axes, which have no place for a bin without a positive, unless every bin is one."""
+    positive = [one for one in found["calibration_curve"] if one["probability"] > 0 and one["rate"] > 0]
+    bins, scale = (positive, "log") if positive else (found["calibration_curve"], "linear")
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     x, y = ([one[key] for one in bins] for key in ("probability", "rate"))
     spread = [[one["rate"] - one["low"] for one in bins], [one["high"] - one["rate"] for one in bins]]
     axes.errorbar(x, y, spread, fmt="o-", markersize=4, linewidth=1, capsize=2, label=found["model"])
-    if bins:
-        ends = [min(*x, *y), max(*x, *y)]
-        axes.plot(ends, ends, color="0.6", linewidth=1, linestyle="--", label="as often as promised")
+    ends = [min(*x, *y), max(*x, *y)]
+    axes.plot(ends, ends, color="0.6", linewidth=1, linestyle="--", label="as often as promised")
     axes.set(
-        xscale="log",
-        yscale="log",
+        xscale=scale,
+        yscale=scale,
         xlabel="mean probability",
         ylabel="share of positives (95 %)",
         title=f"{found['split']}, {found['rows']:,} rows",
     )
-    for axis in (axes.xaxis, axes.yaxis):
+    for axis in (axes.xaxis, axes.yaxis) if positive else ():
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=150)
+    return drawn.getvalue()

@@ -3,7 +3,9 @@
 import csv
 import json
 import math
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ from typer.testing import CliRunner
 from sml_dist.cli import app
 from sml_dist.data.dataset import multi_column, read_manifest
 from sml_dist.data.vocab import read_tokens
+from sml_dist.scoring import evaluation_page
 from sml_dist.scoring.bootstrap import Scored
+from sml_dist.scoring.calibration import Bin
 from sml_dist.scoring.evaluate import Options, compared, evaluate
 from sml_dist.scoring.evaluation_page import write
 from sml_dist.scoring.evaluation_text import against, slices_table
@@ -27,6 +31,7 @@ from sml_dist.train.alone import train_alone
 from sml_dist.train.metrics import auc
 from tests.data.histories import choosy
 from tests.data.raw_logs import SCHEMA, clicks, write_logs
+from tests.faults.serial import contents
 from tests.models.test_zoo import config as model_config
 from tests.scoring.runs import alone_in_process, config, prepared, rows_of, train
 
@@ -204,6 +209,47 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="--output .*file/out cannot be written: Not a directory; make room or name another folder"):
         write({}, str(tmp_path / "file/out"))
+
+
+def found_with(bins: list[Bin]) -> dict:
+    """What `evaluate` finds, as far as its page needs it."""
+    about = {"model": "lr", "split": "valid", "rows": 9, "data": "data", "positives": 0, "checkpoint": "c", "precision": "fp32"}
+    about |= {"resamples": 20, "unit": "row", "metrics": {"auc": {"value": 0.5, "low": 0.4, "high": 0.6}}, "slices": {}}
+    return about | {"calibration_curve": [asdict(one) for one in bins], "expected_calibration_error": 0.1}
+
+
+def test_rows_without_a_positive_have_a_page_and_a_picture_too(tmp_path):
+    write(found_with([Bin(4, 4.0, 0.1, 0.0, 0.0, 0.6), Bin(5, 5.0, 0.2, 0.0, 0.0, 0.5)]), str(tmp_path / "out"))
+    assert "Expected calibration error" in (tmp_path / "out/README.md").read_text()
+    assert (tmp_path / "out/calibration.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_cannot_be_drawn_or_told_leaves_nothing(tmp_path, monkeypatch):
+    for name in ("picture", "page"):
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluation_page, name, lambda *arguments: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                write(found_with([Bin(9, 9.0, 0.1, 0.1, 0.0, 0.5)]), str(tmp_path / "out"))
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["README.md", "metrics.csv", "calibration.csv", "calibration.png", "slices-site.csv"])
+def test_a_file_that_evaluate_did_not_write_is_not_replaced(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    line = f"--output {tmp_path} holds files that evaluate did not write (such as {name}); name a new or empty folder"
+    found = CliRunner().invoke(app, ["evaluate", "nowhere", "--output", str(tmp_path)])
+    assert str(found.exception) == line, "before anything is evaluated"
+    with pytest.raises(InputError, match=re.escape(line)):
+        write(found_with([Bin(9, 9.0, 0.1, 0.1, 0.0, 0.5)]), str(tmp_path))
+    assert contents(tmp_path) == {name: sha256(b"mine").hexdigest()}
+
+
+def test_an_evaluation_replaces_another_and_lies_beside_other_files(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for rows in (9, 8):
+        write(found_with([Bin(rows, 9.0, 0.1, 0.1, 0.0, 0.5)]), str(tmp_path))
+        assert table(tmp_path / "calibration.csv")[0]["rows"] == str(rows)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def table(path: Path) -> list[dict[str, str]]:
