@@ -1,6 +1,7 @@
 """From a trial's parameters to its run's configuration; and all that can be refused before a trial starts."""
 
 import functools
+import itertools
 import json
 import os
 from dataclasses import dataclass, field
@@ -119,6 +120,15 @@ class Blueprint:
 
         return self.space.walk(value, given)
 
+    def variants(self) -> list[Params]:
+        """What the trials of one draw differ in: with `pair` each of its values, else nothing."""
+        pair = self.sweep.pair
+        return [{pair: value} for value in self.space.extremes(pair)] if pair else [{}]
+
+    def draw(self, number: int) -> list[Params]:
+        """The parameters of a point's trials. Raises InputError."""
+        return [self.point(number, given) for given in self.variants()]
+
     def check(self) -> int:
         """Every value in a branch that has it, then whole points: each must be a configuration that can run.
 
@@ -134,6 +144,7 @@ class Blueprint:
         if self.sweep.search.name == "grid":
             most += [self._check("space", params) for params in self.space.grid()]
         most += [self._check(f"points[{number}]", self.point(number)) for number in range(len(self.sweep.points))]
+        self._check_points()
         self._check_scheduler(max(most))
         return max(most)
 
@@ -146,6 +157,19 @@ class Blueprint:
             raise InputError(f"{where}: {error}") from None
         plan = training_plan(read_manifest(config.data.path), config)
         return min(config.train.most_steps(plan.steps) * config.train.global_batch_size, config.train.epochs * plan.rows)
+
+    def _check_points(self) -> None:
+        """As many as there may be trials, of which no two are alike; a grid has as many as it has, a population any one twice."""
+        sweep, number = self.sweep, len(self.sweep.points)
+        if sweep.search.name != "grid" and number > sweep.trials:
+            raise InputError(f"points: {number} of them are more than trials={sweep.trials}; take some out, or set trials={number}")
+        if sweep.scheduler.name == "pbt":
+            return
+        draws = [[self.space.encoded(params) for params in self.draw(n)] for n in range(number)]
+        for one, other in itertools.combinations(range(number), 2):
+            if draws[one] == draws[other]:
+                keys = ", ".join(f"{key} {value}" for key, value in self.draw(one)[0].items() if key != sweep.pair)
+                raise InputError(f"points[{one}] and points[{other}] come to the same parameters ({keys}); take one out")
 
     def _check_scheduler(self, rows: int) -> None:
         scheduler, epoch = self.sweep.scheduler, self.epoch_rows

@@ -99,7 +99,7 @@ class Search(Searcher):
         return self.ask()
 
     def suggested(self, trial: optuna.Trial) -> list[Params]:
-        return [self.space.suggested(trial, given) for given in self.variants()]
+        return [self.space.suggested(trial, given) for given in self.blueprint.variants()]
 
     def unseen(self) -> Draw | None:
         """What no draw has had yet: the sampler's choice, a blind one where that repeats itself, None where nothing is left."""
@@ -118,10 +118,6 @@ class Search(Searcher):
         blind = next(filter(fresh, (self.suggested(self.blind.ask()) for _ in range(BLIND))), None)
         return None if blind is None else self.enqueued(blind)
 
-    def variants(self) -> list[Params]:
-        pair = self.blueprint.sweep.pair
-        return [{pair: value} for value in self.space.extremes(pair)] if pair else [{}]
-
     def new_records(self) -> Iterator[Record]:
         """The trials that are not in the books yet, as they are asked for."""
         for draw, source in zip(itertools.count(), self.sources(), strict=False):
@@ -136,7 +132,7 @@ class Search(Searcher):
 
     def sources(self) -> Iterator[tuple[int | None, list[Params]] | None]:
         """For each draw its point's number and parameters, or None: the study's choice."""
-        points = [[self.blueprint.point(n, given) for given in self.variants()] for n in range(len(self.blueprint.sweep.points))]
+        points = [self.blueprint.draw(n) for n in range(len(self.blueprint.sweep.points))]
         yield from enumerate(points)
         if self.blueprint.sweep.search.name == "grid":
             known = {as_text(params) for found in points for params in found}

@@ -13,7 +13,7 @@ from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.space import Space
 from tests.tune.sweeps import SPACE, write_sweep
 
-LEARNER, RANK = "model.sml.mtn.learner", "model.sml.mtn.rank"
+ON, LEARNER, RANK = "model.sml.enabled", "model.sml.mtn.learner", "model.sml.mtn.rank"
 
 
 def space(**dimensions) -> Space:
@@ -95,6 +95,10 @@ def test_paths_in_the_space_are_of_the_commands_folder(rows, tmp_path, monkeypat
         ({"space": {"train.lr": {"choice": [0.1]}}}, r"points.0.: the base's train.lr 0.001 is not in the space; add it there"),
         ({"points": [{"embedding.lr": 7}]}, r"points.0.: embedding.lr 7 is not in the space"),
         ({"points": [{"lr": 7}]}, r"points.0.: lr is not a key of the space"),
+        ({"trials": 1, "points": [{}, {"embedding.lr": 0.1}]}, "points: 2 of them are more than trials=1; take some out, or set trials=2"),
+        ({"points": [{"embedding.lr": 0.1}, {}, {"embedding.lr": 0.05}]}, r"points.1. and points.2. come to the same parameters .*lr"),
+        ({"space": {"train.lr": {"loguniform": [0.1, 2]}}, "points": [{"train.lr": 1}, {"train.lr": 1.0}]}, r".0. and points.1. come"),
+        ({"pair": ON, "points": [{}, {ON: True}]}, r"points.0. and points.1. come to the same parameters \(model.tower.hidden \[8\], "),
         ({"mode": "min"}, "the mode of auc is max"),
         ({"pair": "train.lr"}, "pair train.lr is not in the space"),
         ({"pair": RANK}, "pair model.sml.mtn.rank has a `when`"),
@@ -113,3 +117,17 @@ def test_what_no_trial_could_run_with_is_one_line(rows, tmp_path, changes, line)
     with pytest.raises(InputError, match=line) as error:
         Blueprint.read(write_sweep(tmp_path, rows, **changes)).check()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"search": {"name": "grid"}, "space": {"embedding.lr": {"grid": [0.05, 0.1]}}, "trials": 1, "points": [{}, {"embedding.lr": 0.1}]},
+        {"scheduler": {"name": "pbt"}, "space": {"embedding.lr": {"uniform": [0.01, 0.1]}}, "points": [{}, {}]},
+        {"points": [{ON: True, LEARNER: "lowrank", RANK: rank} for rank in (2, 3)], "trials": 2},
+        {"points": [{}, {ON: True}], "trials": 2},
+    ],
+)
+def test_points_that_the_trials_have_room_for_and_of_which_none_is_anothers_like_are_taken(rows, tmp_path, changes):
+    """Of a grid `trials` says nothing, and a population may have a point twice."""
+    assert Blueprint.read(write_sweep(tmp_path, rows, base={"train": {"record_rows": False}}, **changes)).check()
