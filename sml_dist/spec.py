@@ -15,6 +15,13 @@ def confined(path: str) -> str:
     return path
 
 
+def named(name: str) -> str:
+    """The name, which a folder will have. Raises ValueError for one that leads elsewhere, or that no listing shows."""
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise ValueError(f"{name!r} is no name of a folder; give one without / and \\ that does not begin with a dot")
+    return name
+
+
 def mounted(path: str) -> str:
     """The path, which this machine's file system has. Raises ValueError for a URL."""
     if "://" in path:
@@ -23,6 +30,7 @@ def mounted(path: str) -> str:
 
 
 Inside = Annotated[str, AfterValidator(confined)]  # a file's path below the folder of the manifest that names it
+Name = Annotated[str, AfterValidator(named)]  # of what has a folder of that name
 Mounted = Annotated[str, AfterValidator(mounted)]  # a folder that runs live in
 
 

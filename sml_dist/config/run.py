@@ -16,7 +16,7 @@ from sml_dist.config.tracking import TrackingConfig
 from sml_dist.config.train import TrainConfig
 from sml_dist.credentials import refuse_in
 from sml_dist.models.zoo import ModelConfig
-from sml_dist.spec import InputError, Mounted, from_dict, spec, to_dict
+from sml_dist.spec import InputError, Mounted, Name, from_dict, spec, to_dict
 
 # What cannot change between a run and its resumption: the meaning of the tensors, and which rows come next.
 FIXED = (
@@ -32,7 +32,7 @@ class RunSection:
     `warm_start`: a checkpoint's folder, or another run's, whose weights a new run starts from.
     """
 
-    name: str
+    name: Name
     storage: Mounted = "runs"
     warm_start: str | None = None
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from sml_dist.spec import Mounted, spec
+from sml_dist.spec import Mounted, Name, spec
 
 LARGER_IS_BETTER = {"auc": True, "gauc": True, "logloss": False, "ne": False}
 
@@ -82,7 +82,7 @@ class SweepConfig:
     retries: of a trial whose process died. keep: trials, the best, whose checkpoints are kept.
     """
 
-    name: str
+    name: Name
     base: str
     space: dict[str, Dimension]
     storage: Mounted = "sweeps"

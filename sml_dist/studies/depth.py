@@ -50,7 +50,7 @@ class DepthConfig:
         model = self.variants[variant]
         tower = dataclasses.replace(model.tower, hidden=(self.width,) * depth)
         model = dataclasses.replace(model, tower=tower)
-        run = RunSection(name=f"{variant}-{depth}")
+        run = RunSection(name="depth")
         return RunConfig(run=run, data=self.data, model=model, embedding=self.embedding, train=self.train)
 
 

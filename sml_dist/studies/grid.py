@@ -12,11 +12,11 @@ from sml_dist.config.run import RunConfig, as_before, load, rooted
 from sml_dist.config.settings import load_settings
 from sml_dist.config.tune import LARGER_IS_BETTER
 from sml_dist.data.dataset import read_manifest
-from sml_dist.spec import InputError, spec, to_dict
+from sml_dist.spec import InputError, Name, spec, to_dict
 from sml_dist.train.check import check
 from sml_dist.train.metrics import EXACT_ROWS
 
-Settings = dict[str, list[str]]  # label -> overrides of the base, `key=value`
+Settings = dict[Name, list[str]]  # label, of which a run is named -> overrides of the base, `key=value`
 
 
 @spec
