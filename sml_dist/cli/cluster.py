@@ -7,7 +7,6 @@ import typer
 from rich.table import Table
 
 from sml_dist.cli.app import Json, app, err, out, print_json
-from sml_dist.spec import InputError
 
 Name = Annotated[str, typer.Option(help="Of the cluster, where there are several.")]
 cluster = typer.Typer(no_args_is_help=True, help="A Ray cluster of several nodes on this machine, with a token.")
@@ -69,13 +68,10 @@ def cluster_down(
     name: Name = "local", node: Annotated[str | None, typer.Option(help="Lose this node alone, as a machine is lost.")] = None
 ) -> None:
     """End the cluster, or lose one of its nodes."""
-    from sml_dist.operations.local_cluster import down, find, lose
+    from sml_dist.operations.local_cluster import end, lose, there
 
-    made = find(name)
-    if made is None:
-        raise InputError(f"there is no cluster {name}; sml-dist cluster up --name {name} starts it")
     if node:
-        lose(made, node)
+        lose(there(name), node)
     else:
-        down(made)
+        end(name)
     err.print(f"{node or f'cluster {name}'} is down")

@@ -1,8 +1,9 @@
 """A real Ray cluster of several nodes on one machine, with a token: for tests, demos, and to try what is meant for a larger one.
 
 A node is a `ray start --block` with its raylet, agents and workers. Every process of a cluster carries its mark in the
-environment, so that `down` leaves none behind. What there is to know of a cluster lies in ~/.local/state/sml_dist/clusters/NAME:
-its token, cluster.json, and the nodes' output.
+environment, so that `down` leaves none behind, and the cluster's folder, by which `end` finds the mark where cluster.json
+cannot be read. What there is to know of a cluster lies in that folder, ~/.local/state/sml_dist/clusters/NAME: its token,
+cluster.json, and the nodes' output.
 """
 
 import contextlib
@@ -20,15 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from sml_dist.operations.namespaces import Network
-from sml_dist.operations.processes import kill_marked, marked
+from sml_dist.operations.processes import beside, kill_marked, marked
 from sml_dist.operations.token import bearer, make_token, token_environment
 from sml_dist.session import LOCAL_ENVIRONMENT
 from sml_dist.spec import InputError, RunError, spec
+from sml_dist.train.report import RunFolder
 
 MARK = "SML_DIST_CLUSTER"
+FOLDER = "SML_DIST_CLUSTER_FOLDER"
 NODE_MARK = "SML_DIST_CLUSTER_NODE"
 HEAD = "head"
 START_SECONDS = 300.0  # on a machine under load a node has taken more than one minute
@@ -75,6 +78,10 @@ class LocalCluster:
         return found | {"RAY_API_SERVER_ADDRESS": self.address}
 
 
+class Unread(InputError):
+    """A cluster's file is not what this version writes."""
+
+
 def state_folder(name: str) -> Path:
     if not re.fullmatch(r"[\w-]+", name):
         raise InputError(f"{name!r} is no name of a cluster; letters, digits, _ and - make one")
@@ -83,9 +90,21 @@ def state_folder(name: str) -> Path:
 
 
 def find(name: str) -> LocalCluster | None:
-    """The cluster of that name, up or dead, or None."""
+    """The cluster of that name, up or dead, or None. Raises Unread."""
     path = state_folder(name) / "cluster.json"
-    return TypeAdapter(LocalCluster).validate_json(path.read_text()) if path.is_file() else None
+    try:
+        return TypeAdapter(LocalCluster).validate_json(path.read_bytes()) if path.is_file() else None
+    except ValidationError:
+        way_out = f"sml-dist cluster down --name {name} ends the cluster all the same"
+        raise Unread(f"{path} is damaged, or of another version; {way_out}") from None
+
+
+def there(name: str) -> LocalCluster:
+    """The same. Raises InputError where there is none, too."""
+    cluster = find(name)
+    if cluster is None:
+        raise InputError(f"there is no cluster {name}; sml-dist cluster up --name {name} starts it")
+    return cluster
 
 
 def up(config: ClusterConfig, *, insecure: bool = False) -> LocalCluster:
@@ -100,8 +119,8 @@ def up(config: ClusterConfig, *, insecure: bool = False) -> LocalCluster:
         (folder / "token").unlink(missing_ok=True)
         make_token(folder / "token")
     cluster = _reserve(config)
-    (folder / "cluster.json").write_bytes(TypeAdapter(LocalCluster).dump_json(cluster, indent=1))
     try:
+        RunFolder(folder).write("cluster.json", TypeAdapter(LocalCluster).dump_json(cluster, indent=1).decode())
         if cluster.network:
             cluster.network.make()
         for name in cluster.nodes:
@@ -122,6 +141,22 @@ def down(cluster: LocalCluster) -> None:
         cluster.network.remove()
     shutil.rmtree(cluster.temporary, ignore_errors=True)
     shutil.rmtree(cluster.folder, ignore_errors=True)
+
+
+def end(name: str) -> None:
+    """The cluster of that name is down, also where its file cannot be read. Raises InputError where there is none."""
+    folder = state_folder(name)
+    try:
+        cluster = there(name)
+    except Unread:
+        text = (folder / "cluster.json").read_text(errors="replace")
+        for mark in {*beside(FOLDER, str(folder), MARK), *re.findall(r'"mark": *"([0-9a-f]{8})"', text)}:
+            kill_marked(MARK, mark)
+            Network.left(mark).remove()
+            shutil.rmtree(_temporary(mark), ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    down(cluster)
 
 
 def lose(cluster: LocalCluster, node: str) -> None:
@@ -165,16 +200,22 @@ def _reserve(config: ClusterConfig) -> LocalCluster:
     network = Network.plan(mark, names) if config.namespaces else None
     gcs, dashboard = _free_ports(2)
     head = network.addresses[HEAD] if network else "127.0.0.1"
+    temporary = _temporary(mark)
+    temporary.mkdir(mode=0o700)  # closed to others
     reached = head if config.dashboard_host in (*LOOPBACK, "0.0.0.0") else config.dashboard_host
     return LocalCluster(
         config=config,
         mark=mark,
         address=f"http://{reached}:{dashboard}",
         gcs=f"{head}:{gcs}",
-        temporary=tempfile.mkdtemp(prefix="sml-"),  # short: Unix sockets' paths below it may have 107 characters; closed to others
+        temporary=str(temporary),
         network=network,
         nodes=names,
     )
+
+
+def _temporary(mark: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"sml-{mark}"  # short: Unix sockets' paths below it may have 107 characters
 
 
 def _start(cluster: LocalCluster, name: str) -> None:
@@ -199,7 +240,8 @@ def _start(cluster: LocalCluster, name: str) -> None:
 def _environment(cluster: LocalCluster, name: str) -> dict[str, str]:
     """What a node's processes start with, the workers and jobs included."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # where a job finds its python
-    own = {MARK: cluster.mark, NODE_MARK: f"{cluster.mark}-{name}", "PATH": path, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    own = {MARK: cluster.mark, FOLDER: str(cluster.folder), NODE_MARK: f"{cluster.mark}-{name}"}
+    own |= {"PATH": path, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     own |= {key: value for key, value in cluster.environment().items() if key != "RAY_API_SERVER_ADDRESS"}
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     return inherited | LOCAL_ENVIRONMENT | TITLES | HEALTH | own

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from sml_dist.spec import InputError, spec
 
@@ -23,6 +24,13 @@ class Network:
         third = int(mark[:2], 16)
         subnet = f"10.{200 + int(mark[2], 16)}.{third}"
         return cls(bridge=f"sml{mark}", gateway=f"{subnet}.1", addresses={node: f"{subnet}.{2 + i}" for i, node in enumerate(nodes)})
+
+    @classmethod
+    def left(cls, mark: str) -> "Network":
+        """Of a cluster that nothing but its mark is known of: what is there of it, to be removed."""
+        bridge = f"sml{mark}"
+        spaces = Path("/run/netns").glob(f"{bridge}-*")  # where `ip netns` has them
+        return cls(bridge=bridge, gateway="", addresses={path.name.removeprefix(f"{bridge}-"): "" for path in spaces})
 
     def make(self) -> None:
         """Raises InputError where the system refuses."""
@@ -50,6 +58,8 @@ class Network:
 
     def remove(self) -> None:
         """All of it that is there."""
+        if not shutil.which("ip"):  # then there was none
+            return
         for number, node in enumerate(self.addresses):
             subprocess.run(["ip", "link", "del", self.cable(number)], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "del", self.space(node)], capture_output=True, check=False)

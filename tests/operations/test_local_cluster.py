@@ -1,16 +1,21 @@
 """A local cluster comes up whole, or says why not and leaves nothing."""
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sml_dist.cli import app
 from sml_dist.operations import local_cluster
-from sml_dist.operations.local_cluster import HEAD, MARK, TITLES, ClusterConfig, LocalCluster, find, up
+from sml_dist.operations.local_cluster import HEAD, MARK, TITLES, ClusterConfig, LocalCluster, down, find, up
 from sml_dist.operations.processes import marked
-from sml_dist.spec import RunError
+from sml_dist.spec import InputError, RunError
 
 
 def test_a_node_that_dies_as_it_starts_is_told_of_at_once_and_nothing_is_left(monkeypatch, tmp_path):
@@ -34,6 +39,46 @@ def test_a_node_that_dies_as_it_starts_is_told_of_at_once_and_nothing_is_left(mo
         up(ClusterConfig())
     assert time.monotonic() - started < 10
     assert len(begun) == 3 and not marked(MARK, begun[0].mark) and find("local") is None
+
+
+@pytest.mark.parametrize("damage", [lambda text: "{", lambda text: text.replace('"gcs"', '"gcs_address"'), lambda text: ""])
+def test_a_cluster_whose_file_cannot_be_read_is_told_of_and_ended_all_the_same_and_no_other(monkeypatch, tmp_path, damage):
+    def start(cluster: LocalCluster, name: str) -> None:
+        subprocess.Popen(["sleep", "60"], env=local_cluster._environment(cluster, name), start_new_session=True)
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(local_cluster, "_start", start)
+    monkeypatch.setattr(local_cluster, "_await", lambda cluster, names: None)
+    made, other = up(ClusterConfig(token=False), insecure=True), up(ClusterConfig(name="other"))
+    try:
+        file = made.folder / "cluster.json"
+        file.write_text(damage(file.read_text()))
+        for command in (["status"], ["status", "--json"], ["up"], ["down", "--node", "node-1"]):
+            error = CliRunner().invoke(app, ["cluster", *command]).exception
+            assert isinstance(error, InputError) and str(error).startswith(f"{file} is damaged, or of another version; "), command
+            assert str(error).endswith("sml-dist cluster down --name local ends the cluster all the same")
+        assert len(marked(MARK, made.mark)) == 3 and Path(made.temporary).is_dir()
+        assert CliRunner().invoke(app, ["cluster", "down"]).exit_code == 0
+        assert not marked(MARK, made.mark) and not Path(made.temporary).exists() and find("local") is None
+        assert len(marked(MARK, other.mark)) == 3 and find("other") == other
+    finally:
+        for cluster in (made, other):
+            down(cluster)
+
+
+def test_a_clusters_file_is_there_whole_or_not_at_all_and_then_nothing_else_is(monkeypatch, tmp_path):
+    """The disk is full as it is written."""
+
+    def full(*_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(local_cluster, "_start", lambda cluster, name: pytest.fail("a node was started"))
+    with pytest.raises(OSError, match="No space left"):
+        up(ClusterConfig())
+    assert find("local") is None and not [*tmp_path.glob("sml-*")]
 
 
 def test_a_process_that_names_itself_keeps_its_mark():
