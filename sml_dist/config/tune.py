@@ -1,5 +1,6 @@
 """A sweep: which keys of a run's configuration are searched, how, and how long."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal
@@ -35,6 +36,8 @@ class Dimension:
         value = getattr(self, given[0])
         if not value or (given[0] not in ("choice", "grid") and value[0] >= value[1]):
             raise ValueError(f"{given[0]} {value} is empty")
+        if any(isinstance(each, float) and not math.isfinite(each) for each in value):  # which the books, in JSON, cannot hold
+            raise ValueError(f"{given[0]} {value} has a number that is not finite; give a large one")
 
 
 @spec

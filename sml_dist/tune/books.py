@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sml_dist.train.report import RunFolder
+from sml_dist.train.report import RunFolder, finite
 
 FILE = "trials.jsonl"
 METRICS = ("auc", "gauc", "logloss", "ne", "calibration")  # of an evaluation, that a history keeps
@@ -39,7 +39,7 @@ class Record:
         are left out. Under population based training, of the last exploit.
     point: its number among `points`, for those that were not drawn. pair: the number of its draw, with `pair`.
     history: of each evaluation on the validation rows {"rows" trained on, "step", "epoch" (whole ones), "time" (Unix),
-        "auc", "logloss", "ne", "calibration" and "gauc" where there are groups}, in the order of rows; up to an exploit the donor's.
+        "auc", "logloss", "ne", "calibration" and "gauc" as far as they are numbers}, in the order of rows; up to an exploit the donor's.
     value: the best of the metric in its history. summary: the run's summary.json, where it finished.
     exploits: under population based training, [{"step", "from": the donor's id, "params": from then on}].
     started, ended: Unix times; seconds: of work, over all attempts.
@@ -162,13 +162,14 @@ class Books:
 
 
 def kept(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """What a history keeps of an evaluation."""
+    """What a history keeps of an evaluation: of the metrics those that are numbers."""
+    evaluation = finite(evaluation)
     found = {name: evaluation[name] for name in ("rows", "step", "epoch", *METRICS) if evaluation.get(name) is not None}
     return found | {"time": evaluation.get("time", round(time.time(), 3))}
 
 
 def as_line(record: Record) -> str:
-    return json.dumps(vars(record)) + "\n"
+    return json.dumps(finite(vars(record))) + "\n"
 
 
 def read_trials(folder: Path) -> Iterable[Record]:

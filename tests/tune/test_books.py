@@ -75,3 +75,16 @@ def test_an_event_is_written_in_one_line_made_anew_however_many_trials_there_are
     books.begin(7)
     books.evaluated(7, evaluation(1, 0.7))
     assert made == [7, 7] and len(trials(tmp_path)) == 50
+
+
+def test_what_is_no_number_is_null_or_left_out_and_the_lines_are_json(tmp_path):
+    """Such as a GAUC without a group of both labels; what is read again goes on as what was written."""
+    books = opened(tmp_path, 1)
+    books.begin(0)
+    books.evaluated(0, evaluation(1, 0.7) | {"gauc": float("nan"), "calibration": float("inf")})
+    books.end(0, "finished", summary={"valid": {"auc": 0.7, "gauc": float("nan")}})
+    found = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "trials.jsonl").read_text().splitlines()]
+    assert found[0]["summary"] == {"valid": {"auc": 0.7, "gauc": None}} and found[0]["history"][0].keys() == {*evaluation(1, 0.7), "time"}
+    books = Books(tmp_path, 1, "gauc")
+    books.recover(0, [evaluation(2, 0.8) | {"gauc": 0.6}])
+    assert len(books.records[0].history) == 2 and books.records[0].value == 0.6

@@ -90,6 +90,7 @@ def test_paths_in_the_space_are_of_the_commands_folder(rows, tmp_path, monkeypat
         ({"space": {"train.lr": {"uniform": [-1, 1]}}}, "space.train.lr: -1.0: train.lr: input should be greater than 0"),
         ({"space": {"train.global_batch_size": {"choice": [256, 250]}}}, "250: train.global_batch_size 250 is not divisible by"),
         ({"space": {"train.lr": {"uniform": [1, 1]}}}, r"space.train.lr: .*uniform \(1.0, 1.0\) is empty"),
+        ({"space": {"train.lr": {"choice": [0.1, float("inf")]}}}, r"space.train.lr: choice .* has a number that is not finite; give"),
         ({"space": {"train.lr": {}}}, "give one of choice, grid, uniform, loguniform, quniform, randint .got none"),
         ({"space": {"train.lr": {"choice": [0.1], "when": {"model.name": "dnn"}}}}, "when model.name: no such key further up in the space"),
         ({"space": {"train.lr": {"choice": [0.1]}}}, r"points.0.: the base's train.lr 0.001 is not in the space; add it there"),
