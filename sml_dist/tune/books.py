@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sml_dist.spec import InputError
 from sml_dist.train.report import RunFolder, finite
 
 FILE = "trials.jsonl"
@@ -173,5 +174,10 @@ def as_line(record: Record) -> str:
 
 
 def read_trials(folder: Path) -> Iterable[Record]:
-    """The trials of a sweep's folder, by id; none where it has not begun."""
-    return [Record(**line) for line in RunFolder(folder).read_runs(FILE)]
+    """The trials of a sweep's folder, by id; none where it has not begun. Raises InputError that names a line that is none."""
+    for number, line in enumerate(RunFolder(folder).read_runs(FILE), start=1):
+        try:
+            yield Record(**line)
+        except TypeError as error:
+            what = f"{folder / FILE}, line {number} is no trial of this version ({str(error).removeprefix('Record.__init__() ')})"
+            raise InputError(f"{what}; go on with the version that wrote it, or take away the line and its run's folder") from None

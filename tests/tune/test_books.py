@@ -69,6 +69,17 @@ def test_a_damaged_line_is_named_with_the_way_out(tmp_path, damage):
     assert [*opened(tmp_path).records] == [0, 2]
 
 
+@pytest.mark.parametrize(("strange", "told"), [({"colour": 1}, "unexpected keyword argument 'colour'"), ({"run": None}, "missing .*'run'")])
+def test_a_line_of_another_version_is_named_with_the_way_out(tmp_path, strange, told):
+    """`None` takes a key away."""
+    opened(tmp_path, 2)
+    lines = trials(tmp_path)
+    lines[1] = {key: value for key, value in (lines[1] | strange).items() if key not in strange or value is not None}
+    (tmp_path / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match=f"trials.jsonl, line 2 is no trial of this version .*{told}.*; go on with the version"):
+        opened(tmp_path)
+
+
 def test_an_event_is_written_in_one_line_made_anew_however_many_trials_there_are(tmp_path, monkeypatch):
     books, made = opened(tmp_path, 50), []
     monkeypatch.setattr(module, "json", SimpleNamespace(dumps=lambda value: made.append(value["id"]) or json.dumps(value)))
