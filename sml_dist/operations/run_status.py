@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from sml_dist.spec import InputError
+from sml_dist.train.report import objects
 from sml_dist.train.storage import Storage
 from sml_dist.train.watchdog import DONE, NOTE, START_SECONDS
 
@@ -86,9 +87,9 @@ def _json(storage: Storage, name: str) -> Any:
 
 
 def _lines(storage: Storage) -> list[dict[str, Any]]:
-    """metrics.jsonl but for a last line that is half written."""
+    """metrics.jsonl but for lines that are torn, as the last one may be."""
     try:
-        text = storage.read("metrics.jsonl").decode()
+        text = storage.read("metrics.jsonl").decode(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+    return list(objects(text.splitlines()))

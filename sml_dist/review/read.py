@@ -1,8 +1,6 @@
 """Runs and sweeps as their folders tell of them, for pages."""
 
-import json
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +11,7 @@ from omegaconf import OmegaConf
 from sml_dist.config.settings import load_settings, read_yaml
 from sml_dist.config.tune import SweepConfig
 from sml_dist.spec import InputError
-from sml_dist.train.report import RunFolder
+from sml_dist.train.report import RunFolder, objects
 
 Line = dict[str, Any]
 SPLITS = ("valid", "test")
@@ -104,14 +102,8 @@ def read_run(path: str) -> Run:
         raise InputError(f"{settings} is no run's configuration; take the folder away, or start the run again")
     curves = {split: folder.read_json(f"curves_{split}.json") or {} for split in SPLITS}
     about, code = (folder.read_json(f"{name}.json") or {} for name in ("about", "code"))
-    return Run(folder.path, config, list(_lines(folder)), folder.read_json("summary.json"), about, code, curves)
-
-
-def _lines(folder: RunFolder) -> Iterator[Line]:
-    for line in (folder.read("metrics.jsonl") or "").splitlines():
-        with suppress(ValueError):  # the last one, half written
-            if isinstance(found := json.loads(line), dict):
-                yield found
+    lines = list(objects((folder.read("metrics.jsonl") or "").splitlines()))
+    return Run(folder.path, config, lines, folder.read_json("summary.json"), about, code, curves)
 
 
 def read_sweep(path: str) -> Sweep:

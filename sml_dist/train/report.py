@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,14 @@ class RunFolder:
         if path.is_file():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
             self.write("metrics.jsonl", "".join(line + "\n" for line in kept))
+
+
+def objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The objects that lines of JSON hold, but for lines that a kill or a full disk has torn."""
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            if isinstance(found := json.loads(line), dict):
+                yield found
 
 
 def finite(value: Any) -> Any:

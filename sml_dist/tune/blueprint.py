@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from sml_dist.config.tune import SweepConfig
 from sml_dist.data.dataset import read_manifest
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.check import check
-from sml_dist.train.report import RunFolder
+from sml_dist.train.report import RunFolder, objects
 from sml_dist.train.rows import training_plan
 from sml_dist.tune.space import Params, Space, new_study
 
@@ -88,8 +87,8 @@ class Blueprint:
         config = self.chosen(params)
         plan = training_plan(read_manifest(config.data.path), config)
         whole = next(RunFolder(self.folder / self.run_of(id)).new_lines("metrics.jsonl", whole=True))  # a kill may leave half of one
-        lines, found = map(json.loads, whole), []
-        for line in (line for line in lines if line.get("split") == "valid"):
+        found: list[dict[str, Any]] = []
+        for line in (line for line in objects(whole) if line.get("split") == "valid"):
             batches = line["step"] - line["epoch"] * plan.steps
             found.append(line | {"rows": line["epoch"] * plan.rows + min(batches * plan.batch_size, plan.rows)})
         return found

@@ -28,6 +28,14 @@ def test_a_run_is_alive_while_it_is_heard_of_and_its_eta_is_that_of_its_pace(tmp
     assert (found["state"], found["step"], found["eta_seconds"]) == ("alive", 20, 80 * 2.0 - 15.0)
 
 
+def test_a_torn_line_in_the_middle_is_passed_over(tmp_path):
+    lines = [{"time": 1000.0, "step": 10, **STEP}, {"time": 1020.0, "step": 20, **STEP}]
+    run = folder(tmp_path, lines, "evaluating", 1030.0)
+    first, second, *_ = (tmp_path / "metrics.jsonl").read_bytes().splitlines()
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([first, b'{"time": 1010.0, "st\xff', b"7", second, b""]))
+    assert (run_status(run, now=1035.0)["step"], run_status(run, now=1035.0)["eta_seconds"]) == (20, 80 * 2.0 - 15.0)
+
+
 def test_an_eta_counts_from_the_last_restart_alone(tmp_path):
     earlier = [{"time": 0.0, "step": 1, **STEP}, {"time": 900.0, "step": 10, **STEP}]
     lines = [*earlier, {"time": 1000.0, "event": "resumed", "step": 10, "restarts": 2}]

@@ -69,7 +69,7 @@ def test_of_a_killed_trials_evaluations_those_that_it_wrote_down_whole_are_found
     assert blueprint.evaluations(0, {}) == []
     run.mkdir(parents=True)
     line = json.dumps({"split": "valid", "step": 32, "epoch": 1, "auc": 0.7})
-    (run / "metrics.jsonl").write_text(f'{{"step": 10}}\n{line}\n{line[:20]}')
+    (run / "metrics.jsonl").write_text(f'{{"step": 10}}\n{line[:9]}\n{line}\n{line[:20]}')
     assert [each["rows"] for each in blueprint.evaluations(0, {})] == [8_000]
 
 
