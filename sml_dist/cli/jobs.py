@@ -93,6 +93,9 @@ app.add_typer(jobs, name="jobs")
 def run_of(job: str, arguments: list[str], checkout: Path) -> str:
     """The name of the run that a job works at. Raises InputError for arguments that the command refuses, or that cannot work in a job."""
     commands = typer.main.get_command(app).commands
+    if job not in commands:
+        way_out = f"ray job submit --working-dir {checkout} -- python jobs/{job}.py ... runs a script of your own"
+        raise InputError(f"{job} is no command of sml-dist, and jobs/{job}.py not one of its jobs; {way_out}")
     given = commands[job].make_context(job, list(arguments)).params
     paths = {key: given.get(key) for key in KEPT}
     name = Path(given.get("output") or given.get("run") or given.get("config") or job).name

@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 import os
+import re
 from urllib.parse import urlsplit
 
 from ray.job_submission import JobSubmissionClient
@@ -19,6 +20,10 @@ def connect(address: str | None, *, insecure: bool = False) -> JobSubmissionClie
     """
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or "local"
     own = None
+    if "://" not in address and re.search(r"[.:/]", address):
+        raise InputError(
+            f"{address} is no URL of a dashboard and no local cluster's name; a URL begins with http://, as in http://{address}"
+        )
     if "://" not in address:
         cluster = find(address)
         if cluster is None:
@@ -39,7 +44,10 @@ def connect(address: str | None, *, insecure: bool = False) -> JobSubmissionClie
 def _client(address: str, headers: dict[str, str]) -> JobSubmissionClient:
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         os.environ.pop(name, None)  # for Ray they count more than the address it is given
-    client = JobSubmissionClient(address, headers=headers)
+    try:
+        client = JobSubmissionClient(address, headers=headers)
+    except (ValueError, KeyError, TypeError):  # of what should be Ray's version
+        raise InputError(f"{address} answers, and not as a Ray dashboard does; give another --address") from None
     for name in ("ray", "ray.dashboard.modules.job.sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)  # after the client was made, which sets it
     return client

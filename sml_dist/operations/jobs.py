@@ -121,10 +121,10 @@ def stop(client: JobSubmissionClient, identifier: str) -> str:
 
 
 def known(client: JobSubmissionClient, identifier: str) -> JobDetails:
-    """Raises InputError for a job that is not there."""
+    """Raises InputError for a job that is not there, RunError where the cluster does not say."""
     try:
         return client.get_job_info(identifier)
-    except RuntimeError as error:
+    except LOST as error:
         if "does not exist" not in str(error):
             raise RunError(f"job {identifier}: {' '.join(str(error).split())[:300]}") from None
         raise InputError(f"there is no job {identifier}; sml-dist jobs lists them") from None

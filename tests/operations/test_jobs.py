@@ -2,8 +2,11 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import aiohttp
 import pytest
+import requests
 from ray.job_submission import JobStatus
 from typer.testing import CliRunner
 
@@ -61,6 +64,7 @@ def test_a_job_is_named_after_the_run_that_it_works_at():
         ("study", ["online", "configs/studies/online.yaml", "--output", "/shared/a"], "logs.ml1m.path data/ml1m is relative"),
         ("export", ["/shared/runs/a", "--output", "/shared/b", "--since", "exports/a"], "since exports/a is relative"),
         ("prepare", ["--schema", "criteo", "--input", "logs/*", "--output", "/shared/criteo"], "input logs/.* is relative"),
+        ("foo", ["--bar"], "foo is no command of sml-dist, and jobs/foo.py not one of its jobs; ray job submit --working-dir /.* runs a"),
     ],
 )
 def test_what_cannot_work_in_a_job_is_refused_before_it_is_sent(job, arguments, told):
@@ -80,6 +84,15 @@ def test_a_run_that_a_job_is_at_is_not_begun_again_and_one_that_ended_is_by_the_
     assert ended.sent["runtime_env"].keys() == {"working_dir"}  # nothing of this machine's environment
     with pytest.raises(InputError, match="job smoke is at run smoke now; follow it with sml-dist jobs follow smoke"):
         jobs.submit(Client(smoke=JobStatus.RUNNING), "train", [SMOKE], "smoke", ROOT)
+
+
+@pytest.mark.parametrize("lost", [requests.ConnectionError("refused"), aiohttp.ClientError("gone"), RuntimeError("failed with 500")])
+def test_a_cluster_that_is_lost_as_a_job_is_asked_for_is_one_line(lost):
+    def get_job_info(identifier: str):
+        raise lost
+
+    with pytest.raises(RunError, match=f"job smoke: {lost}"):
+        jobs.known(SimpleNamespace(get_job_info=get_job_info), "smoke")
 
 
 def test_a_secret_in_the_arguments_is_never_sent(monkeypatch):
