@@ -19,13 +19,15 @@ from sml_dist.session import LOCAL_ENVIRONMENT
 from sml_dist.spec import InputError, RunError
 
 RAISED = re.compile(r"[\w.]*(Error|Exception)\b")  # a traceback's last line; processes of Ray may write below it
+WORK = "bench.work"  # the cases' own folder within that of the results: they clear in it what they want
 PACKAGES = ("torch", "torchrec", "ray", "pyarrow", "sml-dist")
 
 
 def run(names: list[str], folder: Path, rounds: int | None, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """{"machine": ..., "cases": [result, ...], "failed": {case: why}}: one that fails takes no other with it."""
+    work = folder / WORK
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {folder} cannot be written ({error.strerror})") from None
     before = machine()  # its load is others', not that of the cases
@@ -33,7 +35,7 @@ def run(names: list[str], folder: Path, rounds: int | None, told: Callable[[str]
     for name in names:
         told(f"measuring {name}")
         try:
-            found.append(alone(name, folder, rounds))
+            found.append(alone(name, work, rounds))
         except RunError as error:
             failed[name] = str(error)
             told(f"{name} failed: {error}")

@@ -15,7 +15,7 @@ MODELS: dict[str, dict[str, Any]] = {"dnn": {}, "dcn_v2": {"name": "dcn_v2", "cr
 
 @dataclass(frozen=True)
 class Workplace:
-    """A folder for datasets, made once, and runs, taken away after their reading."""
+    """A folder of the bench's own, for datasets, made once, and runs, taken away after their reading."""
 
     folder: Path
 

@@ -17,7 +17,7 @@ def bench(
     cases: Annotated[
         list[str] | None, typer.Argument(help="Of those that --list shows; by default all that this machine has the devices for.")
     ] = None,
-    output: Annotated[str, typer.Option(help="Folder for results and the data they need.")] = "bench",
+    output: Annotated[str, typer.Option(help="Folder for results; the data that they need, made once, lies in its bench.work.")] = "bench",
     rounds: Annotated[int | None, typer.Option(min=1, help="Readings of each arm, instead of the case's own number.")] = None,
     compare: Annotated[str | None, typer.Option(help="A bench.json of another time: show what moved.")] = None,
     list_cases: Annotated[bool, typer.Option("--list", help="Name the cases and end.")] = False,

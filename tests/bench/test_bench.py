@@ -1,13 +1,17 @@
 """Benchmarks measure what they say: order, ratios, bounds, equal models; not how fast anything is."""
 
 import contextlib
+import dataclasses
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from sml_dist.bench import child
 from sml_dist.bench.case import Case, measure
 from sml_dist.bench.cases import CASES
 from sml_dist.bench.in_memory import grown, spaced
@@ -118,3 +122,22 @@ def test_a_case_that_fails_takes_no_other_with_it(tmp_path):
     found = run(["no such case", "memory"], tmp_path, 1, said.append)
     assert found["failed"] == {"no such case": "KeyError: 'no such case'"} and [each["case"] for each in found["cases"]] == ["memory"]
     assert said == ["measuring no such case", "no such case failed: KeyError: 'no such case'", "measuring memory"]
+
+
+def test_what_lies_in_the_output_folder_stays_there(tmp_path, monkeypatch):
+    """A case may do in its place what it wants, and does: `runs` in a folder that is not the bench's own are someone's runs."""
+    theirs = [tmp_path / name for name in ("runs/run/metrics.jsonl", "scored/a", "prepared/a", "data/a", "memory.json", "start.yaml")]
+    for file in theirs:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("theirs")
+
+    @contextlib.contextmanager
+    def clearing(place):
+        for path in place.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield {"copy": lambda: 1.0}
+
+    monkeypatch.setitem(child.CASES, "memory", dataclasses.replace(CASES["memory"], arms=clearing))
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: child.main(*command[command.index("memory") :]))
+    assert run(["memory"], tmp_path, 1)["cases"][0]["arms"] == {"copy": 1.0}
+    assert all(file.is_file() and file.read_text() == "theirs" for file in theirs)
