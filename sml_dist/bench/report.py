@@ -1,9 +1,42 @@
 """Results as Markdown and as a plot, and two of them side by side."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 Result = dict[str, Any]
+
+
+class Compared(BaseModel, strict=True):
+    """What of a case one of another time is held against."""
+
+    case: str
+    arms: dict[str, float]
+    ratios: dict[str, float]
+    ranges: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]
+
+    @model_validator(mode="after")
+    def whole(self) -> "Compared":
+        if absent := (self.arms | self.ratios).keys() - self.ranges.keys():
+            raise ValueError(f"no range of {', '.join(sorted(absent))}")
+        return self
+
+
+class Earlier(BaseModel):
+    cases: Annotated[list[Compared], Field(min_length=1)]
+
+
+def comparable(old: Any) -> Result:
+    """What a bench.json holds, if it can be compared with. Raises ValueError that says in a line why not."""
+    try:
+        Earlier.model_validate(old)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = "".join(f"{step}." for step in fault["loc"]).removesuffix(".")
+        message = fault["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{place or 'all of it'}: {message[0].lower()}{message[1:]}") from None
+    return old
 
 
 def markdown(found: Result, old: Result | None = None) -> str:
@@ -43,7 +76,7 @@ def verdict(case: Result, name: str, value: float) -> str:
 def moved(old: Result, name: str, value: float) -> list[str]:
     """What it was and the change; in bold where it lies outside the old range."""
     before = (old["arms"] | old["ratios"]).get(name)
-    if before is None:
+    if not before:
         return ["", ""]
     low, high = old["ranges"][name]
     change = f"{value / before - 1:+.1%}"

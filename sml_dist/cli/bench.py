@@ -38,8 +38,8 @@ def bench(
             fail(f"case {name!r} is not one of {', '.join(CASES)}")
     old, folder = earlier(compare), Path(output)
     found = run(cases or here(CASES.values()), folder, rounds, lambda line: err.print(line, highlight=False))
-    text = markdown(found, old)
     (folder / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
+    text = markdown(found, old)
     (folder / "bench.md").write_text(text)
     plot(found, folder / "bench.png")
     if as_json:
@@ -58,11 +58,14 @@ def here(cases: Iterable[Any]) -> list[str]:
 
 
 def earlier(path: str | None) -> dict[str, Any] | None:
-    """The result of an earlier run."""
+    """The result of an earlier run, which can be compared with."""
+    from sml_dist.bench.report import comparable
+
     if path is None:
         return None
     try:
-        found = json.loads(Path(path).read_text())
-        return found if found["cases"][0]["arms"] else None
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        fail(f"--compare {path} is not a bench.json ({error})")
+        return comparable(json.loads(Path(path).read_text()))
+    except OSError as error:
+        fail(f"--compare {path} cannot be read ({error.strerror}); name the bench.json of another time")
+    except ValueError as error:
+        fail(f"--compare {path} is no bench.json ({error}); name one of another time")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -115,6 +116,44 @@ def test_one_case_as_json_is_one_object_with_its_ratios(tmp_path):
     assert earlier(str(tmp_path / "bench.json")) and earlier(None) is None
     with pytest.raises(SystemExit, match="2"):
         earlier(str(tmp_path / "bench.md"))
+
+
+RESULT = {"case": "c", "arms": {"a": 1.0}, "ratios": {"r": 2.0}, "ranges": {"a": [1, 1], "r": [2, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "is no bench.json .Expecting value"),
+        ("[1]", "is no bench.json"),
+        ('{"cases": []}', "is no bench.json .cases: .* at least 1 item"),
+        (json.dumps({"cases": [{"case": "c", "arms": {"a": 1}, "ranges": {}}]}), "is no bench.json .cases.0.ratios: field required"),
+        (json.dumps({"cases": [RESULT | {"arms": {"a": "1"}}]}), "is no bench.json .cases.0.arms.a: .*number"),
+        (json.dumps({"cases": [RESULT | {"ranges": {"a": [1, 1]}}]}), "is no bench.json .cases.0: no range of r"),
+    ],
+)
+def test_what_cannot_be_compared_with_is_refused_before_anything_is_measured(tmp_path, monkeypatch, capfd, text, fault):
+    (tmp_path / "old.json").write_text(text)
+    monkeypatch.setattr("sml_dist.bench.run.run", lambda *_: pytest.fail("measured"))
+    found = CliRunner().invoke(app, ["bench", "memory", "--compare", str(tmp_path / "old.json")])
+    assert found.exit_code == 2 and re.search(f"--compare .*old.json {fault}.*\n$", found.stderr), found.stderr
+
+
+def test_a_result_of_any_case_of_ours_can_be_compared_with(tmp_path):
+    shipped = sorted(Path(__file__).parent.glob("*.json"))
+    assert shipped
+    for path in shipped:
+        old = earlier(str(path))
+        assert markdown(old, old).count("+0.0%") == sum(len(case["arms"]) + len(case["ratios"]) for case in old["cases"])
+
+
+def test_what_was_measured_is_kept_whatever_becomes_of_the_pages(tmp_path, monkeypatch):
+    def fails(*_):
+        raise KeyError
+
+    monkeypatch.setattr("sml_dist.bench.report.markdown", fails)
+    CliRunner().invoke(app, ["bench", "memory", "--rounds", "1", "--output", str(tmp_path)])
+    assert json.loads((tmp_path / "bench.json").read_text())["cases"][0]["case"] == "memory"
 
 
 def test_a_case_that_fails_takes_no_other_with_it(tmp_path):
