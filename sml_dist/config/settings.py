@@ -13,17 +13,23 @@ from sml_dist.spec import InputError, from_dict
 T = TypeVar("T")
 
 
-def read_yaml(path: str, overrides: list[str] | None = None, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a YAML file and `a.b=c` overrides say, over `default`, as plain data. Raises InputError."""
+def read_yaml(
+    path: str, overrides: list[str] | None = None, default: dict[str, Any] | None = None, *, resolve: bool = True
+) -> dict[str, Any]:
+    """What a YAML file and `a.b=c` overrides say, over `default`, as plain data. Raises InputError.
+
+    `resolve=False` leaves `${...}` as it stands: in a folder that another may have made it would put the reader's environment on a page.
+    """
     for override in overrides or []:
         if "=" not in override:
             raise InputError(f"--set {short(override)}: expected key=value, as in --set train.epochs=2")
     try:
         raw = OmegaConf.load(path)
-        if not OmegaConf.is_dict(raw) or list(raw.values()) == [None]:  # a log of plain lines is one long key without a value
+        plain = OmegaConf.to_container(raw)  # a log of plain lines is one long key without a value
+        if not isinstance(plain, dict) or list(plain.values()) == [None]:
             raise InputError(f"{path} holds no configuration; see configs/smoke.yaml for one")
         raw = OmegaConf.merge(default or {}, raw, OmegaConf.from_dotlist(overrides or []))
-        return OmegaConf.to_container(raw, resolve=True)
+        return OmegaConf.to_container(raw, resolve=resolve)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; configs/ holds ready ones") from None
     except OSError as error:
@@ -32,13 +38,13 @@ def read_yaml(path: str, overrides: list[str] | None = None, default: dict[str, 
         raise InputError(f"{path}: {short(error, 240)}") from None
 
 
-def load_settings(cls: type[T], path: str, overrides: list[str] | None = None) -> T:
-    """The spec `cls` of a YAML file with `a.b=c` overrides. Raises InputError that names the file and each wrong key.
+def load_settings(cls: type[T], path: str, overrides: list[str] | None = None, *, resolve: bool = True) -> T:
+    """The spec `cls` of a YAML file with `a.b=c` overrides, `resolve` as above. Raises InputError that names the file and each wrong key.
 
     `set`, the overrides of a sweep's or a study's base, is added to: those given come after the file's, and the later one wins. An empty
     list clears it.
     """
-    raw = read_yaml(path, overrides)
+    raw = read_yaml(path, overrides, resolve=resolve)
     if given := [override for override in overrides or [] if override.startswith("set=")]:
         parts = [read_yaml(path).get("set"), *(OmegaConf.to_container(OmegaConf.from_dotlist([each]))["set"] for each in given)]
         if all(isinstance(part, list | None) for part in parts):

@@ -6,10 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from sml_dist.config.settings import load_settings, read_yaml
 from sml_dist.config.tune import SweepConfig
+from sml_dist.credentials import scrub
 from sml_dist.spec import InputError
 from sml_dist.train.report import RunFolder, objects
 
@@ -49,8 +48,9 @@ class Run:
     def events(self) -> list[Line]:
         return [line for line in self.lines if line.get("event") not in (None, "health")]
 
-    def flat_config(self) -> dict[str, Any]:
-        return dict(flatten(self.config))
+    def flat_config(self) -> dict[str, str]:
+        """What each dotted key says, to be shown."""
+        return {key: scrub(f"{key}={value}").removeprefix(f"{key}=") for key, value in flatten(self.config)}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def read_run(path: str) -> Run:
     settings = folder.path / "config.yaml"
     if not settings.is_file():
         raise InputError(f"{path} is no run (no config.yaml) and no sweep (no sweep.yaml); name the folder run.storage/run.name")
-    config = read_yaml(str(settings))
+    config = read_yaml(str(settings), resolve=False)
     if not {"run", "data", "model"} <= config.keys():
         raise InputError(f"{settings} is no run's configuration; take the folder away, or start the run again")
     curves = {split: folder.read_json(f"curves_{split}.json") or {} for split in SPLITS}
@@ -108,8 +108,8 @@ def read_run(path: str) -> Run:
 
 def read_sweep(path: str) -> Sweep:
     folder = RunFolder(path)
-    base = OmegaConf.to_container(OmegaConf.create(folder.read("base.yaml") or "{}"))
-    settings = load_settings(SweepConfig, str(folder.path / "sweep.yaml"), None)
+    base = read_yaml(str(folder.path / "base.yaml"), resolve=False) if (folder.path / "base.yaml").is_file() else {}
+    settings = load_settings(SweepConfig, str(folder.path / "sweep.yaml"), resolve=False)
     return Sweep(folder.path, settings, base, folder.read_runs("trials.jsonl"))
 
 

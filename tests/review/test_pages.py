@@ -121,6 +121,35 @@ def test_what_is_neither_a_run_nor_a_sweep_is_refused_in_one_line(tmp_path, page
         write_report([str(run), str(sweep)])
 
 
+SECRET = "not-to-be-shown-0123456789"
+LEAK = "${oc.env:MADE_UP_API_KEY}"
+
+
+@pytest.mark.parametrize("value", [SECRET, None])
+def test_a_page_shows_no_secret_of_its_readers_environment(tmp_path, monkeypatch, value):
+    """Which another's folder may ask for, and of a variable that is not set here the page is made all the same."""
+    monkeypatch.setenv("MADE_UP_API_KEY", value) if value else monkeypatch.delenv("MADE_UP_API_KEY", raising=False)
+    sweep, plain = write_sweep(tmp_path, trials=3), write_run(tmp_path, "plain")
+    asking, broken = write_run(tmp_path, "asking"), write_run(tmp_path, "broken")
+    for folder, extra in ((asking, ""), (broken, f"later: {LEAK}\n")):  # an unknown key: the configuration is shown as it stands
+        text = (folder / "config.yaml").read_text().replace("path: data/none", f"path: {LEAK}").replace("name: asking", f"name: {LEAK}")
+        (folder / "config.yaml").write_text(text.replace("global_batch_size: 1024", f"global_batch_size: {LEAK}" if extra else "") + extra)
+    (sweep / "sweep.yaml").write_text(json.dumps(json.loads((sweep / "sweep.yaml").read_text()) | {"name": LEAK}))
+    (sweep / "base.yaml").write_text((sweep / "base.yaml").read_text().replace("lr: 0.001", f"lr: {LEAK}"))
+    for number, folders in enumerate(([asking], [broken], [asking, broken, plain], [sweep])):
+        page = Path(write_report([str(folder) for folder in folders], str(tmp_path / f"{number}.html"))["report"]).read_text()
+        assert SECRET not in page and LEAK in page
+
+
+def test_a_secret_in_a_configuration_is_not_shown_on_its_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("MADE_UP_API_KEY", SECRET)
+    one, other = write_run(tmp_path, "one"), write_run(tmp_path, "other")
+    (one / "config.yaml").write_text((one / "config.yaml").read_text() + f"later: {SECRET}\nmy: {{api_key: another-one}}\n")
+    for number, folders in enumerate(([one], [one, other])):
+        page = Path(write_report([str(folder) for folder in folders], str(tmp_path / f"{number}.html"))["report"]).read_text()
+        assert SECRET not in page and "another-one" not in page and "***" in page
+
+
 def test_the_key_that_the_metric_hangs_on_is_the_most_important(tmp_path):
     folder = write_sweep(tmp_path, trials=40)
     found = importance(read_sweep(str(folder)))
