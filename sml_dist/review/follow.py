@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from omegaconf import OmegaConf
-
 from sml_dist.config.run import RunConfig, parse
+from sml_dist.config.settings import read_yaml
 from sml_dist.review.artifacts import log_folder
 from sml_dist.review.tensorboard import TensorBoard
 from sml_dist.review.wandb import Wandb
@@ -73,10 +72,10 @@ def followers(config: RunConfig, say: Say) -> list["Follower"]:
 def track_export(run: str, export: str, say: Say) -> None:
     """Adds an export to the W&B run of the run (or checkpoint) that it was made of, where that one asked for artifacts."""
     path = Path(run) if (Path(run) / "config.yaml").is_file() else Path(run).resolve().parent.parent
-    folder, config = RunFolder(path), read_config(RunFolder(path))
-    if config is None or config.tracking.wandb is None or not config.tracking.wandb.artifacts:
-        return
     try:
+        folder, config = RunFolder(path), read_config(RunFolder(path))
+        if config is None or config.tracking.wandb is None or not config.tracking.wandb.artifacts:
+            return
         sink = Wandb(folder, config, say)
         log_folder(sink.run, "export", export, {"folder": export})
         sink.run.finish()
@@ -85,8 +84,9 @@ def track_export(run: str, export: str, say: Say) -> None:
 
 
 def read_config(folder: RunFolder) -> RunConfig | None:
-    text = folder.read("config.yaml")
-    return parse(OmegaConf.to_container(OmegaConf.create(text))) if text else None
+    """The configuration that a run has kept; None where there is none yet. Raises InputError."""
+    path = folder.path / "config.yaml"
+    return parse(read_yaml(str(path), resolve=False)) if path.is_file() else None
 
 
 def one_line(error: Exception) -> str:

@@ -179,6 +179,27 @@ def test_an_export_joins_the_wandb_run_of_what_it_was_made_of(tmp_path, name):
     assert wandb_file.run_of(path).run_id == json.loads((folder / "wandb.json").read_text())["id"]
 
 
+@pytest.mark.parametrize("text", ["run: [1", "run: {name: a}", "\xff"])
+def test_an_export_of_a_run_with_a_damaged_configuration_is_told_of_and_stands(tmp_path, text):
+    folder, said = write_run(tmp_path, "a", steps=100), []
+    (folder / "config.yaml").write_bytes(text.encode("latin-1"))
+    track_export(str(folder), str(tmp_path), said.append)
+    (line,) = said
+    assert line.startswith("the export is no W&B artifact: ") and "\n" not in line
+
+
+def test_a_trial_with_a_damaged_configuration_does_not_end_the_following_of_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.05)
+    sweep = write_sweep(tmp_path, trials=1)
+    config = sweep / "trials/00000/config.yaml"
+    whole = config.read_text().replace("tensorboard: false", "tensorboard: true")
+    config.write_text("run: [1")
+    with tracked_sweep(str(sweep), print):
+        time.sleep(0.3)
+        config.write_text(whole)
+    assert json.loads((sweep / "trials/00000/sent_tensorboard.json").read_text())["finished"]
+
+
 @contextlib.contextmanager
 def server_that_refuses():
     class Refuses(http.server.BaseHTTPRequestHandler):
