@@ -12,7 +12,7 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Paired:
-    """Of differences treatment - control, one for each seed; intervals at 95 %, NaN where one seed is all there is.
+    """Of differences treatment - control, one for each seed; intervals at 95 %, NaN where one seed is all there is or a difference is NaN.
 
     `t_low`, `t_high`: Student's. `boot_low`, `boot_high`: percentiles of the mean over resampled seeds; too narrow for few.
     `p`: two-sided paired t test. `needed`: seeds to see `target` with 80 % power at the noise that was seen.
@@ -39,11 +39,13 @@ def paired(differences: list[float] | np.ndarray, target: float, seed: int = 0) 
     half = stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * sd / math.sqrt(n)
     means = found[np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))].mean(axis=1)
     low, high = np.percentile(means, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
-    p = float(stats.ttest_1samp(found, 0).pvalue) if sd > 0 else float(mean == 0)
+    p = float(stats.ttest_1samp(found, 0).pvalue) if sd != 0 else float(mean == 0)
     return Paired(n, mean, sd, mean - half, mean + half, float(low), float(high), p, int((found > 0).sum()), seeds_needed(sd, target))
 
 
 def seeds_needed(sd: float, target: float) -> float:
-    """Pairs for a two-sided test at 5 % to see `target` with 80 % power, by the normal approximation; at least 2."""
+    """Pairs for a two-sided test at 5 % to see `target` with 80 % power, by the normal approximation; at least 2. NaN of a NaN."""
+    if math.isnan(sd):
+        return math.nan
     z = stats.norm.ppf(0.5 + CONFIDENCE / 2) + stats.norm.ppf(POWER)
     return max(2, math.ceil((z * sd / target) ** 2))

@@ -34,6 +34,12 @@ def test_so_many_seeds_see_the_target_80_times_in_100():
     assert 0.73 < seen < 0.85
 
 
+def test_a_difference_that_is_not_known_leaves_nothing_known_of_them_all():
+    found = paired([0.25, math.nan, 0.5], 0.1)
+    assert found.wins == 2 and math.isnan(seeds_needed(math.nan, 0.1))
+    assert all(math.isnan(v) for v in (found.mean, found.sd, found.t_low, found.boot_high, found.p, found.needed))
+
+
 def test_one_seed_has_a_difference_and_no_interval():
     found = paired([0.25], 0.1)
     assert found.mean == 0.25 and all(math.isnan(v) for v in (found.t_low, found.boot_high, found.p, found.needed))

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -86,12 +87,18 @@ def cells(grid: GridConfig, folder: str) -> list[Cell]:
 def check_metric(grid: GridConfig, config: RunConfig) -> None:
     """Whether the runs will have what is compared. Raises InputError."""
     path, manifest = config.data.path, read_manifest(config.data.path)
-    if grid.split not in manifest.splits or not manifest.splits[grid.split].rows:
+    split = manifest.splits.get(grid.split)
+    if split is None or not split.rows:
         raise InputError(f"split: {path} has no {grid.split} rows")
+    if grid.metric != "logloss" and split.positives_by_label[0] in (0, split.rows):  # of several labels metrics are the first one's
+        one = f"all {grid.split} rows of {path} have one label, so their {grid.metric} is undefined"
+        raise InputError(f"metric: {one}; compare logloss, or another split")
     if grid.metric == "gauc" and not manifest.group:
         raise InputError(f"metric: gauc needs a group, and {path} has none")
-    if grid.metric == "gauc" and (rows := manifest.splits[grid.split].rows) > EXACT_ROWS:
-        raise InputError(f"metric: gauc is known of up to {EXACT_ROWS:,} rows, and {path} has {rows:,} {grid.split} rows; compare auc")
+    if grid.metric == "gauc" and split.rows > EXACT_ROWS:
+        raise InputError(
+            f"metric: gauc is known of up to {EXACT_ROWS:,} rows, and {path} has {split.rows:,} {grid.split} rows; compare auc"
+        )
 
 
 def placed(config: RunConfig, folder: str, labels: dict[str, str], seed: int) -> RunConfig:
@@ -105,4 +112,6 @@ def placed(config: RunConfig, folder: str, labels: dict[str, str], seed: int) ->
 
 
 def value_of(summary: dict[str, Any], grid: GridConfig) -> float:
-    return float(summary[grid.split][grid.metric])
+    """What is compared; NaN where it is not known, which JSON has no number for."""
+    value = summary[grid.split][grid.metric]
+    return math.nan if value is None else float(value)

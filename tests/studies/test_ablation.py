@@ -1,6 +1,7 @@
 """An ablation runs each cell once, pairs by seed, and writes what it says."""
 
 import csv
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,31 @@ def test_what_is_wrong_in_a_grid_is_named(grid, monkeypatch):
     monkeypatch.setattr("sml_dist.studies.grid.EXACT_ROWS", 300)
     with pytest.raises(InputError, match="metric: gauc is known of up to 300 rows, and .*data has [0-9]+ valid rows; compare auc"):
         cells(read_grid(grid, ["metric=gauc"]), "x")
+
+
+@pytest.mark.parametrize("metric", ["auc", "gauc", "ne"])
+@pytest.mark.parametrize("share", [0, 1])
+def test_a_metric_that_is_not_defined_on_the_split_is_refused_before_any_cell_runs(grid, monkeypatch, metric, share):
+    def one_class(path):
+        manifest = read_manifest(path)
+        test = replace(manifest.splits["test"], positives=share * manifest.splits["test"].rows)
+        return replace(manifest, group=True, splits=manifest.splits | {"test": test})
+
+    monkeypatch.setattr("sml_dist.studies.grid.read_manifest", one_class)
+    with pytest.raises(
+        InputError, match=f"metric: all test rows of .*data have one label, so their {metric} is undefined; compare logloss"
+    ):
+        cells(read_grid(grid, [f"metric={metric}", "split=test"]), "x")
+    assert cells(read_grid(grid, [f"metric={metric}"]), "x") and cells(read_grid(grid, ["metric=logloss", "split=test"]), "x")
+
+
+@pytest.mark.parametrize("unknown", [None, math.nan])  # as a summary.json has it, and as a run returns it
+def test_a_value_that_is_not_known_ends_in_the_tables(grid, tmp_path, monkeypatch, unknown):
+    monkeypatch.setattr("sml_dist.studies.ablation.done", lambda cell: {"valid": {"auc": unknown if cell.config.train.seed == 2 else 0.7}})
+    found = run(grid, [], str(tmp_path))
+    assert len(found["pairs"]) == 2 and all(math.isnan(pair["mean"]) and math.isnan(pair["needed"]) for pair in found["pairs"])
+    assert "0.70000 nan" in (tmp_path / "README.md").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"cells.csv", "pairs.csv", "pairs.png", "README.md"}
 
 
 def test_a_cell_that_was_run_on_other_data_is_not_taken_for_done(grid, tmp_path):
