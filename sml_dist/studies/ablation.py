@@ -1,6 +1,7 @@
 """`sml-dist study ablation CONFIG`: a grid of runs as Ray tasks, paired by seed; tables and a plot of what differs.
 
-A run that is done is not done again: its summary lies in cells/. Runs on several workers go to Ray Train one after another.
+A run that is done is not done again: its summary lies in cells/. Runs on several workers, on a GPU, or with `train.worker_resources` go to
+Ray Train one after another.
 """
 
 from collections.abc import Callable
@@ -39,16 +40,19 @@ def run(config_path: str, overrides: list[str] | None, output: str, show: Show =
 
 def finished(wanted: list[Cell], grid: GridConfig, show: Show) -> list[dict[str, Any]]:
     """The summary of every cell, in order. The first cell that fails stops all."""
+    from sml_dist.train.launch import check_place, in_own_process, launch
+
     summaries: list[Any] = [done(cell) for cell in wanted]
     todo = [i for i, summary in enumerate(summaries) if summary is None]
     show("runs", len(wanted) - len(todo), len(wanted))
-    small = [i for i in todo if wanted[i].config.train.worker_range[1] == 1]
+    small = [i for i in todo if in_own_process(wanted[i].config)]
+    groups = [i for i in todo if i not in small]
+    for i in groups:  # not after hours of small ones
+        check_place(wanted[i].config)
     for i, summary in as_they_end(one, {i: (wanted[i],) for i in small}, grid.cpus):
         summaries[i] = checked(summary, wanted[i])
         show("runs", sum(summary is not None for summary in summaries), len(wanted))
-    for i in (i for i in todo if i not in small):
-        from sml_dist.train.launch import launch
-
+    for i in groups:
         summaries[i] = launch(wanted[i].config)
         show("runs", sum(summary is not None for summary in summaries), len(wanted))
     return summaries

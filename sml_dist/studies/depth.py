@@ -18,6 +18,7 @@ from sml_dist.models.dnn import DNNConfig
 from sml_dist.spec import spec
 from sml_dist.studies.depth_page import page
 from sml_dist.studies.depth_plots import plot_all
+from sml_dist.studies.here import refuse_elsewhere
 from sml_dist.studies.layers import measure_layers
 from sml_dist.studies.statements import Rules, judge
 from sml_dist.tabular import Row, write_csv
@@ -43,6 +44,7 @@ class DepthConfig:
     probe_rows: PositiveInt = 1024
 
     def __post_init__(self):
+        refuse_elsewhere(self.train)
         if unknown := set(self.rules.variants) - self.variants.keys():
             raise ValueError(f"rules name {', '.join(sorted(unknown))}; variants has {', '.join(self.variants)}")
 

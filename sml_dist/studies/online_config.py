@@ -10,6 +10,7 @@ from sml_dist.config.train import TrainConfig
 from sml_dist.models.zoo import ModelConfig
 from sml_dist.nn.sml import SMLConfig
 from sml_dist.spec import spec
+from sml_dist.studies.here import refuse_elsewhere
 from sml_dist.studies.online_verdicts import Arm, Sides
 
 Unit = Annotated[float, Field(gt=0, le=1)]
@@ -59,6 +60,7 @@ class OnlineConfig:
     cpus: PositiveFloat = 1.0  # of Ray's, for each pass
 
     def __post_init__(self):
+        refuse_elsewhere(self.train)
         if unknown := {self.sml, self.plain} - self.normalisers.keys():
             raise ValueError(f"sml or plain names {', '.join(sorted(unknown))}; normalisers has {', '.join(self.normalisers)}")
         if "sml" not in vars(self.model):

@@ -100,6 +100,11 @@ def on_gpu(config: RunConfig) -> bool:
     return config.train.device == "cuda" or (config.train.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
 
 
+def in_own_process(config: RunConfig) -> bool:
+    """Whether a study or a sweep may train it without Ray Train (train/alone.py): one worker, on a CPU, that asks for nothing else."""
+    return config.train.worker_range[1] == 1 and not config.train.worker_resources and not on_gpu(config)
+
+
 def worker_resources(config: RunConfig) -> dict[str, float]:
     """What a worker asks Ray for.
 

@@ -22,7 +22,7 @@ from sml_dist.held import FILE as LOCK
 from sml_dist.held import held
 from sml_dist.session import check_cpus
 from sml_dist.spec import InputError, to_dict
-from sml_dist.train.launch import worker_resources
+from sml_dist.train.launch import in_own_process, worker_resources
 from sml_dist.train.report import RunFolder
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books
@@ -30,7 +30,7 @@ from sml_dist.tune.clerk import Budget, Clerk, Show
 from sml_dist.tune.page import write_results
 from sml_dist.tune.schedule import make_scheduler
 from sml_dist.tune.search import Search
-from sml_dist.tune.trial import Trial, in_own_process
+from sml_dist.tune.trial import Trial
 
 # Of Tune: logs for each trial that nobody reads, printing, a handler of the interrupt that should end the command, and a
 # fault where a trial that failed has no metric.

@@ -20,7 +20,7 @@ from ray import tune
 from sml_dist.config.run import RunConfig
 from sml_dist.held import held
 from sml_dist.spec import InputError, RunError
-from sml_dist.train.launch import launch, on_gpu
+from sml_dist.train.launch import in_own_process, launch
 from sml_dist.train.loop import Stopped
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.donation import donate, take
@@ -153,10 +153,6 @@ def trained(config: RunConfig, report: Report) -> dict[str, Any]:
 
     with held(config.run.folder, LEFT_BEHIND):
         return train_alone(config, report)
-
-
-def in_own_process(config: RunConfig) -> bool:
-    return config.train.worker_range[1] == 1 and not on_gpu(config)
 
 
 def train_group(config: RunConfig, report: Report) -> dict[str, Any]:

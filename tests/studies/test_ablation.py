@@ -10,6 +10,7 @@ import pytest
 from sml_dist.data.dataset import fingerprint, read_manifest
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
+from sml_dist.studies import ablation
 from sml_dist.studies.ablation import done, run
 from sml_dist.studies.grid import cells, read_grid
 from sml_dist.train.report import RunFolder
@@ -127,6 +128,37 @@ def test_a_cell_that_was_run_on_other_data_is_not_taken_for_done(grid, tmp_path)
     folder.write_json("about.json", {"dataset": {"sha256": "of another"}})
     with pytest.raises(InputError, match="was run on another dataset .* choose another --output"):
         done(cell)
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "to_ray_train"),
+    [
+        ([], 0, False),
+        ([], 1, True),
+        (["train.device=cpu"], 1, False),
+        (["train.device=cuda"], 1, True),
+        (["train.num_workers=2"], 0, True),
+        (["train.worker_resources={CPU: 2}"], 0, True),
+    ],
+)
+def test_a_cell_trains_where_its_configuration_says(grid, tmp_path, monkeypatch, settings, gpus, to_ray_train):
+    """As `sml-dist train` does: whatever is not one worker on a CPU is Ray Train's."""
+    alone, launched = [], []
+    monkeypatch.setattr("sml_dist.train.launch.ray.cluster_resources", lambda: {"CPU": 8, "GPU": gpus})
+    monkeypatch.setattr(ablation, "as_they_end", lambda function, given, cpus: ((i, alone.append(i) or {}) for i in given))
+    monkeypatch.setattr("sml_dist.train.launch.launch", lambda config: launched.append(config.run.name) or {})
+    wanted = cells(read_grid(grid, [f"set={settings}"]), str(tmp_path))
+    assert ablation.finished(wanted, read_grid(grid), lambda *_: None) == [{}] * 8
+    assert (len(alone), launched) == ((0, [cell.config.run.name for cell in wanted]) if to_ray_train else (8, []))
+
+
+def test_a_cell_for_a_gpu_that_is_not_there_is_refused_before_any_cell_runs(grid, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("sml_dist.train.launch.ray.cluster_resources", lambda: {"CPU": 8})
+    monkeypatch.setattr(ablation, "as_they_end", lambda *_: pytest.fail("a cell ran"))
+    wanted = cells(read_grid(grid, ["axes.model.dcn_v2=[model.name=dcn_v2,model.cross_layers=1,train.device=cuda]"]), str(tmp_path))
+    with pytest.raises(InputError, match="1 workers want 1 GPU, and this machine has 0"):
+        ablation.finished(wanted, read_grid(grid), lambda *_: None)
 
 
 @pytest.mark.ray

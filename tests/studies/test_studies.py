@@ -8,9 +8,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from sml_dist.config.settings import load_settings
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
 from sml_dist.studies import depth, landscape
+from sml_dist.studies.depth import DepthConfig
+from sml_dist.studies.online_config import OnlineConfig
 
 torch.set_num_threads(1)
 CONFIGS = Path(__file__).parents[2] / "configs/studies"
@@ -63,6 +66,17 @@ def test_the_depth_study_trains_measures_and_judges(tmp_path):
     assert pictures_of(tmp_path / "out/README.md") == {path.name for path in (tmp_path / "out").glob("*.png")}
     start, after = ([row["fresh term variance"] for row in layers if row["moment"] == moment] for moment in ("start", "trained"))
     assert start[:3] != after[:3]
+
+
+@pytest.mark.parametrize(("cls", "name"), [(DepthConfig, "depth"), (OnlineConfig, "online")])
+@pytest.mark.parametrize("asked", ["device=cuda", "num_workers=2", "num_workers=[1,2]", "worker_resources.CPU=2"])
+def test_a_study_whose_towers_train_in_its_own_processes_refuses_a_run_that_wants_another_place(cls, name, asked):
+    path = str(CONFIGS / f"{name}.yaml")
+    key = asked.partition("=")[0].partition(".")[0]
+    with pytest.raises(InputError, match=f"{name}.yaml: train.{key} .*: this study trains in one process on the CPU; leave it out"):
+        load_settings(cls, path, [f"train.{asked}"])
+    for fine in ("device=cpu", "device=auto", "num_workers=1"):
+        load_settings(cls, path, [f"train.{fine}"])
 
 
 def test_a_wrong_key_or_variant_is_one_line(tmp_path):
