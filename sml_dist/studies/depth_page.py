@@ -22,8 +22,8 @@ are ours. A verdict is that of its rule, on one seed; it says nothing of other w
 
 (a) Without SML (`{rules.plain}`) the logit's variance is gone by depth {rules.gone_at} and the cosine similarity of rows goes to 1.
 (b) With it rows stay apart to depth {rules.apart_at}. (c) Units stay alive to depth {rules.alive_at}.
-A moment without a tower of that depth is judged by its deepest. Variants without SML stand beside the others under (b)
-and (c) ({", ".join((rules.plain, *rules.controls))}): what they show too is not SML's doing.
+A moment without a tower of that depth is judged by its next deeper one, or else by its deepest. Variants without SML stand beside
+the others under (b) and (c) ({", ".join((rules.plain, *rules.controls))}): what they show too is not SML's doing.
 
 {markdown_table(verdicts, ("statement", "variant", "moment", "depth", "rule", "number", "seen"))}
 ## Models by depth

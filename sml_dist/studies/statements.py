@@ -1,5 +1,6 @@
 """The three statements of arXiv:2210.10725's property analysis, as rules on the depth study's numbers."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -40,7 +41,7 @@ class Rules:
 def judge(rules: Rules, layers: Sequence[Row], models: Sequence[Row]) -> list[Row]:
     """A row for each statement, variant and moment whose numbers are there: the rule, its number, and whether it is seen.
 
-    A rule of depth n looks at the tower of n layers, or at the deepest one that the moment has where there is none of n.
+    A rule of depth n looks at the tower of n layers, or where the moment has none of n at the next deeper one, or else at its deepest.
     """
     rows = []
     for variant in rules.variants:
@@ -56,7 +57,8 @@ def judge(rules: Rules, layers: Sequence[Row], models: Sequence[Row]) -> list[Ro
 def fades(rules: Rules, layers: Sequence[Row]) -> list[Row]:
     """(a), on the layers of one variant at one moment."""
     tower, deepest = _tower(layers, rules.gone_at), _tower(layers, max(row["depth"] for row in layers))
-    share = _at(tower, rules.gone_at)["fresh term variance"] / tower[1]["fresh term variance"]
+    first = tower[1]["fresh term variance"]
+    share = _at(tower, rules.gone_at)["fresh term variance"] / first if first else math.nan  # a layer whose units are all dead has none
     cosine = deepest[-1]["cosine"]
     return [
         _row("a: logit variance gone", f"layer {rules.gone_at}'s over layer 1's <= {rules.gone}", tower, share, share <= rules.gone),
