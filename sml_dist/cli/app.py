@@ -36,7 +36,7 @@ def main() -> NoReturn:
     except typer.Abort:
         status = INTERRUPTED
     if status == INTERRUPTED:  # which Typer turns a KeyboardInterrupt into, and returns
-        err.print("stopped; train, sweep, study and predict go on by the same command, the others begin anew")
+        err.print("stopped; train, sweep, predict and the studies ablation and online go on by the same command, the others begin anew")
     sys.exit(status)
 
 

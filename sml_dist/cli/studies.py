@@ -30,7 +30,7 @@ def study(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run one of the studies. Ablation and online, started again, run what is not done yet."""
+    """Run one of the studies. Ablation and online, started again, run what is not done yet; the others begin anew."""
     import importlib
 
     from sml_dist.held import held
@@ -39,6 +39,7 @@ def study(
     if name not in STUDIES:
         fail(f"study {name!r} is not one of {', '.join(STUDIES)}")
     module = importlib.import_module(f"sml_dist.studies.{name}")
+    module.check(config, overrides)  # before a folder is made, and before Ray starts
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(held(output))

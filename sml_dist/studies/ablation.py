@@ -21,6 +21,11 @@ from sml_dist.train.report import RunFolder
 Show = Callable[[str, int, int], None]
 
 
+def check(config_path: str, overrides: list[str] | None) -> None:
+    """Raises InputError for what is wrong in the grid or in a cell's configuration."""
+    cells(read_grid(config_path, overrides), "")
+
+
 def run(config_path: str, overrides: list[str] | None, output: str, show: Show = lambda what, done, of: None) -> dict[str, Any]:
     """Runs the cells that are missing, then writes `output`/: cells.csv, pairs.csv, README.md, pairs.png. Ray must be running."""
     grid, folder = read_grid(config_path, overrides), Path(output).absolute()

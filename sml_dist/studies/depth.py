@@ -14,6 +14,7 @@ from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.config.run import RunConfig, RunSection
 from sml_dist.config.settings import load_settings
 from sml_dist.config.train import TrainConfig
+from sml_dist.data.dataset import read_manifest
 from sml_dist.models.dnn import DNNConfig
 from sml_dist.spec import spec
 from sml_dist.studies.depth_page import page
@@ -54,6 +55,11 @@ class DepthConfig:
         model = dataclasses.replace(model, tower=tower)
         run = RunSection(name="depth")
         return RunConfig(run=run, data=self.data, model=model, embedding=self.embedding, train=self.train)
+
+
+def check(config_path: str, overrides: list[str] | None) -> None:
+    """Raises InputError for what is wrong in the configuration."""
+    read_manifest(load_settings(DepthConfig, config_path, overrides).data.path)
 
 
 def run(

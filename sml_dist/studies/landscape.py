@@ -26,6 +26,11 @@ class LandscapeConfig:
     seed: NonNegativeInt = 0
 
 
+def check(config_path: str, overrides: list[str] | None) -> None:
+    """Raises InputError for what is wrong in the configuration."""
+    load_settings(LandscapeConfig, config_path, overrides)
+
+
 def run(
     config_path: str, overrides: list[str] | None, output: str, show: Callable[[str, int, int], None] = lambda what, done, of: None
 ) -> dict[str, Any]:

@@ -39,6 +39,12 @@ class Pass(NamedTuple):
     rows: int
 
 
+def check(config_path: str, overrides: list[str] | None) -> None:
+    """Raises InputError for what is wrong in the configuration."""
+    for log in load_settings(OnlineConfig, config_path, overrides).logs.values():
+        read_manifest(log.path)
+
+
 def run(config_path: str, overrides: list[str] | None, output: str, show: Show = lambda what, done, of: None) -> dict[str, Any]:
     """Makes the passes that are missing, then writes `output`/: curves.csv, passes.csv, pairs.csv, PNG, README.md. Ray must run."""
     config, folder = load_settings(OnlineConfig, config_path, overrides), Path(output).absolute()

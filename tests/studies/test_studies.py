@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from typer.testing import CliRunner
 
+from sml_dist.cli import app
 from sml_dist.config.settings import load_settings
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
 from sml_dist.studies import depth, landscape
 from sml_dist.studies.depth import DepthConfig
 from sml_dist.studies.online_config import OnlineConfig
+from sml_dist.studies.statements import Rules, judge
 
 torch.set_num_threads(1)
 CONFIGS = Path(__file__).parents[2] / "configs/studies"
@@ -77,6 +80,48 @@ def test_a_study_whose_towers_train_in_its_own_processes_refuses_a_run_that_want
         load_settings(cls, path, [f"train.{asked}"])
     for fine in ("device=cpu", "device=auto", "num_workers=1"):
         load_settings(cls, path, [f"train.{fine}"])
+
+
+def layer(layer: int, **numbers: float) -> dict:
+    found = {"variant": "plain", "moment": "trained", "depth": 5, "layer": layer, "cosine": 1.0, "dead units": 1.0}
+    return found | {"fresh term variance": 0.0} | numbers
+
+
+def test_a_first_layer_that_is_dead_has_no_share_to_judge_by_and_ends_no_study():
+    model = {"variant": "plain", "moment": "trained", "depth": 5, "cosine of the head's input": 1.0}
+    first = judge(Rules(sml=()), [layer(i) for i in range(6)], [model])[0]
+    assert first["statement"] == "a: logit variance gone" and math.isnan(first["number"]) and first["seen"] == "not seen"
+    alive = [layer(0), layer(1, **{"fresh term variance": 2.0}), *(layer(i, **{"fresh term variance": 0.05}) for i in range(2, 6))]
+    assert judge(Rules(sml=()), alive, [model])[0]["number"] == 0.025
+
+
+@pytest.mark.parametrize("name", ["ablation", "depth", "landscape", "online"])
+@pytest.mark.parametrize(("config", "fault"), [("nowhere.yaml", "no such file"), ("wrong.yaml", "deph is not a key")])
+def test_what_is_wrong_in_a_configuration_is_said_before_a_folder_is_made_or_ray_starts(tmp_path, monkeypatch, name, config, fault):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sml_dist.session.ray_session", lambda **_: pytest.fail("Ray was started"))
+    shipped = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    OmegaConf.save(OmegaConf.merge(shipped, {"deph": 1}), "wrong.yaml")
+    found = CliRunner().invoke(app, ["study", name, config, "--output", "out"])
+    assert isinstance(found.exception, InputError) and fault in str(found.exception)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("ablation", ["set=[data.path=nowhere]"]),
+        ("depth", ["data.path=nowhere"]),
+        ("online", ["logs.ml1m.path=nowhere"]),
+    ],
+)
+def test_a_dataset_that_is_not_there_is_said_before_a_folder_is_made_or_ray_starts(tmp_path, monkeypatch, name, overrides):
+    monkeypatch.chdir(CONFIGS.parents[1])  # which the base of a grid is relative to
+    monkeypatch.setattr("sml_dist.session.ray_session", lambda **_: pytest.fail("Ray was started"))
+    settings = [part for override in overrides for part in ("--set", override)]
+    found = CliRunner().invoke(app, ["study", name, str(CONFIGS / f"{name}.yaml"), "--output", str(tmp_path / "out"), *settings])
+    assert isinstance(found.exception, InputError) and "nowhere is not a prepared dataset" in str(found.exception), found.exception
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_wrong_key_or_variant_is_one_line(tmp_path):
