@@ -23,7 +23,9 @@ def named(name: str) -> str:
 
 
 def mounted(path: str) -> str:
-    """The path, which this machine's file system has. Raises ValueError for a URL."""
+    """The path, which this machine's file system has. Raises ValueError for a URL, or none at all."""
+    if not path:
+        raise ValueError("names no folder; give one, or . for the present one")
     if "://" in path:
         raise ValueError(f"{path} is a URL, and a run needs a file system that all its nodes mount, for it appends and renames")
     return path

@@ -66,6 +66,7 @@ def test_a_config_is_frozen(file):
         ("train.schedule=cos", "train.schedule: input should be 'constant', 'cosine' or 'plateau' (got 'cos')"),
         ("model.tower.hidden=400", "model.tower.hidden: give a list, as in [400]"),
         ("data.path=null", "data.path: input should be a valid string (got None)"),
+        ("run.storage=''", "run.storage: names no folder; give one, or . for the present one"),
         ("run.storage=s3://bucket/runs", "run.storage: s3://bucket/runs is a URL, and a run needs a file system that all its nodes mount"),
         ("run.name=''", "run.name: '' is no name of a folder; give one without / and \\ that does not begin with a dot"),
         ("run.name=../../x", "run.name: '../../x' is no name of a folder"),
