@@ -20,7 +20,7 @@ from sml_dist.spec import InputError, Mounted, Name, from_dict, spec, to_dict
 
 # What cannot change between a run and its resumption: the meaning of the tensors, and which rows come next.
 FIXED = (
-    "model", "data.streams", "data.shuffle", "embedding.dim", "embedding.optimizer",
+    "model", "data.streams", "data.shuffle", "embedding.dim", "embedding.pooling", "embedding.optimizer",
     "train.global_batch_size", "train.seed", "train.optimizer",
 )  # fmt: skip
 
