@@ -13,12 +13,11 @@ def finished(config: RunConfig) -> dict[str, Any] | None:
     if not any(folder.checkpoints.glob("step-*")):
         return None
     from sml_dist.train.checkpoint import newest  # these import TorchRec, for seconds: not for a new run
-    from sml_dist.train.loop import Progress
-    from sml_dist.train.resume import refuse_another
+    from sml_dist.train.resume import progress_of, refuse_another
     from sml_dist.train.storage import Storage
 
     manifest = newest(Storage(folder.checkpoints))
     if manifest is None:
         return None
     refuse_another(manifest, config, fingerprint(config.data.path))
-    return folder.read_json("summary.json") if Progress(**manifest["progress"]).finished(config.train) else None
+    return folder.read_json("summary.json") if progress_of(manifest).done(config.train) else None

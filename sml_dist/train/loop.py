@@ -49,6 +49,7 @@ class Progress:
     best: float | None = None  # of the monitored metric, larger is better
     best_step: int | None = None
     best_metrics: dict[str, Any] = field(default_factory=dict)
+    evaluated: int | None = None  # step of the last evaluation
     since_best: int = 0  # evaluations
     plateau: float = 1.0  # factor on the learning rates
     restarts: int = 0  # times that training went on from a checkpoint
@@ -67,6 +68,10 @@ class Progress:
         stale = config.stop_after is not None and self.since_best >= config.stop_after
         enough = config.max_steps is not None and self.step >= config.max_steps
         return self.epoch >= config.epochs or enough or stale
+
+    def done(self, config: TrainConfig) -> bool:
+        """Whether it is finished, and its end evaluated."""
+        return self.finished(config) and self.evaluated == self.step
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -104,7 +109,7 @@ class Trainer:
 
     def run(self, batches_from: Callable[[Cursor], Tables], progress: Progress) -> Progress:
         """Trains from `progress` to the end of the last epoch, `max_steps`, or an early stop."""
-        while not (progress.finished(self.config) and progress.best_step is not None):
+        while not progress.done(self.config):
             self.clock.enter("start")
             batches = self.loaded(batches_from(progress.cursor))
             try:
@@ -291,6 +296,7 @@ class Trainer:
             raise InputError(f"train.monitor {self.config.monitor} is undefined: {why}; {way_out}")
         if not np.isfinite(value):
             raise Diverged(f"{self.config.monitor} on the validation rows is {value} at step {progress.step}")
+        progress.evaluated = progress.step
         if progress.best is None or value > progress.best:
             progress.best, progress.best_step, progress.best_metrics, progress.since_best = value, progress.step, metrics, 0
         else:

@@ -25,7 +25,13 @@ def restore(store: Checkpoints, model: Any, optimizers: Optimizers, config: RunC
         return None, []
     refuse_another(found.manifest, config, dataset)
     inexact = load(found, model, optimizers)
-    return Progress(**found.manifest["progress"]), inexact
+    return progress_of(found.manifest), inexact
+
+
+def progress_of(manifest: dict[str, Any]) -> Progress:
+    """Where a checkpoint's run stood. One that is older than `evaluated` is taken for evaluated there, if it ever was."""
+    progress = manifest["progress"]
+    return Progress(**({"evaluated": None if progress["best_step"] is None else progress["step"]} | progress))
 
 
 def load(found: Checkpoint, model: Any, optimizers: Optimizers) -> list[str]:

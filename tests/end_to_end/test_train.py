@@ -92,18 +92,40 @@ def test_a_run_that_is_past_a_lower_max_steps_is_done(dataset, tmp_path):
     assert again["steps"] == 30 and again["valid"] == first["valid"]
 
 
-def test_a_run_whose_end_is_set_to_a_step_before_its_first_evaluation_is_evaluated_there(dataset, tmp_path, monkeypatch):
+def interrupted(config: RunConfig, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Trains until a step, which it does not do; the checkpoints before it are complete."""
+
     def step(trainer, table, progress, *more):
-        if progress.step == 25:
+        if progress.step == at:
+            trainer.settle()
             raise KeyboardInterrupt
         return whole(trainer, table, progress, *more)
 
     whole = Trainer.step
-    monkeypatch.setattr(Trainer, "step", step)
-    with pytest.raises(KeyboardInterrupt):
-        train_alone(config(dataset, tmp_path, "a", checkpoint_every_steps=20))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "step", step)
+        train_alone(config)
+
+
+def evaluated(run: Path) -> list[int]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["step"] for line in lines if line.get("split") == "valid"]
+
+
+def test_a_run_whose_end_is_set_to_a_step_before_its_first_evaluation_is_evaluated_there(dataset, tmp_path, monkeypatch):
+    interrupted(config(dataset, tmp_path, "a", checkpoint_every_steps=20), monkeypatch, at=25)
     found = train_alone(config(dataset, tmp_path, "a", checkpoint_every_steps=20, max_steps=20))
     assert found["steps"] == 20 and 0 < found["valid"]["auc"] < 1
+
+
+def test_a_run_whose_end_is_set_to_a_step_after_its_last_evaluation_is_evaluated_there_once(dataset, tmp_path, monkeypatch):
+    each = {"eval_every_steps": 13, "checkpoint_every_steps": 20}
+    train_alone(config(dataset, tmp_path, "a", max_steps=13, **each))
+    interrupted(config(dataset, tmp_path, "a", **each), monkeypatch, at=22)
+    nearer = config(dataset, tmp_path, "a", max_steps=20, **each)
+    assert finished(nearer) is None  # what summary.json holds is of the end at step 13
+    assert train_alone(nearer)["steps"] == 20 and evaluated(tmp_path / "a") == [13, 20]
+    assert train_alone(nearer)["steps"] == 20 and evaluated(tmp_path / "a") == [13, 20] and finished(nearer)["steps"] == 20
 
 
 def test_a_run_goes_on_from_a_checkpoint_before_which_every_step_was_skipped(dataset, tmp_path, monkeypatch):
