@@ -20,4 +20,4 @@ def finished(config: RunConfig) -> dict[str, Any] | None:
     if manifest is None:
         return None
     refuse_another(manifest, config, fingerprint(config.data.path))
-    return folder.read_json("summary.json") if progress_of(manifest).done(config.train) else None
+    return folder.read_json("summary.json") if progress_of(manifest, config).done(config.train) else None

@@ -282,18 +282,7 @@ class Trainer:
 
         Raises InputError where it is NaN: scores are finite here, so the rows leave it undefined (logloss only where none counts).
         """
-        label, metric = self.config.monitored
-        if metrics.get("rows") == 0:
-            raise InputError("no validation row weighs anything, so there is nothing to evaluate; mend their weights, and prepare again")
-        value = (metrics["labels"][label] if label else metrics)[metric] * (1 if metric in ("auc", "gauc") else -1)
-        if np.isnan(value) and metric != "logloss":
-            why = (
-                "no group of the validation rows has both labels"
-                if metric == "gauc"
-                else "all validation rows that weigh anything have one label"
-            )
-            way_out = f"set train.monitor={self.config.monitor.removesuffix(metric)}logloss"
-            raise InputError(f"train.monitor {self.config.monitor} is undefined: {why}; {way_out}")
+        value = monitored(metrics, self.config)
         if not np.isfinite(value):
             raise Diverged(f"{self.config.monitor} on the validation rows is {value} at step {progress.step}")
         progress.evaluated = progress.step
@@ -317,6 +306,23 @@ class Trainer:
         if self.meter.steps:
             lr = self.optimizers.rates[0][0]["lr"]
             self.log(step=progress.step, epoch=progress.epoch, batch=progress.batch, lr=lr, **self.meter.read())
+
+
+def monitored(metrics: dict[str, Any], config: TrainConfig) -> float:
+    """What an evaluation says of `train.monitor`, larger is better. Raises InputError where the rows leave it undefined."""
+    label, metric = config.monitored
+    if metrics.get("rows") == 0:
+        raise InputError("no validation row weighs anything, so there is nothing to evaluate; mend their weights, and prepare again")
+    value = (metrics["labels"][label] if label else metrics)[metric] * (1 if metric in ("auc", "gauc") else -1)
+    if np.isnan(value) and metric != "logloss":
+        why = (
+            "no group of the validation rows has both labels"
+            if metric == "gauc"
+            else "all validation rows that weigh anything have one label"
+        )
+        way_out = f"set train.monitor={config.monitor.removesuffix(metric)}logloss"
+        raise InputError(f"train.monitor {config.monitor} is undefined: {why}; {way_out}")
+    return value
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -9,7 +9,7 @@ from torch import nn
 from sml_dist.config.run import FIXED, RunConfig, absolute, parse
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.checkpoint import Checkpoint, Checkpoints
-from sml_dist.train.loop import Progress
+from sml_dist.train.loop import Progress, monitored
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.shards import Incomplete
 from sml_dist.train.state import COUNTER, pieces, set_steps, weights
@@ -24,14 +24,22 @@ def restore(store: Checkpoints, model: Any, optimizers: Optimizers, config: RunC
     if found is None:
         return None, []
     refuse_another(found.manifest, config, dataset)
-    inexact = load(found, model, optimizers)
-    return progress_of(found.manifest), inexact
+    progress = progress_of(found.manifest, config)
+    return progress, load(found, model, optimizers)
 
 
-def progress_of(manifest: dict[str, Any]) -> Progress:
-    """Where a checkpoint's run stood. One that is older than `evaluated` is taken for evaluated there, if it ever was."""
-    progress = manifest["progress"]
-    return Progress(**({"evaluated": None if progress["best_step"] is None else progress["step"]} | progress))
+def progress_of(manifest: dict[str, Any], config: RunConfig) -> Progress:
+    """Where a checkpoint's run goes on under a configuration.
+
+    If that monitors another metric, the best weights so far are worth what it says of them, and count as just found: other
+    weights of before are not there to be compared. Raises InputError where their evaluation left it undefined.
+    """
+    kept = manifest["progress"]
+    evaluated = None if kept["best_step"] is None else kept["step"]  # of a manifest older than that key: taken for evaluated there
+    progress = Progress(**({"evaluated": evaluated} | kept))
+    if progress.best_step is not None and config.train.monitor != parse(manifest["config"]).train.monitor:
+        progress.best, progress.since_best = monitored(progress.best_metrics, config.train), 0
+    return progress
 
 
 def load(found: Checkpoint, model: Any, optimizers: Optimizers) -> list[str]:

@@ -29,4 +29,26 @@ def test_what_the_tensors_mean_does_not_change_between_a_run_and_its_resumption(
 def test_the_end_of_a_run_that_an_earlier_version_evaluated_is_not_evaluated_again(best_step, done):
     was = manifest(config(), step=20, best_step=best_step)
     assert "evaluated" not in was["progress"]
-    assert progress_of(was).done(config(train={"max_steps": 20}).train) is done
+    now = config(train={"max_steps": 20})
+    assert progress_of(was, now).done(now.train) is done
+
+
+SEEN = {"rows": 9, "auc": 0.7, "logloss": 0.5, "ne": 0.9, "gauc": float("nan"), "labels": {"a": {"auc": 0.7}, "b": {"auc": 0.6, "ne": 0.8}}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "best"), [("auc", "logloss", -0.5), ("ne", "auc", 0.7), ("auc", "b.auc", 0.6), ("b.auc", "b.ne", -0.8)]
+)
+def test_the_best_weights_are_worth_what_the_metric_says_that_is_monitored_now(before, after, best):
+    was, now = (config(train={"monitor": monitor, "stop_after": 2}) for monitor in (before, after))
+    stopped = manifest(was, step=39, evaluated=39, best=0.123, best_step=13, best_metrics=SEEN, since_best=2)
+    same, other = progress_of(stopped, was), progress_of(stopped, now)
+    assert (same.best, same.since_best, same.done(was.train)) == (0.123, 2, True)
+    assert (other.best, other.best_step, other.since_best, other.done(now.train)) == (best, 13, 0, False)
+    assert progress_of(manifest(was, step=3, best_step=None), now).best is None
+
+
+def test_a_metric_that_the_best_evaluation_leaves_undefined_is_not_monitored_from_there():
+    stopped = manifest(config(), step=39, best=0.7, best_step=13, best_metrics=SEEN)
+    with pytest.raises(InputError, match=r"^train.monitor gauc is undefined: no group of .* has both labels; set train.monitor=logloss$"):
+        progress_of(stopped, config(train={"monitor": "gauc"}))
