@@ -52,7 +52,7 @@ class TrainConfig:
     eval_batch_size: PositiveInt | None = None  # None: 16,384 rows, on a GPU 8 training batches if that is more, 131,072 at most
 
     checkpoint_every_steps: PositiveInt | None = None  # None: at each evaluation
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest; the best is kept besides
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest; the best of each is kept besides
     max_restarts: NonNegativeInt = 3  # of the worker group, after a worker died
     max_rollbacks: NonNegativeInt = 2  # to the last checkpoint with half the learning rates, after 3 bad steps in a row
     step_timeout_s: PositiveFloat = 600.0  # a worker without progress for so long is stopped, its stack written to stacks/

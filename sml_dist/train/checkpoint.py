@@ -78,7 +78,7 @@ class Checkpoints:
         self.waited = 0.0  # seconds, for the save before
 
     def save(self, step: int, pieces: list[Piece], manifest: dict[str, Any], best: int | None = None) -> float:
-        """Starts to commit the pieces as step-N, after which all but the newest `keep` and the `best` go.
+        """Starts to commit the pieces as step-N, after which all but the newest `keep`, and the `best` of each, go.
 
         Returns the seconds that training stood still for it: copying, and waiting for the save before, whose fault it raises
         (see `wait`).
@@ -223,12 +223,19 @@ class Checkpoints:
         return []
 
     def _prune(self, name: str, best: int | None) -> None:
-        """Keeps the newest and the best; sweeps what crashes left, and steps after this one, which were passed over as damaged."""
-        earlier = [each for each in steps(self.storage) if each <= name]
-        keep = {*earlier[: self.keep], step_name(best if best is not None else -1)}
+        """Keeps the newest, any of which may be gone back to, and the best of each; sweeps what crashes left, and steps after this one,
+        which were passed over as damaged."""
+        recent = [each for each in steps(self.storage) if each <= name][: self.keep]
+        bests = [best, *(self._best_of(each) for each in recent[1:])]
+        keep = {*recent, *(step_name(step) for step in bests if step is not None)}
         for each in self.storage.names():
             if each.startswith((PARTIAL, "step-")) and each not in keep:
                 self.storage.remove(each)
+
+    def _best_of(self, name: str) -> int | None:
+        with contextlib.suppress(Damaged):
+            return read(self.storage, name).manifest.get("progress", {}).get("best_step")
+        return None
 
 
 def newest(storage: Storage) -> dict[str, Any] | None:

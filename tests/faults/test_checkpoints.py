@@ -160,6 +160,26 @@ def test_the_newest_two_and_the_best_are_kept_and_what_a_crash_left_is_swept(tmp
     assert on_ranks(2, kept, tmp_path / "c") == [["step-000000001", "step-000000003", "step-000000004"]] * 2
 
 
+def fallen_back(folder: Path) -> list:
+    """The newest of three is damaged: what is left, the step that loads, and whether the one that was its best loads too."""
+    store = Checkpoints(Storage(folder), keep=2)
+    for step, best in ((13, 13), (26, 13), (39, 39)):
+        store.save(step, state(step), {"progress": {"best_step": best}}, best=best)
+        store.wait()
+    next((folder / "step-000000039").glob("*.safetensors")).unlink()
+    found = store.latest()
+    best = store.at(found.manifest["progress"]["best_step"])
+    store.save(27, state(27), {"progress": {"best_step": 27}}, best=27)
+    store.wait()
+    store.save(28, state(28), {"progress": {"best_step": 27}}, best=27)
+    store.wait()
+    return [found.manifest["step"], best.manifest["step"], sorted(path.name for path in folder.iterdir())]
+
+
+def test_a_checkpoint_that_a_run_may_have_to_go_back_to_has_its_best_one_kept_too(tmp_path):
+    assert on_ranks(1, fallen_back, tmp_path / "c") == [[26, 13, ["step-000000027", "step-000000028"]]]
+
+
 def on_object_store(root: str) -> list:
     """A store without rename; the manifest comes last."""
     store = Checkpoints(Storage(root))
