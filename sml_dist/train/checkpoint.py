@@ -2,7 +2,8 @@
 
     save     copies this worker's pieces (what training must wait for), then a thread of each worker writes and syncs one
              file, the workers tell each other how it went, and worker 0 writes MANIFEST.json, syncs, and renames
-    latest   the newest checkpoint whose every file has the SHA-256 of its manifest; workers share the hashing
+    latest   the newest checkpoint whose every file has the SHA-256 of its manifest; workers share the hashing. Damaged ones
+             are passed over, but where none is sound nothing is begun anew in their place
 
 A checkpoint in which a number is not finite is never made. What could not be written is tried again (storage.py), then
 raised on every worker alike at the next `save` or `wait`; the checkpoints before it stay.
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from sml_dist.spec import RunError
+from sml_dist.spec import InputError, RunError
 from sml_dist.train.finite import Diverged
 from sml_dist.train.shards import Incomplete, Reader, chunks, index_of, merged, nonfinite
 from sml_dist.train.state import Piece, mine
@@ -42,11 +43,12 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint and what its manifest says."""
+    """A checkpoint, what its manifest says, and how newer ones are damaged that were passed over for it."""
 
     storage: Storage
     name: str
     manifest: dict[str, Any]
+    passed_over: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -108,13 +110,16 @@ class Checkpoints:
         return written
 
     def latest(self) -> Checkpoint | None:
-        """The newest sound checkpoint; damaged ones are named and passed over."""
+        """The newest sound checkpoint, None where there is none at all. Raises InputError where all are damaged, and for one of
+        another format that is newer than the sound one."""
+        damaged: list[str] = []
         for name in agree(steps(self.storage) if dist.get_rank() == 0 else None):
-            fault = self._fault_of(name)
-            if fault is None:
-                return read(self.storage, name)
-            if dist.get_rank() == 0:
-                print(f"checkpoint {fault}; using the one before", flush=True)
+            if fault := self._fault_of(name):
+                damaged.append(fault)
+                continue
+            return replace(read(self.storage, name), passed_over=tuple(damaged))
+        if damaged:
+            raise none_sound(self.storage, damaged[0])
         return None
 
     def at(self, step: int) -> Checkpoint:
@@ -124,15 +129,18 @@ class Checkpoints:
         return read(self.storage, step_name(step))
 
     def _fault_of(self, name: str) -> str | None:
-        """What is wrong with a checkpoint; each rank hashes its share of the files."""
-        mine = None
+        """How a checkpoint is damaged; each rank hashes its share of the files. Raises InputError for one of another format."""
+        mine: Exception | None = None
         try:
             verify(self.storage, name, dist.get_rank(), dist.get_world_size())
-        except Damaged as error:
-            mine = str(error)
+        except (Damaged, InputError) as error:
+            mine = error
         faults: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(faults, mine)
-        return next((fault for fault in faults if fault), None)
+        fault = next((fault for fault in faults if fault), None)
+        if isinstance(fault, InputError):
+            raise fault
+        return fault and str(fault)
 
     def _copied(self, pieces: list[Piece]) -> list[Piece]:
         """Copies in memory that is kept from save to save: fresh pages would cost more than the copying."""
@@ -233,26 +241,41 @@ class Checkpoints:
                 self.storage.remove(each)
 
     def _best_of(self, name: str) -> int | None:
-        with contextlib.suppress(Damaged):
+        with contextlib.suppress(Damaged, InputError):
             return read(self.storage, name).manifest.get("progress", {}).get("best_step")
         return None
 
 
 def newest(storage: Storage) -> dict[str, Any] | None:
-    """Of the checkpoints whose manifest is sound the newest one's; other files are not looked at."""
+    """Of the checkpoints whose manifest is sound the newest one's; other files are not looked at. Raises InputError as `latest` does."""
+    damaged = []
     for name in steps(storage):
-        with contextlib.suppress(Damaged):
+        try:
             return read(storage, name).manifest
+        except Damaged as error:
+            damaged.append(str(error))
+    if damaged:
+        raise none_sound(storage, damaged[0])
     return None
+
+
+def none_sound(storage: Storage, fault: str) -> InputError:
+    folder = storage.path("")
+    return InputError(f"no checkpoint of {folder} is sound: {fault}; put its files back, move {folder} away, or name another run")
 
 
 def steps(storage: Storage) -> list[str]:
     """The names of all checkpoints, the newest first."""
-    return sorted((name for name in storage.names() if name.startswith("step-")), reverse=True)
+    return sorted((name for name in storage.names() if name.startswith("step-") and _counts(storage, name)), reverse=True)
+
+
+def _counts(storage: Storage, name: str) -> bool:
+    """A folder was renamed whole; on an object store the manifest comes last, and without it a save has died."""
+    return storage.local or storage.tried(lambda: storage.fs.exists(storage.path(f"{name}/{MANIFEST}")))
 
 
 def read(storage: Storage, name: str) -> Checkpoint:
-    """A checkpoint's manifest. Raises Damaged."""
+    """A checkpoint's manifest. Raises Damaged, and InputError for one of another format: that is another version's, and sound."""
     where = storage.path(f"{name}/{MANIFEST}")
     try:
         manifest = json.loads(storage.read(f"{name}/{MANIFEST}"))
@@ -262,7 +285,9 @@ def read(storage: Storage, name: str) -> Checkpoint:
     if seal != _seal(manifest):
         raise Damaged(f"{where} is damaged (its SHA-256 is not its own)")
     if manifest.get("format") != FORMAT:
-        raise Damaged(f"{where} is of format {manifest.get('format')}, this version reads {FORMAT}")
+        theirs = f"is of format {manifest.get('format')}, which sml-dist {manifest.get('versions', {}).get('sml-dist', '?')} wrote"
+        way_out = f"take that version, move {storage.path('')} away, or name another run"
+        raise InputError(f"{where} {theirs}; this version reads {FORMAT}: {way_out}")
     for file in {*manifest["files"], *(piece["file"] for tensor in manifest["tensors"].values() for piece in tensor["pieces"])}:
         if "/" in file or file not in manifest["files"]:
             raise Damaged(f"{where} names {file!r}, which is no file of it with a hash")
@@ -270,7 +295,7 @@ def read(storage: Storage, name: str) -> Checkpoint:
 
 
 def verify(storage: Storage, name: str, part: int = 0, parts: int = 1) -> Checkpoint:
-    """The checkpoint with the hash of every file (or of this part of them) checked. Raises Damaged."""
+    """The checkpoint with the hash of every file (or of this part of them) checked. Raises Damaged, and InputError as `read` does."""
     found = read(storage, name)
     for file, expected in sorted(found.manifest["files"].items())[part::parts]:
         where = storage.path(f"{name}/{file}")

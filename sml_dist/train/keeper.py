@@ -44,28 +44,29 @@ class Keeper:
 
     def start(self) -> Progress:
         """From the newest checkpoint, or from the beginning."""
-        progress = self.go_on()
+        progress, events = self._restored()
         if self.place.rank == 0:
             self.folder.forget_after(progress.step if progress else 0)
             keep_dataset(self.config.data.path, Storage(self.folder.path))
         if progress:
             progress.restarts += 1
-            where = {"step": progress.step, "epoch": progress.epoch, "workers": self.place.workers}
-            self.log(event="resumed", **where, restarts=progress.restarts)
-            return progress
+            about = {"epoch": progress.epoch, "workers": self.place.workers, "restarts": progress.restarts}
+            return self._attempt(progress, [*events, {"event": "resumed"} | about])
         self.optimizers.create_state()  # a checkpoint has it even where every step so far was skipped
         if self.config.run.warm_start:
-            self.log(event="warm start", step=0, text=warm_start(self.config, self.model, self.optimizers, self.manifest))
-        return self._attempt(Progress())
+            text = warm_start(self.config, self.model, self.optimizers, self.manifest)
+            events = [{"event": "warm start", "text": text}]
+        return self._attempt(Progress(), events)
 
     def go_on(self) -> Progress | None:
         """From the newest checkpoint, if there is one."""
+        progress, events = self._restored()
+        return progress and self._attempt(progress, events)
+
+    def _restored(self) -> tuple[Progress | None, list[dict[str, Any]]]:
         with contextlib.suppress(Diverged):
             self.store.wait()
-        progress, inexact = restore(self.store, self.model, self.optimizers, self.config, self.dataset)
-        if inexact:
-            self.log(event="resharded", step=progress.step, tables=", ".join(inexact))
-        return progress and self._attempt(progress)
+        return restore(self.store, self.model, self.optimizers, self.config, self.dataset)
 
     def commit(self, progress: Progress) -> None:
         average_batch_statistics(self.model)
@@ -87,8 +88,10 @@ class Keeper:
             load_weights(found, self.model)
         return found.path
 
-    def _attempt(self, progress: Progress) -> Progress:
-        """What follows is an attempt of its own."""
+    def _attempt(self, progress: Progress, events: list[dict[str, Any]]) -> Progress:
+        """What follows is an attempt of its own, which began with these events."""
+        for event in events:
+            self.log(**event, step=progress.step)
         attempt = agree(new_attempt())
         progress.history.append((attempt, progress.step, self.place.workers))
         if self.ledger:

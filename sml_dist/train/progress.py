@@ -11,6 +11,7 @@ LINE_SECONDS = 15.0
 EVENTS = {
     "skipped": "step {step:,} (epoch {epoch}, batch {batch}) skipped: {why}",
     "rolled back": "back to the checkpoint of step {step:,} with half the learning rates: {why}",
+    "damaged": "a damaged checkpoint is passed over: {why}",
     "resharded": "another sharding plan than the checkpoint's: the column shards of {tables} start with the state of their whole rows",
     "warm start": "{text}",
     "resumed": "going on from the checkpoint of step {step:,}, on {workers} workers",

@@ -15,17 +15,23 @@ from sml_dist.train.shards import Incomplete
 from sml_dist.train.state import COUNTER, pieces, set_steps, weights
 
 
-def restore(store: Checkpoints, model: Any, optimizers: Optimizers, config: RunConfig, dataset: str) -> tuple[Progress | None, list[str]]:
+def restore(
+    store: Checkpoints, model: Any, optimizers: Optimizers, config: RunConfig, dataset: str
+) -> tuple[Progress | None, list[dict[str, str]]]:
     """Loads the newest sound checkpoint, made under any sharding plan on any number of workers; None where there is none.
 
-    Also returns the tables whose rowwise state did not carry over exactly (see state.py). Collective.
+    Also returns the events that there are to tell of: which newer ones are damaged, and the tables whose rowwise state did not
+    carry over exactly (see state.py). Collective. Raises InputError.
     """
     found = store.latest()
     if found is None:
         return None, []
     refuse_another(found.manifest, config, dataset)
     progress = progress_of(found.manifest, config)
-    return progress, load(found, model, optimizers)
+    events = [{"event": "damaged", "why": fault} for fault in found.passed_over]
+    if inexact := load(found, model, optimizers):
+        events.append({"event": "resharded", "tables": ", ".join(inexact)})
+    return progress, events
 
 
 def progress_of(manifest: dict[str, Any], config: RunConfig) -> Progress:

@@ -158,4 +158,4 @@ def rendered(found: Checkpoint, lines: list[tuple[Any, ...]]) -> str:
         table.add_row(*line)
     console = Console(file=io.StringIO(), width=120, markup=False)
     console.print(table)
-    return console.file.getvalue()
+    return "".join(f"a damaged checkpoint is passed over: {fault}\n" for fault in found.passed_over) + console.file.getvalue()

@@ -4,6 +4,7 @@ What a worker does no otherwise for Ray Train than for `train_alone` is seen the
 """
 
 import gzip
+import io
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.console import Console
 
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.config.run import RunConfig, dump, parse
@@ -30,6 +32,7 @@ from sml_dist.train.check import check, check_monitor, few_steps
 from sml_dist.train.launch import check_room, launch
 from sml_dist.train.loop import Trainer
 from sml_dist.train.metrics import EXACT_ROWS
+from sml_dist.train.progress import EVENTS, TrainProgress
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,29 @@ def test_a_run_whose_end_is_set_to_a_step_after_its_last_evaluation_is_evaluated
     assert finished(nearer) is None  # what summary.json holds is of the end at step 13
     assert train_alone(nearer)["steps"] == 20 and evaluated(tmp_path / "a") == [13, 20]
     assert train_alone(nearer)["steps"] == 20 and evaluated(tmp_path / "a") == [13, 20] and finished(nearer)["steps"] == 20
+
+
+def test_a_damaged_checkpoint_is_told_of_when_it_is_passed_over_and_without_a_sound_one_nothing_is_begun_anew(dataset, tmp_path):
+    each = [config(dataset, tmp_path, "a", max_steps=steps, checkpoint_every_steps=20) for steps in (30, 25)]
+    train_alone(each[0])
+    run, shown = tmp_path / "a", Console(file=io.StringIO(), width=1000)
+    damaged = next((run / "checkpoints/step-000000030").glob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert train_alone(each[1])["steps"] == 25
+    events = [line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if line.get("event") in EVENTS]
+    assert [(event["event"], event["step"]) for event in events] == [("damaged", 20), ("resumed", 20)]
+    TrainProgress(shown).update(events[0])
+    assert f"a damaged checkpoint is passed over: {damaged} is damaged (its SHA-256" in shown.file.getvalue()
+
+    for manifest in run.glob("checkpoints/*/MANIFEST.json"):
+        manifest.write_text("{")
+    held = sorted(path for path in run.rglob("*") if path.is_file())
+    for command in (finished, train_alone):
+        with pytest.raises(
+            InputError, match=r"^no checkpoint of .*/a/checkpoints is sound: .*step-000000025/MANIFEST.json is unreadable .*"
+        ):
+            command(each[0])
+    assert sorted(path for path in run.rglob("*") if path.is_file()) == held
 
 
 def test_a_run_goes_on_from_a_checkpoint_before_which_every_step_was_skipped(dataset, tmp_path, monkeypatch):

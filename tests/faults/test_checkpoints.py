@@ -1,5 +1,7 @@
 """A checkpoint exists whole or not at all: faults at every write, fsync and rename; flipped bits and cut files."""
 
+import hashlib
+import json
 import random
 import threading
 from pathlib import Path
@@ -8,9 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from sml_dist.spec import RunError
+from sml_dist.spec import InputError, RunError
 from sml_dist.train import shards
-from sml_dist.train.checkpoint import Checkpoints, Damaged, verify
+from sml_dist.train.checkpoint import FORMAT, MANIFEST, Checkpoints, Damaged, newest, verify
 from sml_dist.train.finite import Diverged
 from sml_dist.train.state import Piece
 from sml_dist.train.storage import Storage
@@ -180,6 +182,61 @@ def test_a_checkpoint_that_a_run_may_have_to_go_back_to_has_its_best_one_kept_to
     assert on_ranks(1, fallen_back, tmp_path / "c") == [[26, 13, ["step-000000027", "step-000000028"]]]
 
 
+def saved(folder: Path, *steps: int) -> Checkpoints:
+    store = Checkpoints(Storage(folder, waits=()))
+    for step in steps:
+        store.save(step, state(step), {})
+        store.wait()
+    return store
+
+
+def none_sound(folder: Path) -> list[str]:
+    store = saved(folder, 1, 2)
+    dist.barrier()
+    if dist.get_rank() == 0:
+        for file in folder.glob("step-*/rank-00000.safetensors"):
+            file.write_bytes(file.read_bytes()[:-1])
+    dist.barrier()
+    with pytest.raises(InputError) as error:
+        store.latest()
+    return [str(error.value), *sorted(path.name for path in folder.iterdir())]
+
+
+def test_where_all_checkpoints_are_damaged_nothing_is_begun_anew_in_their_place(tmp_path):
+    """Each of two ranks hashes a file of its own."""
+    newest = tmp_path / "c/step-000000002/rank-00000.safetensors"
+    line = f"no checkpoint of {tmp_path}/c is sound: {newest} is damaged (its SHA-256 is not the manifest's); "
+    line += f"put its files back, move {tmp_path}/c away, or name another run"
+    assert on_ranks(2, none_sound, tmp_path / "c") == [[line, "step-000000001", "step-000000002"]] * 2
+
+
+def of_another_format(folder: Path) -> list[str]:
+    store = saved(folder, 1, 2)
+    dist.barrier()
+    if dist.get_rank() == 0:
+        path = folder / "step-000000002" / MANIFEST
+        manifest = json.loads(path.read_text()) | {"format": FORMAT + 1}
+        manifest["versions"]["sml-dist"] = "9.8"
+        del manifest["sha256"]
+        manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        path.write_text(json.dumps(manifest))
+    dist.barrier()
+    said = []
+    for refused in (store.latest, lambda: store.at(2), lambda: newest(store.storage)):
+        with pytest.raises(InputError) as error:
+            refused()
+        said.append(str(error.value))
+    store.save(3, state(3), {})  # which leaves alone what it cannot read
+    store.wait()
+    return said
+
+
+def test_a_checkpoint_of_another_format_is_not_passed_over_as_damaged_but_said_to_be_of_another_version(tmp_path):
+    for said in on_ranks(2, of_another_format, tmp_path / "c"):
+        where = f"{tmp_path}/c/step-000000002/{MANIFEST} is of format {FORMAT + 1}, which sml-dist 9.8 wrote; this version reads {FORMAT}"
+        assert said == [f"{where}: take that version, move {tmp_path}/c away, or name another run"] * 3
+
+
 def on_object_store(root: str) -> list:
     """A store without rename; the manifest comes last."""
     store = Checkpoints(Storage(root))
@@ -191,11 +248,14 @@ def on_object_store(root: str) -> list:
     before = loaded(store)
     store.save(2, state(2), {})
     store.wait()
-    return [both, before, loaded(store)]
+    store.storage.remove("step-000000001")
+    again = loaded(store)
+    store.storage.remove("step-000000002/MANIFEST.json")
+    return [both, before, again, loaded(store)]
 
 
 def test_on_an_object_store_the_manifest_makes_the_checkpoint():
-    assert on_ranks(1, on_object_store, "memory://checkpoints") == [[(2, {2.0}), (1, {1.0}), (2, {2.0})]]
+    assert on_ranks(1, on_object_store, "memory://checkpoints") == [[(2, {2.0}), (1, {1.0}), (2, {2.0}), (None, set())]]
 
 
 def test_any_safetensors_reader_reads_the_files(tmp_path):

@@ -1,6 +1,7 @@
 """A run started from another's checkpoint: rows matched by value, tables that grew, fields that came and went."""
 
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -168,3 +169,16 @@ def test_what_cannot_be_matched_is_refused_with_the_reason(datasets, tmp_path):
         moved.rename(old)
     gone = on_ranks(1, refused, config(new, run={"warm_start": str(tmp_path / "run")}))[0]
     assert "the checkpoint's dataset is needed to match its rows by value, but" in gone and str(moved) in gone
+
+
+def test_a_damaged_checkpoint_that_another_run_is_not_started_from_is_told_of(datasets, tmp_path):
+    old, new = datasets
+    on_ranks(1, trained, config(old), tmp_path / "old")
+    sound = tmp_path / "old/checkpoints/step-000000012"
+    newer = shutil.copytree(sound, sound.with_name("step-000000013"))
+    (newer / "MANIFEST.json").write_text("{")
+    each = config(new, run={"warm_start": str(tmp_path / "old")})
+    text = on_ranks(1, started, each)[0][2]
+    assert text.startswith(f"a damaged checkpoint is passed over: {newer}/MANIFEST.json is unreadable")
+    shutil.rmtree(sound)
+    assert f"no checkpoint of {sound.parent} is sound" in on_ranks(1, refused, each)[0]
