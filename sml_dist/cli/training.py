@@ -107,9 +107,11 @@ def show_verified(found: dict[str, Any]) -> None:
         out.print(f"{found['step']:,} steps to the newest sound one, by {found['attempts']} attempts on {workers} workers")
         out.print(f"{found['rows']:,} rows in {found['epochs']:g} epochs: {found['missing']:,} missing, {found['doubled']:,} doubled,")
         out.print(f"{found['wrong']:,} in batches that are not the plan's; {len(found['skipped'])} batches skipped for bad numbers")
+        if unrecorded := " and ".join(f"{first:,} to {last:,}" for first, last in found["unrecorded"]):
+            out.print(f"steps {unrecorded} were made without a ledger (train.record_rows): nothing is known of their rows")
     if not found["ok"]:
         out.print("NOT in order", style="bold red")
     elif "rows" in found:
-        out.print("each row was used once", style="green")
+        out.print("each row of the other steps was used once" if found["unrecorded"] else "each row was used once", style="green")
     else:
         out.print("the run kept no ledger of its rows; with train.record_rows=true the next one does", highlight=False)

@@ -92,7 +92,7 @@ class Keeper:
         """What follows is an attempt of its own, which began with these events."""
         for event in events:
             self.log(**event, step=progress.step)
-        attempt = agree(new_attempt())
+        attempt = agree(new_attempt()) if self.ledger else None
         progress.history.append((attempt, progress.step, self.place.workers))
         if self.ledger:
             self.ledger.begin(attempt)

@@ -4,7 +4,8 @@ ledger/<attempt>-rank-<r>.jsonl   one line a step: step, epoch, batch, rows, dig
 
 An attempt is one life of a worker group, or of what follows a rollback. Files are only appended to; which lines belong to
 the history of a checkpoint is said by the `history` in its manifest: [attempt, first step, workers], so a step done by an
-attempt that died before committing it counts for nothing, and is done again by a later one.
+attempt that died before committing it counts for nothing, and is done again by a later one. An attempt without a ledger has
+no name there: null.
 """
 
 import json

@@ -56,8 +56,8 @@ class Progress:
     bad_steps: int = 0  # in a row, skipped
     skipped: int = 0  # in all
     rollbacks: int = 0
-    # Who made which steps of this history: [name of the attempt, its first step, workers]; see ledger.py.
-    history: list[tuple[str, int, int]] = field(default_factory=list)
+    # Who made which steps of this history: [name of the attempt's ledger or None, its first step, workers]; see ledger.py.
+    history: list[tuple[str | None, int, int]] = field(default_factory=list)
 
     @property
     def cursor(self) -> Cursor:

@@ -1,6 +1,7 @@
 """`sml-dist verify RUN`: are the checkpoints sound, and was each row of each epoch used once on the way to the last of them?
 
 Reads files alone: the run's manifests, and where it kept a ledger, that and the dataset's plan. See ledger.py for which lines count.
+Steps of attempts that kept none are left out and named.
 """
 
 import json
@@ -20,8 +21,8 @@ from sml_dist.train.storage import Storage
 
 
 def verify_run(folder: str, data: str | None = None) -> dict[str, Any]:
-    """What was found, with `ok`; `rows` and what follows where there is a ledger. `data` says where the dataset lies now, if it
-    was moved. Raises InputError."""
+    """What was found, with `ok`; `rows` and what follows where there is a ledger, with the first and last steps of the stretches
+    that are `unrecorded`. `data` says where the dataset lies now, if it was moved. Raises InputError."""
     storage = Storage(Path(folder) / "checkpoints")
     names = steps(storage)[::-1]
     if not names:
@@ -43,7 +44,8 @@ def _rows(folder: Path, manifest: dict[str, Any], data: str | None) -> dict[str,
     """The ledger of a checkpoint's history held against the plan: rows missing, doubled, or in a batch that is not the plan's.
     {} where none was kept."""
     config, progress = parse(manifest["config"]), manifest["progress"]
-    if not config.train.record_rows:
+    left_out = not_recorded(folder / "ledger", manifest)
+    if sum(last - first for first, last in left_out) == progress["step"]:
         return {}
     root = data or config.data.path
     dataset = read_manifest(root)
@@ -53,11 +55,18 @@ def _rows(folder: Path, manifest: dict[str, Any], data: str | None) -> dict[str,
     used = history(folder / "ledger", progress["history"], progress["step"])
     times = Counter((line["epoch"], line["batch"]) for line in used)
     lines = {(line["epoch"], line["batch"]): line for line in used}
+
+    def recorded(start: int, end: int) -> bool:
+        return not any(first < end and start < last for first, last in left_out)
+
     rows = missing = doubled = wrong = 0
     weights: dict[int, float] = defaultdict(float)
     for epoch in range(progress["epoch"] + (progress["batch"] > 0)):
         due = progress["batch"] if epoch == progress["epoch"] else plan.steps
         for batch, ids in zip(range(due), plan.batches(epoch), strict=False):
+            step = epoch * plan.steps + batch
+            if not recorded(step, step + 1):
+                continue
             line, count = lines.get((epoch, batch)), times.pop((epoch, batch), 0)
             missing, doubled, rows = missing + len(ids) * (not count), doubled + len(ids) * max(count - 1, 0), rows + len(ids) * bool(count)
             if line is not None:
@@ -65,7 +74,8 @@ def _rows(folder: Path, manifest: dict[str, Any], data: str | None) -> dict[str,
                 wrong += len(ids) * (line["rows"] != len(ids) or line["digest"] != f"{digest(ids):016x}")
     doubled += sum(lines[place]["rows"] * count for place, count in times.items())
     whole = _weight(root, dataset)
-    heavy = [epoch for epoch in range(progress["epoch"]) if not np.isclose(weights[epoch], whole, rtol=1e-5)]
+    known = [epoch for epoch in range(progress["epoch"]) if recorded(epoch * plan.steps, (epoch + 1) * plan.steps)]
+    heavy = [epoch for epoch in known if not np.isclose(weights[epoch], whole, rtol=1e-5)]
     skipped = [[line["epoch"], line["batch"]] for line in used if line["skipped"]]
     return {
         "epochs": progress["epoch"] + progress["batch"] / plan.steps,
@@ -76,14 +86,35 @@ def _rows(folder: Path, manifest: dict[str, Any], data: str | None) -> dict[str,
         "doubled": doubled,
         "wrong": wrong + plan.rows * len(heavy),
         "skipped": skipped,
+        "unrecorded": [[first + 1, last] for first, last in left_out],
     }
 
 
-def history(folder: Path, attempts: list[list[Any]], end: int) -> list[dict[str, Any]]:
-    """The steps that lead to step `end`, one line each, added up over the workers that did them."""
-    steps = []
+def not_recorded(ledger: Path, manifest: dict[str, Any]) -> list[tuple[int, int]]:
+    """The steps [first, last) of each attempt of a checkpoint's history that kept no ledger."""
+    progress, kept = manifest["progress"], parse(manifest["config"]).train.record_rows
+
+    def without(attempt: str | None) -> bool:
+        """An earlier version gave those a name too: taken for one where the last attempt kept none either, and it has no file."""
+        return attempt is None or (not kept and not any(ledger.glob(f"{attempt}-rank-*.jsonl")))
+
+    return [
+        (first, last) for attempt, first, last, _ in _attempts(progress["history"], progress["step"]) if without(attempt) and first < last
+    ]
+
+
+def _attempts(attempts: list[list[Any]], end: int) -> list[tuple[str | None, int, int, int]]:
+    """(attempt, first step, the step after its last, workers) of each."""
     ends = [first for _, first, _ in attempts[1:]] + [end]
-    for (attempt, first, workers), last in zip(attempts, ends, strict=True):
+    return [(attempt, first, last, workers) for (attempt, first, workers), last in zip(attempts, ends, strict=True)]
+
+
+def history(folder: Path, attempts: list[list[Any]], end: int) -> list[dict[str, Any]]:
+    """The steps that lead to step `end` and are in the ledger, one line each, added up over the workers that did them."""
+    steps = []
+    for attempt, first, last, workers in _attempts(attempts, end):
+        if attempt is None:
+            continue
         parts: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for rank in range(workers):
             for line in _lines(folder / f"{attempt}-rank-{rank}.jsonl"):

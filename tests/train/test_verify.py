@@ -5,12 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sml_dist.cli import app
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
 from sml_dist.train.alone import train_alone
-from sml_dist.train.verify import verify_run
+from sml_dist.train.checkpoint import read
+from sml_dist.train.storage import Storage
+from sml_dist.train.verify import not_recorded, verify_run
 
 
 def config(data: str, storage: Path, **train) -> RunConfig:
@@ -120,3 +124,59 @@ def test_without_a_ledger_the_checkpoints_are_verified_alone(tmp_path):
     file = next(Path(tmp_path / "r").glob("checkpoints/*/*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1])
     assert not verify_run(str(tmp_path / "r"))["ok"]
+
+
+@pytest.fixture(scope="module")
+def partly(tmp_path_factory) -> Path:
+    """A run of three attempts, to step 10, 20 and 38: the second alone kept a ledger."""
+    folder = tmp_path_factory.mktemp("partly")
+    synth(1_500, str(folder / "data"), fields=3, dense=2, table_rows=90)
+    for steps, recorded in ((10, False), (20, True), (38, False)):
+        train_alone(config(str(folder / "data"), folder, max_steps=steps, record_rows=recorded, keep_checkpoints=9))
+    return folder / "r"
+
+
+@pytest.fixture
+def partly_copy(partly, tmp_path) -> Path:
+    return shutil.copytree(partly, tmp_path / "r")
+
+
+def test_steps_of_attempts_that_kept_no_ledger_are_named_and_left_out(partly):
+    found = verify_run(str(partly))
+    # an epoch has 19 steps, the last of 1,200 - 18 * 64 = 48 rows
+    assert found["ok"] and found["unrecorded"] == [[1, 10], [21, 38]] and found["rows"] == 9 * 64 + 48
+    assert (found["missing"], found["doubled"], found["wrong"]) == (0, 0, 0)
+
+
+def test_the_ledger_of_an_attempt_that_kept_one_is_missed_under_any_configuration_that_keeps_one(partly_copy):
+    for step in ("step-000000038", "step-000000010"):
+        shutil.rmtree(partly_copy / "checkpoints" / step)
+    assert verify_run(str(partly_copy))["unrecorded"] == [[1, 10]]
+    path, lines = lines_of(partly_copy, 0)
+    write(path, lines[:2] + lines[3:])
+    assert verify_run(str(partly_copy))["missing"] == 64
+    path.unlink()
+    found = verify_run(str(partly_copy))
+    assert not found["ok"] and found["missing"] == 9 * 64 + 48 and found["unrecorded"] == [[1, 10]]
+
+
+def test_a_line_of_a_step_that_kept_no_ledger_is_a_row_used_again(partly_copy):
+    path, lines = lines_of(partly_copy, 0)
+    lines[3] |= {"epoch": 0, "batch": 2}
+    write(path, lines)
+    found = verify_run(str(partly_copy))
+    assert (found["missing"], found["doubled"], found["wrong"]) == (64, 64, 0)
+
+
+def test_the_command_says_which_steps_it_knows_nothing_of(partly):
+    said = CliRunner().invoke(app, ["verify", str(partly)], env={"COLUMNS": "200"})
+    assert said.exit_code == 0 and "steps 1 to 10 and 21 to 38 were made without a ledger (train.record_rows)" in said.stdout
+    assert "each row of the other steps was used once" in said.stdout
+
+
+def test_an_attempt_of_an_earlier_version_that_kept_no_ledger_has_a_name_all_the_same(partly_copy):
+    manifest = read(Storage(partly_copy / "checkpoints"), "step-000000038").manifest
+    attempts = manifest["progress"]["history"]
+    assert [attempt is None for attempt, _, _ in attempts] == [True, False, True]
+    attempts[0][0] = attempts[2][0] = "00001-old"
+    assert not_recorded(partly_copy / "ledger", manifest) == [(0, 10), (20, 38)]
