@@ -8,7 +8,10 @@ from sml_dist.train.report import RunFolder
 
 
 def finished(config: RunConfig) -> dict[str, Any] | None:
-    """The summary of a run that has done all that this configuration asks for. Raises InputError where the run cannot go on under it."""
+    """The summary of a run that has done all that this configuration asks for, unless it was cut off before it had told of its end.
+
+    Raises InputError where the run cannot go on under this configuration.
+    """
     folder = RunFolder(config.run.folder)
     if not any(folder.checkpoints.glob("step-*")):
         return None
@@ -20,4 +23,5 @@ def finished(config: RunConfig) -> dict[str, Any] | None:
     if manifest is None:
         return None
     refuse_another(manifest, config, fingerprint(config.data.path))
-    return folder.read_json("summary.json") if progress_of(manifest, config).done(config.train) else None
+    progress, summary = progress_of(manifest, config), folder.read_json("summary.json")
+    return summary if progress.done(config.train) and summary and summary["steps"] == progress.step else None

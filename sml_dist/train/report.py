@@ -67,7 +67,8 @@ class RunFolder:
         return path.read_text() if path.is_file() else None
 
     def begin(self, config: str, plan: str) -> None:
-        """What a run writes before its first step, or before it goes on."""
+        """What a run writes before its first step, or before it goes on: the summary of an earlier end is true no more."""
+        self.remove("summary.json")
         self.write("config.yaml", config)
         self.write("plan.txt", plan)
 

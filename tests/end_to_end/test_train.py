@@ -29,6 +29,7 @@ from sml_dist.spec import InputError, to_dict
 from sml_dist.train.again import finished
 from sml_dist.train.alone import train_alone
 from sml_dist.train.check import check, check_monitor, few_steps
+from sml_dist.train.keeper import Keeper
 from sml_dist.train.launch import check_room, launch
 from sml_dist.train.loop import Trainer
 from sml_dist.train.metrics import EXACT_ROWS
@@ -208,6 +209,24 @@ def test_a_run_that_is_done_is_done_under_other_rates_and_goes_on_to_more_steps(
     summary = train_alone(each)
     assert finished(each) == finished(config(dataset, tmp_path, "a", max_steps=2, lr=0.5)) == json.loads(json.dumps(summary))
     assert finished(config(dataset, tmp_path, "a", max_steps=4)) is None
+
+
+def test_a_run_taken_further_has_the_summary_of_its_last_checkpoint_or_none(dataset, tmp_path, monkeypatch):
+    """Struck between its last commit and the rows of the test split."""
+    first = train_alone(config(dataset, tmp_path, "a", max_steps=3))
+    further, path = config(dataset, tmp_path, "a", max_steps=6), tmp_path / "a/summary.json"
+    with monkeypatch.context() as patched:
+        patched.setattr(Keeper, "best", struck)
+        with pytest.raises(KeyboardInterrupt):
+            train_alone(further)
+    assert not path.exists()
+    path.write_text(json.dumps(first))  # as one left it that kept the earlier summary
+    assert finished(further) is None
+    assert train_alone(further)["steps"] == finished(further)["steps"] == 6
+
+
+def struck(*_) -> None:
+    raise KeyboardInterrupt
 
 
 def test_the_command_of_a_run_that_is_done_shows_its_result_and_changes_nothing(dataset, tmp_path):
