@@ -7,10 +7,12 @@ error.json (why a run must not be tried again as it is)  ledger/ (with train.rec
 """
 
 import contextlib
+import itertools
 import json
 import math
 import os
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from sml_dist.train.storage import append
 
 
 class RunFolder:
-    """Files of one run. Only rank 0 writes."""
+    """Files of one run. Of its workers rank 0 alone writes, but for error.json, which is of any that fails; the command writes its own."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -33,9 +35,13 @@ class RunFolder:
     def write(self, name: str, text: str) -> None:
         """A whole file or none."""
         self.path.mkdir(parents=True, exist_ok=True)
-        partial = self.path / f".{name}.partial"
-        partial.write_text(text)
-        os.replace(partial, self.path / name)
+        partial = self.path / f".{name}.partial-{uuid.uuid4().hex[:8]}"  # another writer's is another
+        try:
+            partial.write_text(text)
+            os.replace(partial, self.path / name)
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink()  # of a write that failed
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, json.dumps(finite(value), indent=1) + "\n")
@@ -82,22 +88,26 @@ class RunFolder:
     def new_lines(self, name: str, *, whole: bool = False) -> Iterator[list[str]]:
         """Each time the lines that were added to a file since the last, or at first, with `whole`, all that it has.
 
-        Where a restarted run has dropped lines and written others, from the first whole line on after the last place.
+        A restarted run that drops lines puts another file in this one's place: that is read from its start, and the lines in
+        it that were there before are passed over.
         """
-        path = self.path / name
-        offset = path.stat().st_size if path.is_file() and not whole else 0
+        path, given, inode, offset, wanted = self.path / name, set(), None, 0, whole
         while True:
-            lines = b""
-            with contextlib.suppress(OSError):
-                offset = min(offset, path.stat().st_size)
-                start = max(offset - 1, 0)  # where the last line ended, or now the middle of another
-                with open(path, "rb") as file:
-                    file.seek(start)
-                    text = file.read()
+            lines: list[bytes] = []
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                now = os.fstat(file.fileno())
+                if another := now.st_ino != inode or now.st_size < offset:
+                    inode, offset = now.st_ino, 0
+                file.seek(offset)
+                text = file.read()
                 end = text.rfind(b"\n") + 1
-                lines = text[text.find(b"\n") + 1 if offset else 0 : end]
-                offset = max(offset, start + end)
-            yield lines.decode().splitlines()
+                offset += end
+                lines = text[:end].split(b"\n")[:-1]
+                if another:
+                    lines = list(itertools.dropwhile(lambda line: hash(line) in given, lines))
+                given.update(map(hash, lines))
+            yield [line.decode() for line in lines] if wanted else []
+            wanted = True
 
     def forget_after(self, step: int) -> None:
         """Drops the metrics of steps that a resumed run does again; a half-written last line goes with them."""
