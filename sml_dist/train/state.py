@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
 from torch import Tensor, nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ShardedTensor
@@ -121,7 +122,16 @@ def mine(found: list[Piece]) -> list[Piece]:
 
 @torch.no_grad()
 def set_steps(model: DistributedModelParallel, step: int) -> None:
-    """FBGEMM's fused optimisers count steps themselves (Adam's bias correction needs them), outside of their state."""
-    for module in model.modules():
-        if hasattr(module, "set_optimizer_step") and hasattr(module, "iter"):
-            module.iter.fill_(step)
+    """FBGEMM's fused optimisers count steps themselves (Adam's bias correction needs them), outside of their state.
+
+    They do so twice, and take the count that is kept, `iter`, for the one that they go by at their first step alone.
+    """
+    for module in fused(model):
+        module.iter.fill_(step)
+        module.iter_cpu.fill_(step)
+
+
+def fused(model: nn.Module) -> Iterator[SplitTableBatchedEmbeddingBagsCodegen]:
+    """FBGEMM's modules, which TorchRec keeps in plain lists: `model.modules()` has none of them."""
+    for lookup in (lookup for module in model.modules() for lookup in getattr(module, "_lookups", [])):
+        yield from (module for module in lookup.modules() if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen))

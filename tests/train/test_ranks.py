@@ -12,7 +12,7 @@ from sml_dist.train.checkpoint import Checkpoints
 from sml_dist.train.loop import Progress
 from sml_dist.train.resume import load
 from sml_dist.train.sharded import average_batch_statistics
-from sml_dist.train.state import pieces
+from sml_dist.train.state import fused, pieces
 from sml_dist.train.storage import Storage
 from tests.train.ranks import make_trainer, on_ranks, trained
 
@@ -104,3 +104,26 @@ def test_a_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(dataset, tmp_
             if "running_" in name and workers > 1:
                 continue  # each rank's own between commits, where their mean is taken; this one had a commit more
             assert np.array_equal(cut[rank][name], value), name
+
+
+def steps_counted(config: RunConfig, folder: Path) -> list[list[int]]:
+    """By FBGEMM, in a new model that loads the checkpoint of step 3 and in one that has gone on to step 5 and goes back to it."""
+    store, found = Checkpoints(Storage(folder)), []
+    for made, earlier in enumerate((0, 5)):
+        trainer, _ = make_trainer(config)
+        if not made:
+            trainer.optimizers.create_state()
+            store.save(3, pieces(trainer.model, trainer.optimizers), {})
+            store.wait()
+        for module in fused(trainer.model):
+            module.iter.fill_(earlier)  # a CPU's do not count
+            module.iter_cpu.fill_(earlier)
+        load(store.at(3), trainer.model, trainer.optimizers)
+        found += [[int(module.iter), int(module.iter_cpu)] for module in fused(trainer.model)]
+    return found
+
+
+def test_fused_optimisers_count_on_from_the_step_of_the_checkpoint(dataset, tmp_path):
+    """Adam's bias correction goes by it, on a GPU."""
+    each = config(dataset, embedding={"sharding": "row_wise", "optimizer": "adagrad"})
+    assert on_ranks(1, steps_counted, each, tmp_path)[0] == [[3, 3], [3, 3]]
