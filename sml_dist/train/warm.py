@@ -3,7 +3,9 @@
 Tables are matched by field. Where both datasets have a vocabulary for the field its rows are matched by value, so the new
 one may have other values in another order; a hashed field is taken while its number of rows stays; of any other the rows
 that both have are taken. Dense parameters are matched by name and shape. Optimiser state comes along where the optimiser
-is the same. Rows and parameters that are not taken start as in any run.
+is the same, that of a parameter, its count of steps included, with the parameter alone. Tables count on from the steps of
+the state that is taken: Adam's new rows are then as late ones of that run. Rows and parameters that are not taken start as
+in any run.
 """
 
 import io
@@ -27,7 +29,7 @@ from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Checkpoints
 from sml_dist.train.kept import holds, places
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.shards import Reader
-from sml_dist.train.state import COUNTER, Piece, pieces
+from sml_dist.train.state import COUNTER, Piece, pieces, set_steps
 from sml_dist.train.storage import Storage
 
 
@@ -46,15 +48,21 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
     same_tables = found.manifest["config"]["embedding"]["optimizer"] == config.embedding.optimizer
     same_dense = found.manifest["config"]["train"]["optimizer"] == config.train.optimizer
     lines, taken, dense, mine = [], set(), [], pieces(model, optimizers)
+    fitting = {piece.name for piece in mine if shape_of(found.reader, piece.name) == piece.whole}
     for piece in mine:
         table, _, what = piece.name.partition(".")
         if table in matches:
             match = matches[table]
-            if match.rows is not None and (what == "weight" or same_tables) and found.reader.holds(piece.name):
-                take_rows(found.reader, piece, match.rows)
-                taken.add(piece.name)
-        elif (piece.name.startswith("model.") or same_dense) and shape_of(found.reader, piece.name) == piece.whole:
+            if match.rows is not None and (what == "weight" or same_tables):
+                if found.reader.holds(piece.name):
+                    take_rows(found.reader, piece, match.rows)
+                    taken.add(piece.name)
+                elif what == COUNTER:  # the table was under FBGEMM's optimiser, whose state has no count
+                    piece.tensor.fill_(found.manifest["step"])
+        elif piece.name in fitting and (piece.name.startswith("model.") or (same_dense and parameter_of(piece.name) in fitting)):
             dense.append(piece)
+    if any(name.startswith("t_") and not name.endswith(".weight") for name in taken):
+        set_steps(model, found.manifest["step"])
     found.reader.fill(dense)
     taken |= {piece.name for piece in dense}
     for table, match in sorted(matches.items()):
@@ -133,6 +141,11 @@ def is_hashed(name: str, manifest: Manifest) -> bool:
 
 def shape_of(reader: Reader, name: str) -> tuple[int, ...] | None:
     return tuple(reader.index[name]["shape"]) if reader.holds(name) else None
+
+
+def parameter_of(name: str) -> str:
+    """optim.model.head.weight.exp_avg -> model.head.weight"""
+    return name.removeprefix("optim.").rpartition(".")[0]
 
 
 def take_rows(reader: Reader, piece: Piece, rows: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from sml_dist.data.vocab import read_tokens
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.checkpoint import Checkpoints
 from sml_dist.train.loop import Progress
-from sml_dist.train.state import pieces
+from sml_dist.train.state import fused, pieces
 from sml_dist.train.storage import Storage
 from sml_dist.train.warm import warm_start
 from tests.data.histories import prepared
@@ -147,6 +147,43 @@ def test_a_hash_of_another_size_and_another_width_are_not_taken(datasets, tmp_pa
     cold, warm, text = on_ranks(1, started, narrow)[0]
     assert np.array_equal(warm["t_site.weight"], cold["t_site.weight"]) and "embedding.dim was 32" in text
     assert "other or new: model" not in text and "tower.layers.0.0.weight" in text
+
+
+def test_a_parameter_that_is_not_taken_starts_its_optimiser_at_step_0_too(datasets, tmp_path):
+    """Adam's state without its count of steps would be corrected for a bias that it has no more, or has still."""
+    old, _ = datasets
+    on_ranks(1, trained, config(old), tmp_path / "old")
+    narrow = config(old, run={"warm_start": str(tmp_path / "old")}, embedding={"dim": 16})
+    _, warm, _ = on_ranks(1, started, narrow)[0]
+    counts = {name.removesuffix(".step"): value for name, value in warm.items() if name.startswith("optim.") and name.endswith(".step")}
+    fresh = "optim.model.tower.layers.0.0.weight"
+    assert fresh in counts and len(counts) > 1
+    for name, count in counts.items():
+        assert count == (0 if name == fresh else 12), name
+        assert warm[f"{name}.exp_avg_sq"].any() == (name != fresh), name
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "adam"])
+def test_tables_count_steps_on_from_those_of_their_state_whoever_counts_them(datasets, tmp_path, optimizer):
+    """FBGEMM's optimisers count outside of their state, torch's in it. Between CPUs FBGEMM has no Adam."""
+    old, new = datasets
+    own = {"optimizer": optimizer, "sharding": "data_parallel"}
+    made = own if optimizer == "adam" else own | {"sharding": "row_wise"}
+    on_ranks(1, trained, config(old, embedding=made), tmp_path / "old")
+    each = config(new, run={"warm_start": str(tmp_path / "old")}, embedding=own)
+    _, warm, _ = on_ranks(1, started, each)[0]
+    assert warm["t_site.step"] == warm["t_device.step"] == 12 and warm["t_city.step"] == 0
+    if optimizer == "adagrad":
+        for kind, counts in ((made, [12]), (made | {"optimizer": "sgd"}, [0])):
+            assert on_ranks(1, counted, config(new, run={"warm_start": str(tmp_path / "old")}, embedding=kind))[0] == counts
+
+
+def counted(config: RunConfig) -> list[int]:
+    """What each of FBGEMM's modules counts after a warm start."""
+    trainer, _ = make_trainer(config)
+    trainer.optimizers.create_state()
+    warm_start(config, trainer.model, trainer.optimizers, read_manifest(config.data.path))
+    return [int(module.iter) for module in fused(trainer.model)]
 
 
 def refused(config: RunConfig) -> str:
