@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import AfterValidator, ConfigDict, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ def mounted(path: str) -> str:
 Inside = Annotated[str, AfterValidator(confined)]  # a file's path below the folder of the manifest that names it
 Name = Annotated[str, AfterValidator(named)]  # of what has a folder of that name
 Mounted = Annotated[str, AfterValidator(mounted)]  # a folder that runs live in
+Measured = Annotated[float, Field(allow_inf_nan=True)]  # what data come to, such as the variance of very large numbers
 
 
 class InputError(Exception):
@@ -46,8 +47,8 @@ class RunError(Exception):
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def spec(cls: type[T]) -> type[T]:
-    """A frozen, keyword-only, typed dataclass that refuses unknown keys."""
-    return dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
+    """A frozen, keyword-only, typed dataclass that refuses unknown keys and, but for what is `Measured`, infinity and NaN."""
+    return dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))(cls)
 
 
 def to_dict(value: Any) -> Any:

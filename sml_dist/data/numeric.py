@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sml_dist.data.sketch import Histogram, Moments, float_keys, key_floats
-from sml_dist.spec import spec
+from sml_dist.spec import Measured, spec
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -16,8 +16,8 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 class Statistics:
     """What the training rows say of the numeric columns: mean and std to standardise, edges of the quantile buckets."""
 
-    moments: dict[str, tuple[float, float]]
-    edges: dict[str, list[float]]
+    moments: dict[str, tuple[Measured, Measured]]
+    edges: dict[str, list[Measured]]
 
 
 def dense_feature(numbers: pa.Array, transform: str, moments: tuple[float, float] | None) -> np.ndarray:

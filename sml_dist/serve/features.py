@@ -19,7 +19,7 @@ from sml_dist.data.schema import Schema
 from sml_dist.data.vocab import read_tokens, vocabulary_path
 from sml_dist.scoring.trained import Trained
 from sml_dist.serve.layout import FEATURES
-from sml_dist.spec import Inside, from_dict, spec, to_dict
+from sml_dist.spec import Inside, Measured, from_dict, spec, to_dict
 
 Quantize = Literal["none", "int8", "int4"]
 RULES = {
@@ -59,7 +59,7 @@ class FieldSpec:
     rows: int
     hash: int | None
     vocabulary: Inside | None
-    edges: list[float] | None
+    edges: list[Measured] | None
     separator: str | None
     max_length: int | None
     pooling: str
@@ -71,8 +71,8 @@ class NumberSpec:
     name: str
     column: str
     transform: str
-    mean: float
-    std: float
+    mean: Measured
+    std: Measured
 
 
 @spec

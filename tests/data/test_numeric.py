@@ -1,5 +1,6 @@
 """Transforms of numbers, and the summaries that the training rows are boiled down to."""
 
+import json
 import math
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from sml_dist.data import sketch
 from sml_dist.data.fit import mean_and_std
-from sml_dist.data.numeric import FLOAT32_MAX, bucket_ids, dense_feature, log_square_tokens, quantile_edges, values_histogram
+from sml_dist.data.numeric import FLOAT32_MAX, Statistics, bucket_ids, dense_feature, log_square_tokens, quantile_edges, values_histogram
 from sml_dist.data.sketch import Histogram, Moments, float_keys, key_floats
+from sml_dist.spec import from_dict, to_dict
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -117,3 +119,8 @@ def test_moments_of_parts_are_those_of_the_whole(parts):
     assert merged.count == len(whole)
     if len(whole):
         assert merged.mean == pytest.approx(whole.mean(), abs=1e-6) and merged.std == pytest.approx(whole.std(), rel=1e-6, abs=1e-4)
+
+
+def test_numbers_whose_variance_is_beyond_float64_are_still_a_datasets_statistics():
+    found = Statistics(moments={"x": (1e200, math.inf)}, edges={})
+    assert from_dict(Statistics, json.loads(json.dumps(to_dict(found)))) == found
