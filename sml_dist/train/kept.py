@@ -18,23 +18,25 @@ KEPT = "dataset"
 
 
 def keep_dataset(root: str, folder: Storage) -> None:
-    """Copies it into the run's folder, whole or not at all; does nothing where that is done."""
+    """Copies it into the run's folder, whole or not at all; does nothing where that is done. Raises InputError for a file that is gone."""
     if holds(folder.path(KEPT), fingerprint(root)):
         return
-    target = f"{PARTIAL}{KEPT}" if folder.local else KEPT
+    target = f"{PARTIAL}{KEPT}"
     folder.remove(KEPT)
     folder.remove(target)
-    for name in (*read_manifest(root).source.get("vocabularies", {}).values(), MANIFEST):  # the manifest makes it whole
+    for name in (*read_manifest(root).source.get("vocabularies", {}).values(), MANIFEST):
         folder.write(f"{target}/{name}", partial(_chunks, f"{root}/{name}"))
-    if folder.local:
-        folder.rename(target, KEPT)
-        folder.tried(folder.sync_folder)
+    folder.rename(target, KEPT)
+    folder.tried(folder.sync_folder)
 
 
 def _chunks(url: str) -> Iterator[bytes]:
-    with fsspec.open(url, "rb") as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
+    try:
+        with fsspec.open(url, "rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except FileNotFoundError:  # which no further try mends
+        raise InputError(f"{url} is missing; restore the file or prepare the dataset again") from None
 
 
 def holds(root: str, dataset: str) -> bool:
