@@ -8,6 +8,7 @@ from rich.table import Table
 
 from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json, warn
 from sml_dist.importing import importing
+from sml_dist.train.progress import numbers
 
 
 @app.command()
@@ -65,6 +66,7 @@ def verify(
 
 
 def show_summary(summary: dict[str, Any], as_json: bool) -> None:
+    """One that a run returns or, with None for what is undefined, one that was kept."""
     if as_json:
         print_json(summary)
         return
@@ -75,9 +77,9 @@ def show_summary(summary: dict[str, Any], as_json: bool) -> None:
     for split in ("valid", "test"):
         if split in summary:
             for label, values in summary[split].get("labels", {"": summary[split]}).items():
-                title = f"{split}, {label}" if label else split
+                title, values = f"{split}, {label}" if label else split, numbers(values)
                 table.add_row(title, *(f"{values[n]:,}" if n == "rows" else f"{values[n]:.5f}" for n in names))
-        if best := summary["best"].get(split):
+        if best := numbers(summary["best"].get(split, {})):
             table.add_row(f"{split}, best reachable", *(f"{best[n]:.5f}" if n in best else "" for n in names), style="dim")
     out.print(table)
     if groups := summary["valid"].get("largest_groups"):
@@ -93,7 +95,7 @@ def groups_table(groups: list[dict[str, float]], count: int) -> Table:
     table = Table(title=f"AUC per group: the largest of {count:,} groups (valid), by hash; evaluate --by has names", title_justify="left")
     for name in ("group", "rows", "positives", "AUC"):
         table.add_column(name, justify="right")
-    for group in groups:
+    for group in map(numbers, groups):
         table.add_row(str(group["group"]), f"{group['rows']:,.0f}", f"{group['positives']:,.0f}", f"{group['auc']:.5f}")
     return table
 

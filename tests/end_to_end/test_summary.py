@@ -1,0 +1,26 @@
+"""What `train` prints of a run at its end, and again of one that was done before."""
+
+import json
+import math
+
+from sml_dist.cli import training
+from sml_dist.train.report import RunFolder
+
+SPLIT = {"auc": math.nan, "gauc": math.nan, "logloss": 0.5, "ne": math.nan, "calibration": math.nan, "rows": 1000}
+GROUP = {"group": 7, "rows": 10.0, "positives": 0.0, "auc": math.nan}
+
+
+def test_a_metric_that_is_undefined_is_printed_of_a_run_that_was_done_before_as_at_its_end(tmp_path, capsys):
+    summary = {
+        "model": "dnn", "sml": False, "workers": 1, "precision": "fp32", "epochs": 1.0, "rows_seen": 1000, "samples_per_second": 10.0,
+        "data_wait_fraction": 0.0, "run": str(tmp_path), "best": {"valid": {"auc": math.nan, "logloss": 0.4}},
+        "valid": SPLIT | {"groups": 1, "largest_groups": [GROUP]}, "test": SPLIT | {"labels": {"like": SPLIT, "share": SPLIT}},
+    }  # fmt: skip
+    folder, printed = RunFolder(tmp_path), []
+    folder.write_json("summary.json", summary)
+    for each in (summary, folder.read_json("summary.json")):
+        training.show_summary(each, as_json=False)
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] and printed[1].count("nan") == 14
+    training.show_summary(summary, as_json=True)
+    assert json.loads(capsys.readouterr().out) == folder.read_json("summary.json")
