@@ -34,7 +34,7 @@ class RunSection:
 
     name: Name
     storage: Mounted = "runs"
-    warm_start: str | None = None
+    warm_start: Mounted | None = None
 
     @property
     def folder(self) -> str:

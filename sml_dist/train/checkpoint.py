@@ -128,6 +128,12 @@ class Checkpoints:
             raise RunError(f"checkpoint {fault}; the run's best weights are lost")
         return read(self.storage, step_name(step))
 
+    def named(self, name: str) -> Checkpoint:
+        """The checkpoint of a folder. Raises Damaged on every rank alike."""
+        if fault := self._fault_of(name):
+            raise Damaged(fault)
+        return read(self.storage, name)
+
     def _fault_of(self, name: str) -> str | None:
         """How a checkpoint is damaged; each rank hashes its share of the files. Raises InputError for one of another format."""
         mine: Exception | None = None

@@ -75,9 +75,6 @@ class Storage:
     def read(self, name: str) -> bytes:
         return self.tried(lambda: self.fs.cat_file(self.path(name)), missing=True)
 
-    def size(self, name: str) -> int:
-        return self.tried(lambda: self.fs.size(self.path(name)), missing=True)
-
     def sha256(self, name: str) -> str:
         def hashed() -> str:
             total = hashlib.sha256()

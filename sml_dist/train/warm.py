@@ -25,7 +25,7 @@ from sml_dist.data.dataset import Field, Manifest, fingerprint, read_manifest
 from sml_dist.data.vocab import read_tokens, read_vocabulary
 from sml_dist.embeddings.tables import table_name
 from sml_dist.spec import InputError
-from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Checkpoints
+from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Checkpoints, Damaged
 from sml_dist.train.kept import holds, places
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.shards import Reader
@@ -82,10 +82,13 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
 
 
 def open_checkpoint(where: str) -> Checkpoint:
-    """The checkpoint of a folder, or the newest sound one of a run's folder. Collective."""
-    folder = Path(where)
+    """The checkpoint of a folder, whatever its name, or the newest sound one of a run's folder. Collective. Raises InputError."""
+    folder = Path(where).absolute()
     if (folder / MANIFEST).is_file():
-        return Checkpoints(Storage(folder.parent)).at(int(folder.name.removeprefix("step-")))
+        try:
+            return Checkpoints(Storage(folder.parent)).named(folder.name)
+        except Damaged as error:
+            raise InputError(f"run.warm_start: checkpoint {error}; name another, or the folder of its run") from None
     found = Checkpoints(Storage(folder / "checkpoints")).latest()
     if found is None:
         raise InputError(f"run.warm_start {where} is neither a checkpoint nor the folder of a run that has one")

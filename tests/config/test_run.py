@@ -79,6 +79,7 @@ def test_a_config_is_frozen(file):
         ("run.name=a\\b", r"run.name: 'a\\b' is no name of a folder"),
         ("run.name=.", "run.name: '.' is no name of a folder"),
         ("run.name=.hidden", "run.name: '.hidden' is no name of a folder"),
+        ("run.warm_start=s3://bucket/run", "run.warm_start: s3://bucket/run is a URL, and a run needs a file system that all"),
         ("epochs", "--set epochs: expected key=value"),
     ],
 )

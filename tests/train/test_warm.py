@@ -219,3 +219,16 @@ def test_a_damaged_checkpoint_that_another_run_is_not_started_from_is_told_of(da
     assert text.startswith(f"a damaged checkpoint is passed over: {newer}/MANIFEST.json is unreadable")
     shutil.rmtree(sound)
     assert f"no checkpoint of {sound.parent} is sound" in on_ranks(1, refused, each)[0]
+
+
+def test_a_checkpoints_folder_may_have_any_name_and_a_damaged_one_is_named_with_the_way_out(datasets, tmp_path):
+    old, _ = datasets
+    before = on_ranks(1, trained, config(old), tmp_path / "old")[0]
+    best = Path(shutil.copytree(next((tmp_path / "old/checkpoints").iterdir()), tmp_path / "models/best"))
+    each = config(old, run={"warm_start": str(best)})
+    _, warm, text = on_ranks(1, started, each)[0]
+    assert np.array_equal(warm["t_site.weight"], before["t_site.weight"]) and "the same dataset" in text
+    file = next(best.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1])
+    line = f"run.warm_start: checkpoint {file} is damaged (its SHA-256 is not the manifest's); name another, or the folder of its run"
+    assert on_ranks(2, refused, each) == [line, line]
