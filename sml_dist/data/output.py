@@ -48,15 +48,21 @@ def writing(root: str) -> Iterator[None]:
         raise InputError(f"--output {root} cannot be written: {reason}; make room or name another folder, then run it again") from None
 
 
+def folder_of(root: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Whose file system and where, of a folder that is there or can be made. Raises InputError."""
+    fs, folder = file_system(root)
+    if fs.isfile(folder):
+        raise InputError(f"--output {root} is a file; name a folder")
+    return fs, folder
+
+
 @contextmanager
 def own(root: str) -> Iterator[None]:
     """The folder as this command's own; made where it is not there, and gone again if it stays empty.
 
     Raises InputError where another command has it. Only folders of a machine's own file system can be held so.
     """
-    fs, folder = file_system(root)
-    if fs.isfile(folder):
-        raise InputError(f"--output {root} is a file; name a folder")
+    fs, folder = folder_of(root)
     if not isinstance(fs, LocalFileSystem):
         yield
         return
@@ -74,7 +80,7 @@ def own(root: str) -> Iterator[None]:
 
 def check_free(root: str, overwrite: bool) -> None:
     """Raises InputError if the folder holds a dataset that may not be overwritten, or anything that is not prepare's."""
-    fs, folder = file_system(root)
+    fs, folder = folder_of(root)
     names = {name.rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(folder, detail=False)} - {LOCK} if fs.isdir(folder) else set()
     if MANIFEST in names and not overwrite:
         raise InputError(f"--output {root} already holds a prepared dataset; name another folder, or give --overwrite to replace it")

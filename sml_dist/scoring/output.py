@@ -64,6 +64,12 @@ class Folder:
         self.root = root
         self.fs, self.path = file_system(root)
 
+    def finished(self, job: dict[str, Any]) -> Predictions | None:
+        """This job's predictions where they are complete and nothing is left to write."""
+        names = self._names("")
+        complete = self.predictions() if MANIFEST in names and WORK not in names else None
+        return complete if complete and complete.job == job else None
+
     def take(self, job: dict[str, Any], overwrite: bool) -> Predictions | None:
         """Makes the folder this job's, begun already or not; its predictions where they are complete.
 

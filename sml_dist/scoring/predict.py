@@ -96,6 +96,8 @@ def predict(
     about = {"checkpoint": fingerprint(model.checkpoint), "precision": precision or model.config.train.precision}
     about |= {"input": source.identity, "keys": source.keys, "contributions": contributions}
     folder = Folder(output)
+    if not overwrite and (complete := folder.finished(about)):
+        return complete
     with own(output):
         with writing(output):
             complete = folder.take(about, overwrite)

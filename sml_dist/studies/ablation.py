@@ -23,7 +23,7 @@ Show = Callable[[str, int, int], None]
 
 def check(config_path: str, overrides: list[str] | None) -> None:
     """Raises InputError for what is wrong in the grid or in a cell's configuration."""
-    cells(read_grid(config_path, overrides), "")
+    cells(read_grid(config_path, overrides), "cells")
 
 
 def run(config_path: str, overrides: list[str] | None, output: str, show: Show = lambda what, done, of: None) -> dict[str, Any]:

@@ -165,8 +165,9 @@ def test_a_folder_that_is_not_prepares_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="holds files that prepare did not write"):
         prepared(out, write_schema(tmp_path), write_logs(tmp_path / "a.csv", clicks(100)), overwrite=True)
     assert (out / "train" / "mine.csv").exists()
-    with pytest.raises(InputError, match="is a file; name a folder"):
-        prepared(tmp_path / "a.csv", write_schema(tmp_path), tmp_path / "a.csv")
+    for refused in (lambda path: prepared(path, write_schema(tmp_path), path), lambda path: output_module.check_free(str(path), False)):
+        with pytest.raises(InputError, match="is a file; name a folder"):
+            refused(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("stage", ["fit", "write", "make_manifest", "complete"])

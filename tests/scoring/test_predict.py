@@ -312,6 +312,8 @@ def test_a_second_predict_into_a_folder_is_refused_and_takes_nothing_away(run, d
     predicted(out, found)
     with held(out), pytest.raises(InputError, match="out is being written by another command"):
         predict(run, data, str(out), splits=["valid"], overwrite=True)
+    with held(out):  # what is complete is only read
+        assert predict(run, data, str(out), splits=["valid"]) == found
     assert set(contents(out)) == {MANIFEST, *(file.path for file in found.files)}
 
 

@@ -57,6 +57,10 @@ def test_the_grid_is_every_combination_with_every_seed_and_each_run_has_a_name_o
     assert not {cell.config.run.name for cell in found} & {cell.config.run.name for cell in longer}
 
 
+def test_a_sound_grid_passes_the_look_that_comes_before_ray(grid):
+    assert ablation.check(grid, []) is None
+
+
 def test_a_cells_paths_are_absolute_and_its_name_is_of_what_the_user_wrote(grid, tmp_path, monkeypatch):
     """A worker of a cluster that was joined has another folder than the command."""
     monkeypatch.chdir(Path(grid).parent)

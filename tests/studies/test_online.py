@@ -158,6 +158,7 @@ def test_a_worker_gets_the_datasets_whole_path(tiny, tmp_path, monkeypatch):
 @pytest.mark.ray
 def test_a_study_writes_its_files_and_makes_no_pass_twice(ray_local, tiny, tmp_path):
     told: list[tuple] = []
+    online.check(tiny, [])
     found = run(tiny, [], str(tmp_path), lambda *done: told.append(done))
     arms, settings, seeds = 6, 2, 2
     assert told[0] == ("search", 0, 24) and told[-1] == ("passes", 24, 24)

@@ -37,6 +37,7 @@ def test_the_landscape_study_writes_its_page_and_finds_no_violation(tmp_path):
         *("descent.depths=[2]", "descent.starts=3", "descent.steps=500", "towers.rows=64", "towers.steps=5"),
         *("towers.eigenvalues=1", "towers.iterations=3", "towers.grid=3"),
     ]
+    landscape.check(str(CONFIGS / "landscape.yaml"), small)
     found = landscape.run(str(CONFIGS / "landscape.yaml"), small, str(tmp_path))
     assert found["violations"] == 0 and found["sharp"]
     assert found["reached_the_optimum"]["direct"] == 1
@@ -59,6 +60,7 @@ def test_the_depth_study_trains_measures_and_judges(tmp_path):
         "rules": {"sml": ["on"]},
     }
     OmegaConf.save(OmegaConf.create(config), tmp_path / "depth.yaml")
+    depth.check(str(tmp_path / "depth.yaml"), [])
     found = depth.run(str(tmp_path / "depth.yaml"), [], str(tmp_path / "out"))
     layers, models = rows(tmp_path / "out/layers.csv"), rows(tmp_path / "out/models.csv")
     assert len(layers) == 2 * (2 * (3 + 4) + 7)
