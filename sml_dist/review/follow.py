@@ -7,9 +7,8 @@ the lines after its checkpoint anew, and a sink wants steps that never fall.
 
 import contextlib
 import dataclasses
-import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ from sml_dist.review.artifacts import log_folder
 from sml_dist.review.tensorboard import TensorBoard
 from sml_dist.review.wandb import Wandb
 from sml_dist.spec import InputError
-from sml_dist.train.report import RunFolder
+from sml_dist.train.report import RunFolder, objects
 
 POLL_SECONDS = 1.0
 FINISH_SECONDS = 120.0  # for a sink to send what it still has, once training is done
@@ -107,13 +106,13 @@ class Follower(threading.Thread):
             lines, last = self.folder.new_lines("metrics.jsonl", whole=True), False
             while not last:
                 last = self.done.wait(POLL_SECONDS)
-                self.pass_on([json.loads(line) for line in next(lines)], sink)
+                self.pass_on(objects(next(lines)), sink)
             sink.finish(failed=self.failed)
             self.folder.write_json(self.book, {"step": self.sent, "finished": True})
         except Exception as error:  # whatever a sink's library raises: training is not to hear of it
             self.say(f"{self.name.removeprefix('follower-')} stopped, training does not: {one_line(error)}")
 
-    def pass_on(self, lines: list[dict[str, Any]], sink: Sink) -> None:
+    def pass_on(self, lines: Iterable[dict[str, Any]], sink: Sink) -> None:
         new = []
         for line in lines:
             if line["step"] > self.before and line["step"] >= self.sent:

@@ -1,7 +1,6 @@
 """Starts a run on Ray Train and waits for it, showing its progress."""
 
 import contextlib
-import json
 import os
 import re
 import threading
@@ -23,7 +22,7 @@ from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.code import commit
 from sml_dist.train.controller import Trainer
 from sml_dist.train.process_group import ProcessGroupConfig
-from sml_dist.train.report import RunFolder
+from sml_dist.train.report import RunFolder, objects
 
 POLL_SECONDS = 0.5
 
@@ -170,8 +169,8 @@ def watching(folder: RunFolder, show: Callable[[dict[str, Any]], None] | None):
             with contextlib.suppress(ValueError, OSError):
                 if plan is None and (plan := folder.read("plan.txt")):
                     show({"plan": plan})
-                for line in next(lines):
-                    show(json.loads(line))
+                for line in objects(next(lines)):
+                    show(line)
 
     thread = threading.Thread(target=watch, daemon=True)
     if show:

@@ -106,7 +106,7 @@ class RunFolder:
                 if another:
                     lines = list(itertools.dropwhile(lambda line: hash(line) in given, lines))
                 given.update(map(hash, lines))
-            yield [line.decode() for line in lines] if wanted else []
+            yield [line.decode(errors="replace") for line in lines] if wanted else []
             wanted = True
 
     def forget_after(self, step: int) -> None:

@@ -118,6 +118,29 @@ def test_tensorboard_holds_the_scalars_of_every_line(tmp_path):
     assert ("health/row_norm/C26", 20) in seen and ("train/loss", 4) in seen
 
 
+@pytest.mark.parametrize("torn", [b'{"step": 60, "lo{"step": 60}', b'{"step": 60, "\xff\xfe', b"3"])
+def test_a_sink_gets_the_lines_around_one_that_is_torn(tmp_path, monkeypatch, torn):
+    folder, taken, said = write_run(tmp_path, "a", steps=100), [], []
+    path = folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*lines[:5], torn, *lines[5:], b""]))
+
+    class Keeps:
+        def __init__(self, *_):
+            pass
+
+        def add(self, line):
+            taken.append(line)
+
+        def finish(self, *, failed):
+            pass
+
+    monkeypatch.setattr(follow, "TensorBoard", Keeps)
+    with tracked(with_tracking(tmp_path, tensorboard=True), said.append):
+        pass
+    assert taken == [json.loads(line) for line in lines] and not said
+
+
 def with_tracking(storage: Path, **tracking) -> RunConfig:
     from sml_dist.spec import to_dict
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from sml_dist.train.report import RunFolder
+from sml_dist.train.report import RunFolder, objects
 
 
 def steps(lines: list[str]) -> list[int]:
@@ -62,6 +62,16 @@ def test_a_reader_that_came_before_the_file_gets_its_first_lines(tmp_path):
     assert next(found) == []
     folder.log(step=1)
     assert steps(next(found)) == [1]
+
+
+def test_a_reader_goes_on_past_bytes_that_are_no_text(tmp_path):
+    """As a page of a disk that was lost leaves them, in the middle of a file."""
+    folder, path = RunFolder(tmp_path), tmp_path / "metrics.jsonl"
+    found = folder.new_lines("metrics.jsonl", whole=True)
+    path.write_bytes(b'{"step": 1}\n{"st\xff\xfe\x80\n{"step": 3}\n')
+    assert [line["step"] for line in objects(next(found))] == [1, 3]
+    folder.log(step=4)
+    assert steps(next(found)) == [4]
 
 
 def test_two_that_write_a_file_at_once_leave_it_whole_and_nothing_besides(tmp_path, monkeypatch):
