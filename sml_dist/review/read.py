@@ -49,8 +49,9 @@ class Run:
         return [line for line in self.lines if line.get("event") not in (None, "health")]
 
     def flat_config(self) -> dict[str, str]:
-        """What each dotted key says, to be shown."""
-        return {key: scrub(f"{key}={value}").removeprefix(f"{key}=") for key, value in flatten(self.config)}
+        """What each dotted key says, to be shown. Whether it is a secret the last part tells: a table may have any name."""
+        found = ((key, f"{key.rpartition('.')[2]}=", value) for key, value in flatten(self.config))
+        return {key: scrub(f"{name}{value}").removeprefix(name) for key, name, value in found}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from sml_dist.review.compare_page import differences, headline
 from sml_dist.review.importance import importance
@@ -30,6 +31,20 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     return {
         name: Path(write_report([str(folder) for folder in found], str(root / f"{name}.html"))["report"]) for name, found in folders.items()
     }
+
+
+def test_runs_that_differ_in_a_setting_of_a_table_with_a_secrets_name_show_it_and_no_secret(tmp_path):
+    """What a configuration of another program holds under such a name stays hidden, and a secret within a value too."""
+    folders = [write_run(tmp_path, name) for name in "ab"]
+    for folder, sharding, secret in zip(folders, ("row_wise", "table_wise"), ("hunter22", "hunter33"), strict=True):
+        config = OmegaConf.load(folder / "config.yaml")
+        config.embedding.tables = {"user_token": {"sharding": sharding}}
+        config.tracking = {"key_of": {"api_key": secret}, "at": f"redis://:{secret}@host/0", "how": f"--token={secret}"}
+        OmegaConf.save(config, folder / "config.yaml")
+    runs = [read_run(str(folder)) for folder in folders]
+    assert ["embedding.tables.user_token.sharding", "row_wise", "table_wise"] in differences(runs, ["a", "b"]).tables[0].rows
+    assert "hunter" not in str([run.flat_config() for run in runs])
+    assert runs[0].flat_config()["tracking.key_of.api_key"] == "***"
 
 
 def test_a_page_is_one_file_under_5_mb_that_names_no_other(pages):
