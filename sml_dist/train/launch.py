@@ -100,7 +100,10 @@ def on_gpu(config: RunConfig) -> bool:
 
 
 def in_own_process(config: RunConfig) -> bool:
-    """Whether a study or a sweep may train it without Ray Train (train/alone.py): one worker, on a CPU, that asks for nothing else."""
+    """Whether a study may train it without Ray Train (train/alone.py): one worker, on a CPU, that asks for nothing else.
+
+    A sweep, which can give a trial the CPUs that it asks for, has `in_actor` (tune/trial.py).
+    """
     return config.train.worker_range[1] == 1 and not config.train.worker_resources and not on_gpu(config)
 
 

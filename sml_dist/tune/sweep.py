@@ -22,7 +22,7 @@ from sml_dist.held import FILE as LOCK
 from sml_dist.held import held
 from sml_dist.session import check_cpus
 from sml_dist.spec import InputError, to_dict
-from sml_dist.train.launch import in_own_process, worker_resources
+from sml_dist.train.launch import check_place, worker_resources
 from sml_dist.train.report import RunFolder
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books
@@ -30,7 +30,7 @@ from sml_dist.tune.clerk import Budget, Clerk, Show
 from sml_dist.tune.page import write_results
 from sml_dist.tune.schedule import make_scheduler
 from sml_dist.tune.search import Search
-from sml_dist.tune.trial import Trial
+from sml_dist.tune.trial import Trial, in_actor
 
 # Of Tune: logs for each trial that nobody reads, printing, a handler of the interrupt that should end the command, and a
 # fault where a trial that failed has no metric.
@@ -57,8 +57,9 @@ def run(path: str, overrides: list[str] | None = None, show: Show = lambda event
 
 def carry_out(blueprint: Blueprint, rows: int, show: Show) -> dict[str, Any]:
     books = Books(blueprint.folder, blueprint.sweep.sign, blueprint.sweep.metric)
-    if in_own_process(blueprint.base):
+    if in_actor(blueprint.base):
         check_cpus(blueprint.sweep.cpus)
+        check_place(blueprint.base)
     books.reopen()  # the cause may have been mended
     for record in books.records.values():
         show(record.status if record.ended_for_good else "waiting", record)
@@ -129,10 +130,15 @@ def run_trials(blueprint: Blueprint, search: Search, clerk: Clerk, rows: int) ->
             return
         if at_once and at_once < len(given):  # which Tune would start all at once
             what = f"{len(given)} trials go on side by side, and there is room for {at_once}"
-            raise InputError(f"scheduler pbt: {what}; lower trials, or train.num_workers")
+            workers = {
+                "train.num_workers": blueprint.base.train.worker_range[1] > 1,
+                "train.worker_resources": blueprint.base.train.worker_resources,
+            }
+            way_out = " or ".join(["trials", *(key for key, larger in workers.items() if larger)])
+            raise InputError(f"scheduler pbt: {what}; lower {way_out}")
         settings, space = {}, {"given": tune.grid_search(given)}
     else:
-        search.slots = at_once or max(1, room(sweep.cpus))
+        search.slots = at_once or max(1, room(cpus_of(blueprint)))
         environment = WITHOUT | {"TUNE_MAX_PENDING_TRIALS_PG": str(search.slots)}  # Tune's 1 starts their processes one after another
     with within(environment):
         tune.Tuner(
@@ -161,15 +167,20 @@ def run_trials(blueprint: Blueprint, search: Search, clerk: Clerk, rows: int) ->
 def placed(blueprint: Blueprint) -> tuple[Any, int | None]:
     """The trial with what it needs of the cluster, and how many may run at once where that does not say so."""
     sweep, base = blueprint.sweep, blueprint.base
-    cluster = ray.cluster_resources()
-    if in_own_process(base) and sweep.scheduler.name == "pbt":  # a paused trial counts as running: room alone bounds them
+    cluster, cpus = ray.cluster_resources(), cpus_of(blueprint)
+    if in_actor(base) and sweep.scheduler.name == "pbt":  # a paused trial counts as running: room alone bounds them
         largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
         share = min(cluster["CPU"] / sweep.concurrent, largest) if sweep.concurrent else 0
-        return tune.with_resources(Trial, {"CPU": max(sweep.cpus, share)}), None
-    if in_own_process(base):
-        return tune.with_resources(Trial, {"CPU": sweep.cpus}), sweep.concurrent
+        return tune.with_resources(Trial, {"CPU": max(cpus, share)}), None
+    if in_actor(base):
+        return tune.with_resources(Trial, {"CPU": cpus}), sweep.concurrent
     # Ray Train places the workers; the trial itself needs nothing, which Tune does not take
     return tune.with_resources(Trial, {"CPU": 0.001}), min(sweep.concurrent or 1_000, groups_at_once(base, cluster))
+
+
+def cpus_of(blueprint: Blueprint) -> float:
+    """Of Ray's, for the actor of a trial that trains in it."""
+    return max(blueprint.sweep.cpus, blueprint.base.train.worker_resources.get("CPU", 0))
 
 
 def room(cpus: float) -> int:

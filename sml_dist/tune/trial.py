@@ -1,7 +1,8 @@
 """A trial: a run like any other, in an actor of Ray Tune that hears of its evaluations and may end it at one of them.
 
 A trial of one worker on CPU trains in the actor's own process (train/alone.py): the actor is used for trial after trial,
-so that imports and the start of a process are paid once. Any other goes to Ray Train (train/launch.py), whose start of
+so that imports and the start of a process are paid once. The CPUs that `train.worker_resources` asks for are the actor's.
+Any other trial, one that asks for another of Ray's resources too, goes to Ray Train (train/launch.py), whose start of
 some 7 s each of them pays. Either way a trial ends at an evaluation, whose checkpoint is complete: the workers return
 and free what they held by themselves; nothing is killed.
 """
@@ -20,7 +21,7 @@ from ray import tune
 from sml_dist.config.run import RunConfig
 from sml_dist.held import held
 from sml_dist.spec import InputError, RunError
-from sml_dist.train.launch import in_own_process, launch
+from sml_dist.train.launch import launch, on_gpu
 from sml_dist.train.loop import Stopped
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.donation import donate, take
@@ -146,8 +147,13 @@ class Trial(tune.Trainable):
         return evaluation | note
 
 
+def in_actor(config: RunConfig) -> bool:
+    """Whether a trial trains in its actor's process: one worker, on a CPU, that asks for nothing but CPUs."""
+    return config.train.worker_range[1] == 1 and config.train.worker_resources.keys() <= {"CPU"} and not on_gpu(config)
+
+
 def trained(config: RunConfig, report: Report) -> dict[str, Any]:
-    if not in_own_process(config):
+    if not in_actor(config):
         return train_group(config, report)
     from sml_dist.train.alone import train_alone
 

@@ -21,7 +21,8 @@ from sml_dist.train.loop import Stopped
 from sml_dist.train.warm import open_checkpoint
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.donation import donate, steps_in, take
-from sml_dist.tune.sweep import begin, groups_at_once, run, tidy
+from sml_dist.tune.sweep import begin, carry_out, cpus_of, groups_at_once, placed, room, run, tidy
+from sml_dist.tune.trial import in_actor
 from tests.faults.runs import Striker
 from tests.tune.sweeps import SPACE, trials, write_sweep
 
@@ -238,6 +239,42 @@ def test_trials_at_once_leave_each_worker_its_resources_and_each_reader_its_own(
     base = Blueprint.read(write_sweep(tmp_path, rows, base={"train": {"num_workers": 2, "device": "cuda"}})).base
     assert [groups_at_once(base, {"CPU": cpus, "GPU": 8.0}) for cpus in (6.0, 11.0, 12.0)] == [1, 1, 2]
     assert groups_at_once(base, {"CPU": 60.0, "GPU": 4.0}) == 2
+
+
+def two_cpus(monkeypatch, **others: float) -> None:
+    """A machine of so much, without a Ray."""
+    there = {"CPU": 2.0, **others}
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.cluster_resources", lambda: there)
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": there}])
+
+
+@pytest.mark.parametrize(("asked", "cpus"), [({}, 1), ({"CPU": 1}, 1), ({"CPU": 2}, 2), ({"CPU": 0.5}, 1)])
+@pytest.mark.parametrize("scheduler", ["none", "pbt"])
+def test_a_trial_of_one_worker_that_asks_for_cpus_trains_in_an_actor_that_has_them(rows, tmp_path, monkeypatch, scheduler, asked, cpus):
+    """And so a population takes turns on what is there, whatever its size."""
+    two_cpus(monkeypatch)
+    space, base = {"embedding.lr": {"uniform": [0.01, 0.1]}}, {"train": {"worker_resources": asked}}
+    blueprint = Blueprint.read(write_sweep(tmp_path, rows, base=base, space=space, trials=4, scheduler={"name": scheduler}))
+    assert in_actor(blueprint.trial(0, {"embedding.lr": 0.05}))
+    trial, at_once = placed(blueprint)
+    assert trial.default_resource_request({}).bundles == [{"CPU": cpus}] and at_once is None
+    assert room(cpus_of(blueprint)) == 2 // cpus
+
+
+def test_a_trial_that_asks_for_more_cpus_than_there_are_or_for_something_else_is_refused_by_the_key(rows, tmp_path, monkeypatch):
+    two_cpus(monkeypatch, slot=1.0)
+    space = {"embedding.lr": {"uniform": [0.01, 0.1]}}
+
+    def refused(**train) -> str:
+        path = write_sweep(tmp_path, rows, base={"train": train}, space=space, trials=4, scheduler={"name": "pbt"})
+        with pytest.raises(InputError) as error:
+            carry_out(Blueprint.read(path), 1, lambda *_: None)
+        return str(error.value)
+
+    assert "want 9 CPU, and this machine has 2 that Ray sees; set fewer" in refused(worker_resources={"CPU": 9})
+    assert refused(worker_resources={"slot": 1}).endswith("there is room for 1; lower trials or train.worker_resources")
+    assert refused(num_workers=2).endswith("there is room for 1; lower trials or train.num_workers")
 
 
 @pytest.mark.parametrize("scheduler", ["none", "pbt"])
