@@ -103,7 +103,7 @@ def read_run(path: str) -> Run:
         raise InputError(f"{settings} is no run's configuration; take the folder away, or start the run again")
     curves = {split: folder.read_json(f"curves_{split}.json") or {} for split in SPLITS}
     about, code = (folder.read_json(f"{name}.json") or {} for name in ("about", "code"))
-    lines = list(objects((folder.read("metrics.jsonl") or "").splitlines()))
+    lines = list(objects(next(folder.new_lines("metrics.jsonl", whole=True))))
     return Run(folder.path, config, lines, folder.read_json("summary.json"), about, code, curves)
 
 

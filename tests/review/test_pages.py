@@ -47,6 +47,14 @@ def test_runs_that_differ_in_a_setting_of_a_table_with_a_secrets_name_show_it_an
     assert runs[0].flat_config()["tracking.key_of.api_key"] == "***"
 
 
+def test_a_page_is_made_of_the_lines_around_bytes_that_are_no_text(tmp_path):
+    folder = write_run(tmp_path, "a")
+    path, whole = folder / "metrics.jsonl", read_run(str(folder)).lines
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + b'{"step": 1, "\xff\xfe\n' + b"".join(rest))
+    assert read_run(str(folder)).lines == whole
+
+
 def test_a_page_is_one_file_under_5_mb_that_names_no_other(pages):
     for name, page in pages.items():
         text = page.read_text()
