@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, Po
 from sml_dist.spec import spec
 
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
+LONGEST = 31_536_000.0  # seconds, a year
 METRICS = ("auc", "logloss", "ne", "gauc")
 
 
@@ -56,7 +57,7 @@ class TrainConfig:
     max_restarts: NonNegativeInt = 3  # of the worker group, after a worker died
     max_rollbacks: NonNegativeInt = 2  # to the last checkpoint with half the learning rates, after 3 bad steps in a row
     # A worker without progress for so long is stopped, its stack written to stacks/; a year, which is the most, stands for never
-    step_timeout_s: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=True)] = 600.0
+    step_timeout_s: Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=True)] = 600.0
     resize_seconds: PositiveFloat = 60.0  # between looks at whether a range of workers can grow
     health_every_steps: PositiveInt | None = 100  # steps between lines of layer, gradient and table-row signals (train/health.py)
     profile_steps: NonNegativeInt = 0  # traced by torch's profiler on worker 0, into the run's profile/

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from sml_dist.config.run import FIXED, RunConfig, absolute, parse
+from sml_dist.config.run import FIXED, RunConfig, absolute, parse_kept
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.checkpoint import Checkpoint, Checkpoints
 from sml_dist.train.loop import Progress, monitored
@@ -43,7 +43,7 @@ def progress_of(manifest: dict[str, Any], config: RunConfig) -> Progress:
     kept = manifest["progress"]
     evaluated = None if kept["best_step"] is None else kept["step"]  # of a manifest older than that key: taken for evaluated there
     progress = Progress(**({"evaluated": evaluated} | kept))
-    if progress.best_step is not None and config.train.monitor != parse(manifest["config"]).train.monitor:
+    if progress.best_step is not None and config.train.monitor != parse_kept(manifest["config"]).train.monitor:
         progress.best, progress.since_best = monitored(progress.best_metrics, config.train), 0
     return progress
 
@@ -70,7 +70,7 @@ def load_weights(found: Checkpoint, model: nn.Module) -> None:
 
 def refuse_another(manifest: dict[str, Any], config: RunConfig, dataset: str) -> None:
     """A checkpoint of this name that another configuration or dataset made is not gone on from."""
-    was, now = to_dict(parse(manifest["config"])), to_dict(config)  # parsed: a key that is newer than the checkpoint has its default
+    was, now = to_dict(parse_kept(manifest["config"])), to_dict(config)  # parsed: a key that is newer than the checkpoint has its default
     for key in FIXED:
         old, new = (functools.reduce(lambda section, part: section[part], key.split("."), each) for each in (was, now))
         if old != new:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sml_dist.config.run import parse
+from sml_dist.config.run import parse_kept
 from sml_dist.data.dataset import Manifest, fingerprint, read_manifest, read_rows, row_groups
 from sml_dist.spec import InputError
 from sml_dist.train.checkpoint import Damaged, steps, verify
@@ -43,7 +43,7 @@ def verify_run(folder: str, data: str | None = None) -> dict[str, Any]:
 def _rows(folder: Path, manifest: dict[str, Any], data: str | None) -> dict[str, Any]:
     """The ledger of a checkpoint's history held against the plan: rows missing, doubled, or in a batch that is not the plan's.
     {} where none was kept."""
-    config, progress = parse(manifest["config"]), manifest["progress"]
+    config, progress = parse_kept(manifest["config"]), manifest["progress"]
     left_out = not_recorded(folder / "ledger", manifest)
     if sum(last - first for first, last in left_out) == progress["step"]:
         return {}
@@ -92,7 +92,7 @@ def _rows(folder: Path, manifest: dict[str, Any], data: str | None) -> dict[str,
 
 def not_recorded(ledger: Path, manifest: dict[str, Any]) -> list[tuple[int, int]]:
     """The steps [first, last) of each attempt of a checkpoint's history that kept no ledger."""
-    progress, kept = manifest["progress"], parse(manifest["config"]).train.record_rows
+    progress, kept = manifest["progress"], parse_kept(manifest["config"]).train.record_rows
 
     def without(attempt: str | None) -> bool:
         """An earlier version gave those a name too: taken for one where the last attempt kept none either, and it has no file."""
