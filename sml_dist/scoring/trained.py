@@ -25,7 +25,7 @@ from sml_dist.embeddings.batch import Batch, Collator
 from sml_dist.scoring.explain import Explained
 from sml_dist.spec import InputError, from_dict
 from sml_dist.train.build import make_task
-from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Damaged, read, step_name, steps, verify
+from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Damaged, OtherFormat, read, step_name, steps, take_that_version, verify
 from sml_dist.train.kept import kept_dataset
 from sml_dist.train.resume import load_weights
 from sml_dist.train.storage import Storage
@@ -56,8 +56,8 @@ def sound(storage: Storage, name: str) -> Checkpoint:
     """The checkpoint with every hash verified."""
     try:
         return verify(storage, name)
-    except Damaged as error:
-        raise _damaged(storage, error) from None
+    except (Damaged, OtherFormat) as error:
+        raise _unusable(storage, error) from None
 
 
 def reopened(path: str) -> Checkpoint:
@@ -68,11 +68,13 @@ def reopened(path: str) -> Checkpoint:
 def _manifest(storage: Storage, name: str) -> Checkpoint:
     try:
         return read(storage, name)
-    except Damaged as error:
-        raise _damaged(storage, error) from None
+    except (Damaged, OtherFormat) as error:
+        raise _unusable(storage, error) from None
 
 
-def _damaged(storage: Storage, error: Damaged) -> InputError:
+def _unusable(storage: Storage, error: Damaged | OtherFormat) -> InputError:
+    if isinstance(error, OtherFormat):
+        return take_that_version(error, "or name another run or checkpoint")
     return InputError(f"checkpoint {error}; name the folder of another checkpoint in {storage.path('')}")
 
 

@@ -41,6 +41,10 @@ class Damaged(Exception):
     """A checkpoint that must not be used: says which file, and why."""
 
 
+class OtherFormat(Exception):
+    """A checkpoint that another version wrote, and that is sound: says which file, and which version."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint, what its manifest says, and how newer ones are damaged that were passed over for it."""
@@ -109,42 +113,53 @@ class Checkpoints:
         written, self.written = self.written, None
         return written
 
-    def latest(self) -> Checkpoint | None:
+    def latest(self, instead: str | None = None) -> Checkpoint | None:
         """The newest sound checkpoint, None where there is none at all. Raises InputError where all are damaged, and for one of
-        another format that is newer than the sound one."""
+        another format that is newer than the sound one.
+
+        `instead`: what the user can do where they are not those of the run that is to go on.
+        """
         damaged: list[str] = []
         for name in agree(steps(self.storage) if dist.get_rank() == 0 else None):
-            if fault := self._fault_of(name):
+            try:
+                fault = self._fault_of(name)
+            except OtherFormat as error:
+                raise take_that_version(error, instead or anew(self.storage)) from None
+            if fault:
                 damaged.append(fault)
                 continue
             return replace(read(self.storage, name), passed_over=tuple(damaged))
         if damaged:
-            raise none_sound(self.storage, damaged[0])
+            raise none_sound(self.storage, damaged[0], instead or anew(self.storage))
         return None
 
     def at(self, step: int) -> Checkpoint:
-        """The checkpoint of a step. Raises RunError if it is not sound."""
-        if fault := self._fault_of(step_name(step)):
+        """The checkpoint of a step. Raises RunError if it is not sound, and InputError for one of another format."""
+        try:
+            fault = self._fault_of(step_name(step))
+        except OtherFormat as error:
+            raise take_that_version(error, anew(self.storage)) from None
+        if fault:
             raise RunError(f"checkpoint {fault}; the run's best weights are lost")
         return read(self.storage, step_name(step))
 
     def named(self, name: str) -> Checkpoint:
-        """The checkpoint of a folder. Raises Damaged on every rank alike."""
+        """The checkpoint of a folder. Raises Damaged or OtherFormat on every rank alike."""
         if fault := self._fault_of(name):
             raise Damaged(fault)
         return read(self.storage, name)
 
     def _fault_of(self, name: str) -> str | None:
-        """How a checkpoint is damaged; each rank hashes its share of the files. Raises InputError for one of another format."""
+        """How a checkpoint is damaged; each rank hashes its share of the files. Raises OtherFormat."""
         mine: Exception | None = None
         try:
             verify(self.storage, name, dist.get_rank(), dist.get_world_size())
-        except (Damaged, InputError) as error:
+        except (Damaged, OtherFormat) as error:
             mine = error
         faults: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(faults, mine)
         fault = next((fault for fault in faults if fault), None)
-        if isinstance(fault, InputError):
+        if isinstance(fault, OtherFormat):
             raise fault
         return fault and str(fault)
 
@@ -247,7 +262,7 @@ class Checkpoints:
                 self.storage.remove(each)
 
     def _best_of(self, name: str) -> int | None:
-        with contextlib.suppress(Damaged, InputError):
+        with contextlib.suppress(Damaged, OtherFormat):
             return read(self.storage, name).manifest.get("progress", {}).get("best_step")
         return None
 
@@ -260,14 +275,24 @@ def newest(storage: Storage) -> dict[str, Any] | None:
             return read(storage, name).manifest
         except Damaged as error:
             damaged.append(str(error))
+        except OtherFormat as error:
+            raise take_that_version(error, anew(storage)) from None
     if damaged:
-        raise none_sound(storage, damaged[0])
+        raise none_sound(storage, damaged[0], anew(storage))
     return None
 
 
-def none_sound(storage: Storage, fault: str) -> InputError:
-    folder = storage.path("")
-    return InputError(f"no checkpoint of {folder} is sound: {fault}; put its files back, move {folder} away, or name another run")
+def none_sound(storage: Storage, fault: str, instead: str) -> InputError:
+    return InputError(f"no checkpoint of {storage.path('')} is sound: {fault}; put its files back, {instead}")
+
+
+def take_that_version(error: OtherFormat, instead: str) -> InputError:
+    return InputError(f"{error}: take that version, {instead}")
+
+
+def anew(storage: Storage) -> str:
+    """What else there is to do for a run that is to go on from these checkpoints and cannot."""
+    return f"move {storage.path('')} away, or name another run"
 
 
 def steps(storage: Storage) -> list[str]:
@@ -281,7 +306,7 @@ def _counts(storage: Storage, name: str) -> bool:
 
 
 def read(storage: Storage, name: str) -> Checkpoint:
-    """A checkpoint's manifest. Raises Damaged, and InputError for one of another format: that is another version's, and sound."""
+    """A checkpoint's manifest. Raises Damaged or OtherFormat."""
     where = storage.path(f"{name}/{MANIFEST}")
     try:
         manifest = json.loads(storage.read(f"{name}/{MANIFEST}"))
@@ -292,8 +317,7 @@ def read(storage: Storage, name: str) -> Checkpoint:
         raise Damaged(f"{where} is damaged (its SHA-256 is not its own)")
     if manifest.get("format") != FORMAT:
         theirs = f"is of format {manifest.get('format')}, which sml-dist {manifest.get('versions', {}).get('sml-dist', '?')} wrote"
-        way_out = f"take that version, move {storage.path('')} away, or name another run"
-        raise InputError(f"{where} {theirs}; this version reads {FORMAT}: {way_out}")
+        raise OtherFormat(f"{where} {theirs}; this version reads {FORMAT}")
     for file in {*manifest["files"], *(piece["file"] for tensor in manifest["tensors"].values() for piece in tensor["pieces"])}:
         if "/" in file or file not in manifest["files"]:
             raise Damaged(f"{where} names {file!r}, which is no file of it with a hash")
@@ -301,7 +325,7 @@ def read(storage: Storage, name: str) -> Checkpoint:
 
 
 def verify(storage: Storage, name: str, part: int = 0, parts: int = 1) -> Checkpoint:
-    """The checkpoint with the hash of every file (or of this part of them) checked. Raises Damaged, and InputError as `read` does."""
+    """The checkpoint with the hash of every file (or of this part of them) checked. Raises Damaged or OtherFormat."""
     found = read(storage, name)
     for file, expected in sorted(found.manifest["files"].items())[part::parts]:
         where = storage.path(f"{name}/{file}")

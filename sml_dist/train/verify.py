@@ -14,7 +14,7 @@ import numpy as np
 from sml_dist.config.run import parse_kept
 from sml_dist.data.dataset import Manifest, fingerprint, read_manifest, read_rows, row_groups
 from sml_dist.spec import InputError
-from sml_dist.train.checkpoint import Damaged, steps, verify
+from sml_dist.train.checkpoint import Damaged, OtherFormat, steps, verify
 from sml_dist.train.ledger import digest
 from sml_dist.train.rows import training_plan
 from sml_dist.train.storage import Storage
@@ -33,6 +33,8 @@ def verify_run(folder: str, data: str | None = None) -> dict[str, Any]:
             newest = verify(storage, name)
         except Damaged as error:
             faults.append(str(error))
+        except OtherFormat as error:
+            faults.append(f"{error}: take that version to check it")
     found: dict[str, Any] = {"run": str(folder), "checkpoints": len(names), "damaged": faults}
     if newest is not None:
         found |= {"step": newest.manifest["step"]} | _rows(Path(folder), newest.manifest, data)

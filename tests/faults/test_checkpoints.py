@@ -210,16 +210,22 @@ def test_where_all_checkpoints_are_damaged_nothing_is_begun_anew_in_their_place(
     assert on_ranks(2, none_sound, tmp_path / "c") == [[line, "step-000000001", "step-000000002"]] * 2
 
 
+def to_another_format(checkpoint: Path) -> str:
+    """What is said of it, but for the way out."""
+    path = checkpoint / MANIFEST
+    manifest = json.loads(path.read_text()) | {"format": FORMAT + 1}
+    manifest["versions"]["sml-dist"] = "9.8"
+    del manifest["sha256"]
+    manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(manifest))
+    return f"{path} is of format {FORMAT + 1}, which sml-dist 9.8 wrote; this version reads {FORMAT}"
+
+
 def of_another_format(folder: Path) -> list[str]:
     store = saved(folder, 1, 2)
     dist.barrier()
     if dist.get_rank() == 0:
-        path = folder / "step-000000002" / MANIFEST
-        manifest = json.loads(path.read_text()) | {"format": FORMAT + 1}
-        manifest["versions"]["sml-dist"] = "9.8"
-        del manifest["sha256"]
-        manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-        path.write_text(json.dumps(manifest))
+        to_another_format(folder / "step-000000002")
     dist.barrier()
     said = []
     for refused in (store.latest, lambda: store.at(2), lambda: newest(store.storage)):

@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 from sml_dist.cli import app
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
+from sml_dist.scoring.trained import find
 from sml_dist.spec import InputError
 from sml_dist.train.alone import train_alone
 from sml_dist.train.checkpoint import read
 from sml_dist.train.storage import Storage
 from sml_dist.train.verify import not_recorded, verify_run
+from tests.faults.test_checkpoints import to_another_format
 
 
 def config(data: str, storage: Path, **train) -> RunConfig:
@@ -124,6 +126,28 @@ def test_without_a_ledger_the_checkpoints_are_verified_alone(tmp_path):
     file = next(Path(tmp_path / "r").glob("checkpoints/*/*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1])
     assert not verify_run(str(tmp_path / "r"))["ok"]
+
+
+def test_a_checkpoint_of_another_format_is_listed_and_the_others_are_checked(copy):
+    names = sorted(path.name for path in (copy / "checkpoints").iterdir())
+    assert len(names) > 1
+    line = to_another_format(copy / "checkpoints" / names[-1])
+    found = verify_run(str(copy))
+    assert not found["ok"] and found["damaged"] == [f"{line}: take that version to check it"]
+    assert found["step"] == int(names[-2].removeprefix("step-")) and found["missing"] == 0
+    lines = [to_another_format(copy / "checkpoints" / name) for name in names[:-1]] + [line]
+    assert len(verify_run(str(copy))["damaged"]) == len(lines)
+
+
+def test_who_scores_a_checkpoint_of_another_format_is_not_told_to_move_it_away(copy):
+    for checkpoint in (copy / "checkpoints").iterdir():
+        line = to_another_format(checkpoint)
+        for named in ((str(checkpoint),), (str(copy), int(checkpoint.name.removeprefix("step-")))):
+            with pytest.raises(InputError) as error:
+                find(*named)
+            assert str(error.value) == f"{line}: take that version, or name another run or checkpoint"
+    with pytest.raises(InputError, match=": take that version, or name another run or checkpoint$"):
+        find(str(copy))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from sml_dist.train.storage import Storage
 from sml_dist.train.warm import warm_start
 from tests.data.histories import prepared
 from tests.faults.serial import without_ray
+from tests.faults.test_checkpoints import to_another_format
 from tests.train.ranks import make_trainer, on_ranks, weights
 
 SCHEMA = """
@@ -218,7 +219,19 @@ def test_a_damaged_checkpoint_that_another_run_is_not_started_from_is_told_of(da
     text = on_ranks(1, started, each)[0][2]
     assert text.startswith(f"a damaged checkpoint is passed over: {newer}/MANIFEST.json is unreadable")
     shutil.rmtree(sound)
-    assert f"no checkpoint of {sound.parent} is sound" in on_ranks(1, refused, each)[0]
+    said = on_ranks(1, refused, each)[0]
+    assert f"no checkpoint of {sound.parent} is sound" in said
+    assert said.endswith("; put its files back, or name another run or checkpoint as run.warm_start")
+
+
+def test_another_runs_checkpoints_are_not_to_be_moved_away_where_they_are_of_another_format(datasets, tmp_path):
+    old, new = datasets
+    on_ranks(1, trained, config(old), tmp_path / "old")
+    checkpoint = tmp_path / "old/checkpoints/step-000000012"
+    line = f"{to_another_format(checkpoint)}: take that version, or name another run or checkpoint"
+    for start, said in ((tmp_path / "old", f"{line} as run.warm_start"), (checkpoint, f"run.warm_start: checkpoint {line}")):
+        each = config(new, run={"warm_start": str(start)})
+        assert on_ranks(2, refused, each) == [said, said]
 
 
 def test_a_checkpoints_folder_may_have_any_name_and_a_damaged_one_is_named_with_the_way_out(datasets, tmp_path):
