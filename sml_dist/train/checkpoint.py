@@ -59,6 +59,11 @@ class Checkpoint:
         return self.storage.path(self.name)
 
     @property
+    def table_steps(self) -> int:
+        """What the tables' optimisers count: the run's steps, after those of the run whose state it was started with."""
+        return self.manifest["step"] + self.manifest.get("progress", {}).get("warm_steps", 0)
+
+    @property
     def reader(self) -> Reader:
         return Reader(self.storage, self.name, self.manifest["tensors"])
 

@@ -53,10 +53,11 @@ class Keeper:
             about = {"epoch": progress.epoch, "workers": self.place.workers, "restarts": progress.restarts}
             return self._attempt(progress, [*events, {"event": "resumed"} | about])
         self.optimizers.create_state()  # a checkpoint has it even where every step so far was skipped
+        progress = Progress()
         if self.config.run.warm_start:
-            text = warm_start(self.config, self.model, self.optimizers, self.manifest)
+            text, progress.warm_steps = warm_start(self.config, self.model, self.optimizers, self.manifest)
             events = [{"event": "warm start", "text": text}]
-        return self._attempt(Progress(), events)
+        return self._attempt(progress, events)
 
     def go_on(self) -> Progress | None:
         """From the newest checkpoint, if there is one."""

@@ -44,6 +44,7 @@ class Progress:
     """All of a run's state that is not a tensor; committed with every checkpoint."""
 
     step: int = 0
+    warm_steps: int = 0  # of the run whose tables' optimiser state this one was started with, and of those before it
     epoch: int = 0
     batch: int = 0
     best: float | None = None  # of the monitored metric, larger is better

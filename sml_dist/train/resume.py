@@ -53,13 +53,13 @@ def load(found: Checkpoint, model: Any, optimizers: Optimizers) -> list[str]:
     optimizers.create_state()
     wanted = pieces(model, optimizers)
     for piece in [p for p in wanted if p.name.endswith(f".{COUNTER}") and not found.reader.holds(p.name)]:
-        piece.tensor.fill_(found.manifest["step"])  # FBGEMM's Adagrads, which the table was under, count no steps
+        piece.tensor.fill_(found.table_steps)  # FBGEMM's Adagrads, which the table was under, count no steps
         wanted.remove(piece)
     try:
         inexact = found.reader.fill(wanted)
     except Incomplete as error:
         raise InputError(f"checkpoint {found.path} does not fit this model: {error}; choose another run.name") from None
-    set_steps(model, found.manifest["step"])
+    set_steps(model, found.table_steps)
     return sorted(name.partition(".")[0] for name in inexact)
 
 

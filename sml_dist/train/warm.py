@@ -43,8 +43,11 @@ class Match:
     how: str
 
 
-def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: Optimizers, manifest: Manifest) -> str:
-    """Fills what the checkpoint `run.warm_start` has of this run; a table that says what. Collective. Raises InputError."""
+def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: Optimizers, manifest: Manifest) -> tuple[str, int]:
+    """Fills what the checkpoint `run.warm_start` has of this run; a table that says what, and the steps that tables count on from.
+
+    Collective. Raises InputError.
+    """
     found = open_checkpoint(config.run.warm_start)
     matches = dict(match_tables(found, config, manifest))
     same_tables = found.manifest["config"]["embedding"]["optimizer"] == config.embedding.optimizer
@@ -60,11 +63,12 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
                     take_rows(found.reader, piece, match.rows)
                     taken.add(piece.name)
                 elif what == COUNTER:  # the table was under FBGEMM's optimiser, whose state has no count
-                    piece.tensor.fill_(found.manifest["step"])
+                    piece.tensor.fill_(found.table_steps)
         elif piece.name in fitting and (piece.name.startswith("model.") or (same_dense and parameter_of(piece.name) in fitting)):
             dense.append(piece)
-    if any(name.startswith("t_") and not name.endswith(".weight") for name in taken):
-        set_steps(model, found.manifest["step"])
+    steps = found.table_steps if any(name.startswith("t_") and not name.endswith(".weight") for name in taken) else 0
+    if steps:
+        set_steps(model, steps)
     found.reader.fill(dense)
     taken |= {piece.name for piece in dense}
     for table, match in sorted(matches.items()):
@@ -80,7 +84,7 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
     dropped = {name.partition(".")[0][2:] for name in found.reader.index if name.startswith("t_")} - {name[2:] for name in matches}
     if dropped:
         lines.append(("dropped", "", "", f"fields that are no more: {', '.join(sorted(dropped))}"))
-    return rendered(found, lines)
+    return rendered(found, lines), steps
 
 
 def open_checkpoint(where: str) -> Checkpoint:

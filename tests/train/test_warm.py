@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from sml_dist.data.prepare import prepare
 from sml_dist.data.vocab import read_tokens
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.checkpoint import Checkpoints
-from sml_dist.train.loop import Progress
+from sml_dist.train.keeper import Keeper
+from sml_dist.train.loop import Progress, Trainer
+from sml_dist.train.place import Place
 from sml_dist.train.state import fused, pieces
 from sml_dist.train.storage import Storage
 from sml_dist.train.warm import warm_start
@@ -91,7 +94,7 @@ def started(config: RunConfig) -> tuple[dict, dict, str]:
     trainer, _ = make_trainer(config)
     cold = whole(trainer)
     trainer.optimizers.create_state()
-    text = warm_start(config, trainer.model, trainer.optimizers, read_manifest(config.data.path))
+    text, _ = warm_start(config, trainer.model, trainer.optimizers, read_manifest(config.data.path))
     return cold, whole(trainer), text
 
 
@@ -185,6 +188,48 @@ def counted(config: RunConfig) -> list[int]:
     trainer.optimizers.create_state()
     warm_start(config, trainer.model, trainer.optimizers, read_manifest(config.data.path))
     return [int(module.iter) for module in fused(trainer.model)]
+
+
+def gone_on_with(config: RunConfig, sharding: str) -> list[int]:
+    """What the tables of a warm-started run count at its start, and where it is gone on with after 5 and 10 steps, rolled back then too,
+    under another sharding."""
+    counts, other = [], replace(config, embedding=replace(config.embedding, sharding=sharding))
+    for each in (config, other, other):
+        trainer, batches = make_trainer(each)
+        keeper = Keeper(each, read_manifest(each.data.path), Place(), trainer.model, trainer.optimizers, [], lambda **_: None)
+        progress = keeper.start()
+        counts.append(count_of(trainer))
+        for table in itertools.islice(batches(), 5):
+            trainer.step(table, progress)
+            trainer.advance(progress)
+        keeper.commit(progress)
+        keeper.settle()
+    keeper.go_on()
+    return [*counts, count_of(trainer)]
+
+
+def count_of(trainer: Trainer) -> int:
+    """FBGEMM's own count, or that in the state of torch's optimiser."""
+    counts = {int(module.iter) for module in fused(trainer.model)}
+    counts |= {int(piece.tensor) for piece in pieces(trainer.model, trainer.optimizers) if piece.name == "t_site.step"}
+    assert len(counts) == 1
+    return counts.pop()
+
+
+@pytest.mark.parametrize("others", ["row_wise", "data_parallel"])
+@pytest.mark.parametrize("sharding", ["row_wise", "data_parallel"])
+def test_tables_that_were_started_warm_count_on_from_the_old_steps_where_the_run_is_gone_on_with(datasets, tmp_path, sharding, others):
+    """12 steps of the old run; a third that starts from the second's 15 counts both."""
+    old, _ = datasets
+    tables = {"optimizer": "adagrad", "sharding": sharding}
+    on_ranks(1, trained, config(old, embedding=tables), tmp_path / "old")
+
+    def each(name: str, start: str) -> RunConfig:
+        run = {"name": name, "storage": str(tmp_path), "warm_start": str(tmp_path / start)}
+        return config(old, run=run, embedding=tables)
+
+    assert on_ranks(1, gone_on_with, each("new", "old"), others)[0] == [12, 17, 22, 27]
+    assert on_ranks(1, gone_on_with, each("newer", "new"), others)[0] == [27, 32, 37, 42]
 
 
 def refused(config: RunConfig) -> str:
