@@ -51,8 +51,8 @@ class RunFolder:
 
     def read_json(self, name: str) -> Any:
         """The file's value, or None where there is none. Raises InputError where it is damaged: it is only ever written whole."""
-        text = self.read(name)
         try:
+            text = self.read(name)
             return None if text is None else json.loads(text)
         except ValueError as error:
             raise InputError(f"{self.path / name} is damaged ({error}); take it away") from None
@@ -113,7 +113,7 @@ class RunFolder:
         """Drops the metrics of steps that a resumed run does again; a half-written last line goes with them."""
         path = self.path / "metrics.jsonl"
         if path.is_file():
-            kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
+            kept = [line for line in path.read_text(errors="replace").splitlines() if _step(line) <= step]
             self.write("metrics.jsonl", "".join(line + "\n" for line in kept))
 
 
@@ -137,7 +137,7 @@ def finite(value: Any) -> Any:
 def _step(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):  # torn, or no object
         return float("inf")
 
 

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from sml_dist.spec import InputError
 from sml_dist.train.report import RunFolder, objects
 
 
@@ -72,6 +73,16 @@ def test_a_reader_goes_on_past_bytes_that_are_no_text(tmp_path):
     assert [line["step"] for line in objects(next(found))] == [1, 3]
     folder.log(step=4)
     assert steps(next(found)) == [4]
+
+
+def test_a_run_goes_on_past_bytes_that_are_no_text_and_lines_that_are_no_object(tmp_path):
+    folder, path = RunFolder(tmp_path), tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n\xff\xfe\n[3]\n{"step": 2}\n{"step": 9}\n')
+    folder.forget_after(2)
+    assert steps(path.read_text().splitlines()) == [1, 2]
+    (tmp_path / "error.json").write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"error\.json is damaged .*take it away"):
+        folder.read_json("error.json")
 
 
 def test_two_that_write_a_file_at_once_leave_it_whole_and_nothing_besides(tmp_path, monkeypatch):
