@@ -66,8 +66,10 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
                     piece.tensor.fill_(found.table_steps)
         elif piece.name in fitting and (piece.name.startswith("model.") or (same_dense and parameter_of(piece.name) in fitting)):
             dense.append(piece)
-    steps = found.table_steps if any(name.startswith("t_") and not name.endswith(".weight") for name in taken) else 0
-    if steps:
+    states = {name.partition(".")[0] for name in found.reader.index if name.startswith("t_") and not name.endswith(".weight")}
+    counted = same_tables and any(match.rows is not None for table, match in matches.items() if table in states)
+    steps = found.table_steps if counted else 0  # on every worker alike, whichever tables it has
+    if counted:
         set_steps(model, steps)
     found.reader.fill(dense)
     taken |= {piece.name for piece in dense}

@@ -232,6 +232,21 @@ def test_tables_that_were_started_warm_count_on_from_the_old_steps_where_the_run
     assert on_ranks(1, gone_on_with, each("newer", "new"), others)[0] == [27, 32, 37, 42]
 
 
+def told_steps(config: RunConfig) -> int:
+    trainer, _ = make_trainer(config)
+    trainer.optimizers.create_state()
+    return warm_start(config, trainer.model, trainer.optimizers, read_manifest(config.data.path))[1]
+
+
+@pytest.mark.parametrize(("optimizer", "steps"), [("adagrad", 12), ("rowwise_adagrad", 0)])
+def test_workers_without_a_table_are_told_the_same_steps(datasets, tmp_path, optimizer, steps):
+    """There are three tables; another optimiser takes no state, and so no steps."""
+    old, new = datasets
+    on_ranks(1, trained, config(old, embedding={"optimizer": "adagrad"}), tmp_path / "old")
+    tables = {"optimizer": optimizer, "sharding": "table_wise"}
+    assert on_ranks(4, told_steps, config(new, run={"warm_start": str(tmp_path / "old")}, embedding=tables)) == [steps] * 4
+
+
 def refused(config: RunConfig) -> str:
     trainer, _ = make_trainer(config)
     trainer.optimizers.create_state()
