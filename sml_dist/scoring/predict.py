@@ -96,7 +96,9 @@ def predict(
     about = {"checkpoint": fingerprint(model.checkpoint), "precision": precision or model.config.train.precision}
     about |= {"input": source.identity, "keys": source.keys, "contributions": contributions}
     folder = Folder(output)
-    if not overwrite and (complete := folder.finished(about)):
+    with writing(output):
+        complete = None if overwrite else folder.finished(about)
+    if complete:
         return complete
     with own(output):
         with writing(output):

@@ -99,12 +99,10 @@ def on_gpu(config: RunConfig) -> bool:
     return config.train.device == "cuda" or (config.train.device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
 
 
-def in_own_process(config: RunConfig) -> bool:
-    """Whether a study may train it without Ray Train (train/alone.py): one worker, on a CPU, that asks for nothing else.
-
-    A sweep, which can give a trial the CPUs that it asks for, has `in_actor` (tune/trial.py).
-    """
-    return config.train.worker_range[1] == 1 and not config.train.worker_resources and not on_gpu(config)
+def in_own_process(config: RunConfig, given: frozenset[str] = frozenset()) -> bool:
+    """Whether a study or a sweep may train it without Ray Train (train/alone.py): one worker, on a CPU, that asks for none of Ray's
+    resources but those that its process is `given`."""
+    return config.train.worker_range[1] == 1 and config.train.worker_resources.keys() <= given and not on_gpu(config)
 
 
 def worker_resources(config: RunConfig) -> dict[str, float]:

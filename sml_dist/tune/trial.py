@@ -21,7 +21,7 @@ from ray import tune
 from sml_dist.config.run import RunConfig
 from sml_dist.held import held
 from sml_dist.spec import InputError, RunError
-from sml_dist.train.launch import launch, on_gpu
+from sml_dist.train.launch import in_own_process, launch
 from sml_dist.train.loop import Stopped
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.donation import donate, take
@@ -149,7 +149,7 @@ class Trial(tune.Trainable):
 
 def in_actor(config: RunConfig) -> bool:
     """Whether a trial trains in its actor's process: one worker, on a CPU, that asks for nothing but CPUs."""
-    return config.train.worker_range[1] == 1 and config.train.worker_resources.keys() <= {"CPU"} and not on_gpu(config)
+    return in_own_process(config, frozenset({"CPU"}))
 
 
 def trained(config: RunConfig, report: Report) -> dict[str, Any]:
