@@ -1,6 +1,9 @@
 """The stream gives what the plan says, in order, through a real Ray Data pipeline."""
 
 import contextlib
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +15,7 @@ import pytest
 from sml_dist.data.dataset import SplitWriter
 from sml_dist.data.plan import Cursor, Plan
 from sml_dist.data.stream import Reader, Source, Stream, held_bytes, placing, step_seconds, windows_ahead, with_weight
+from sml_dist.session import LOCAL_ENVIRONMENT
 from sml_dist.spec import InputError
 
 WINDOW = 100
@@ -91,6 +95,34 @@ def test_a_file_with_other_rows_than_the_manifest_says_is_noticed_before_a_row_o
         read = Reader(source, Plan(source.rows, 2, 10, 100, 0), 0, 1)
         with pytest.raises(InputError, match=f"train/part-0.parquet, row group {said}.*; restore the file or prepare the dataset again"):
             read.window(0)
+
+
+READ_TEN_WINDOWS = """
+import resource, sys
+from sml_dist.data.plan import Plan
+from sml_dist.data.stream import Reader, Source
+rows = 16384
+groups = tuple(("train/part-0.parquet", group, rows) for group in range(40))
+read = Reader(Source(sys.argv[1], groups, 0), Plan((rows,) * 40, streams=4, batch_size=4096, window=rows, seed=0), 0, 1)
+faults = []
+for window in range(10):
+    read({"window": [window]})
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[4])
+"""
+
+
+def test_a_reader_task_keeps_its_memory_from_window_to_window(tmp_path):
+    """A fifth of the pages of one window of 10 MB at most are faulted in for five more."""
+    columns = {"ids": np.arange(655_360 * 26, dtype=np.int32), "dense": np.arange(655_360 * 13, dtype=np.float32)}
+    lists = {name: pa.FixedSizeListArray.from_arrays(pa.array(values), len(values) // 655_360) for name, values in columns.items()}
+    table = pa.table({**lists, "label": np.zeros(655_360, np.float32)})
+    with SplitWriter(str(tmp_path), "train/part-0.parquet", table.schema, row_group_rows=16384) as writer:
+        writer.write(table)
+    command = [sys.executable, "-c", READ_TEN_WINDOWS, str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | LOCAL_ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 500
 
 
 def test_padding_weighs_nothing_and_own_weights_stay():
