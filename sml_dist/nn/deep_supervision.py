@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sml_dist.nn.linear import logit_product
+from sml_dist.nn.logit_product import logit_product
 from sml_dist.nn.skip_logit import logit_layer
 
 

@@ -7,7 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sml_dist.nn.linear import Linear, logit_product
+from sml_dist.nn.linear import Linear
+from sml_dist.nn.logit_product import logit_product
 from sml_dist.nn.mtn_kernel import mtn, mtn_dot
 from sml_dist.nn.tanh_norms import scaled
 from sml_dist.spec import spec

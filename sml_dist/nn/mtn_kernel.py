@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from sml_dist.nn.linear import logit_product
+from sml_dist.nn.logit_product import logit_product
 from sml_dist.nn.native import has_kernel, library
 
 SOURCE = Path(__file__).with_name("mtn.cpp")

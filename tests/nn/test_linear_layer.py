@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sml_dist.nn import linear
-from sml_dist.nn.linear import Linear, by_onednn
+from sml_dist.nn.linear import Chain, Linear, by_onednn
 
 SHAPES = {"a vector": (429,), "a row": (1, 429), "rows": (300, 429), "tokens": (7, 5, 429)}
 
@@ -28,7 +28,7 @@ def test_it_is_nn_linear_and_its_gradients_but_for_rounding(shape, bias):
     torch.manual_seed(0)
     ours = Linear(429, 40, bias=bias)
     theirs, x = plain(ours), torch.randn(shape)
-    assert by_onednn(x, ours.weight) and not by_onednn(x.double(), ours.weight.double())
+    assert by_onednn(x, ours.weight, x.dtype) and not by_onednn(x.double(), ours.weight.double(), torch.float64)
     results = []
     for layer, input in ((ours, x.clone().requires_grad_()), (theirs, x.clone().requires_grad_())):
         y = layer(input)
@@ -60,14 +60,42 @@ def test_its_gradient_has_a_gradient(layer):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
-def test_without_onednn_under_autocast_and_in_an_export_it_is_torchs_own(layer, monkeypatch):
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_relu_after_it_is_torchs_in_values_gradients_and_their_gradients(bf16, bias):
+    torch.manual_seed(0)
+    ours = Chain(Linear(429, 40, bias=bias), nn.ReLU(), Linear(40, 300), nn.Tanh(), Linear(300, 40), nn.ReLU())
+    theirs = nn.Sequential(nn.Linear(429, 40, bias=bias), nn.ReLU(), nn.Linear(40, 300), nn.Tanh(), nn.Linear(300, 40), nn.ReLU())
+    theirs.load_state_dict(ours.state_dict())
+    found = []
+    for each in (ours, theirs):
+        x = torch.linspace(-1, 1, 7 * 429).view(7, 429).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            assert by_onednn(x, each[0].weight, torch.bfloat16 if bf16 else torch.float32)
+            y = each(x)
+        (slope,) = torch.autograd.grad(y.float().square().sum(), x, create_graph=True)
+        (slope.square().sum() + y.float().sum()).backward()
+        found.append([y.float(), slope, x.grad, *(parameter.grad for parameter in each.parameters())])
+    assert (found[0][0] == 0).any() and (found[0][0] > 0).any()
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-2 if bf16 else 1e-3, atol=1e-2 * other.abs().max().item() if bf16 else 1e-5)
+
+
+def test_without_onednn_and_in_an_export_it_is_torchs_own(layer, monkeypatch):
     x = torch.randn(64, 429)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not by_onednn(x, layer.weight) and layer(x).dtype is torch.bfloat16
-    calls = [node.target for node in torch.export.export(layer, (x,)).graph.nodes if node.op == "call_function"]
-    assert calls == [torch.ops.aten.linear.default]
+    for module, extra in ((layer, []), (Chain(layer, nn.ReLU()), [torch.ops.aten.relu.default])):
+        calls = [node.target for node in torch.export.export(module, (x,)).graph.nodes if node.op == "call_function"]
+        assert calls == [torch.ops.aten.linear.default, *extra]
     monkeypatch.setattr(linear, "HAS_ONEDNN", False)
-    assert torch.equal(layer(x), plain(layer)(x))
+    assert torch.equal(layer(x), plain(layer)(x)) and torch.equal(Chain(layer, nn.ReLU())(x), plain(layer)(x).relu())
+
+
+def test_in_bfloat16_it_rounds_as_torch_does(layer):
+    x = torch.randn(300, 429)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+        assert found.dtype is torch.bfloat16
+        torch.testing.assert_close(found, plain(layer)(x), rtol=2**-7, atol=2**-10)
 
 
 def test_a_copy_and_a_file_of_it_are_those_of_nn_linear(layer):
