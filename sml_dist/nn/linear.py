@@ -47,9 +47,11 @@ class Product(Function):
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *y = ctx.saved_tensors
         dy = torch.ops.aten.threshold_backward(dy, *y, 0) if y else dy
-        dx = Product.apply(dy, weight.t(), None) if ctx.needs_input_grad[0] else None
-        flat = dy.reshape(-1, dy.shape[-1])
-        dweight = flat.t() @ x.reshape(-1, x.shape[-1]) if ctx.needs_input_grad[1] else None  # MKL's is as fast here
+        flat, dx, dweight = dy.reshape(-1, dy.shape[-1]), None, None
+        if ctx.needs_input_grad[0]:  # torch takes bfloat16 to oneDNN by itself
+            dx = dy @ weight if dy.dtype is torch.bfloat16 else Product.apply(dy, weight.t(), None)
+        if ctx.needs_input_grad[1]:
+            dweight = flat.t() @ x.reshape(-1, x.shape[-1])  # for float32 MKL's is as fast here
         return dx, dweight, flat.sum(0) if ctx.needs_input_grad[2] else None, None
 
 
