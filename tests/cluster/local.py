@@ -48,6 +48,7 @@ class Shell:
         pid, terminal = pty.fork()
         if pid == 0:
             os.chdir(self.folder)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a shell leaves ignored in what it starts in the background
             os.execve(sys.executable, self.command(*words), self.environment)
         shown = read_until(terminal, after)
         os.kill(pid, signal.SIGINT)
