@@ -15,7 +15,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_common import PoolingMode
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import WeightDecayMode
 from torch import Tensor
 
-from sml_dist.nn.native import library
+from sml_dist.nn.native import call, library
 
 SOURCE = Path(__file__).with_name("rowwise_adagrad.cpp")
 OPERATOR = "split_embedding_backward_codegen_rowwise_adagrad_cpu"
@@ -62,7 +62,5 @@ def updated(
     tensors = [gradient.contiguous(), weights, weight_of, state, state_of, column_of, ids.contiguous(), offsets.contiguous()]
     sizes = (ctypes.c_int64(size) for size in ((offsets.numel() - 1) // features, features, gradient.shape[1]))
     rates = (ctypes.c_float(rate) for rate in (lr.item(), eps, weight_decay))
-    places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
-    function = getattr(library(SOURCE), f"rowwise_adagrad_{KINDS[ids.dtype]}")
-    function(*places, *sizes, int(pooling == PoolingMode.MEAN), *rates, torch.get_num_threads())
+    call(SOURCE, f"rowwise_adagrad_{KINDS[ids.dtype]}", tensors, *sizes, int(pooling == PoolingMode.MEAN), *rates)
     return True

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from sml_dist.nn.native import has_kernel, library
+from sml_dist.nn.native import KINDS, call, has_kernel
 
 SOURCE = Path(__file__).with_name("dropout.cpp")
-KINDS = {torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 LEVELS = 1 << 32
 
 
@@ -29,7 +28,7 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        if not has_kernel(x, SOURCE, KINDS):
+        if not has_kernel(x, SOURCE):
             return F.dropout(x, self.p)
         seed = int(torch.empty((), dtype=torch.int64).random_())
         return Masked.apply(x, seed, round(self.p * LEVELS))
@@ -46,10 +45,8 @@ class Masked(Function):
         ctx.mask = seed, drop
         x = x.contiguous()
         y = torch.empty_like(x)
-        places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, y))
-        scale = ctypes.c_double(LEVELS / (LEVELS - drop))
-        function = getattr(library(SOURCE), f"dropout_{KINDS[x.dtype]}")
-        function(*places, ctypes.c_int64(x.numel()), ctypes.c_uint64(seed), ctypes.c_uint32(drop), scale, torch.get_num_threads())
+        mask, scale = (ctypes.c_uint64(seed), ctypes.c_uint32(drop)), ctypes.c_double(LEVELS / (LEVELS - drop))
+        call(SOURCE, f"dropout_{KINDS[x.dtype][0]}", (x, y), ctypes.c_int64(x.numel()), *mask, scale)
         return y
 
     @staticmethod

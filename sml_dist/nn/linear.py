@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from sml_dist.nn.native import traced
 
 ENOUGH = 1 << 13  # elements of a weight: below, a call costs more than its product
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-KINDS = {torch.float32}
-if HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-    KINDS.add(torch.bfloat16)
+# The types whose products oneDNN takes here: none where torch is without it.
+ONEDNN = {torch.float32} if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise") else set()
+if ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    ONEDNN.add(torch.bfloat16)
 
 
 class Linear(nn.Linear):
@@ -40,7 +40,7 @@ class Product(Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool = False) -> Tensor:
         y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
-        ctx.save_for_backward(x, weight, *[y] * relu)
+        ctx.save_for_backward(x, weight, *([y] if relu else []))
         return y
 
     @staticmethod
@@ -72,8 +72,8 @@ class Chain(nn.Sequential):
 
 def by_onednn(x: Tensor, weight: Tensor, kind: torch.dtype) -> bool:
     """Whether oneDNN takes this product, whatever the number of rows."""
-    plain = x.device.type == "cpu" and kind in KINDS and x.dtype in KINDS and weight.dtype == torch.float32
-    return plain and weight.numel() >= ENOUGH and HAS_ONEDNN and torch.backends.mkldnn.enabled and not traced()
+    plain = x.device.type == "cpu" and kind in ONEDNN and x.dtype in ONEDNN and weight.dtype == torch.float32
+    return plain and weight.numel() >= ENOUGH and torch.backends.mkldnn.enabled and not traced()
 
 
 def product_type(x: Tensor) -> torch.dtype:

@@ -9,16 +9,15 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from sml_dist.nn.native import has_kernel, library
+from sml_dist.nn.native import KINDS, call, has_kernel
 
 SOURCE = Path(__file__).with_name("logit.cpp")
-KINDS = {torch.bfloat16: ("bfloat16", torch.float32), torch.float32: ("float32", torch.float32), torch.float64: ("float64", torch.float64)}
 
 
 def logit_product(x_BK: Tensor, weight_1K: Tensor, bias: Tensor | None = None) -> Tensor:
     """weight . x + bias, (B, K) -> (B, 1), in the weight's type whatever autocast says: rounded to bfloat16, logits between 4 and 8
     lie 1/32 apart, and so the probabilities of rare clicks 3 %."""
-    if has_kernel(x_BK, SOURCE, KINDS) and KINDS[x_BK.dtype][1] is weight_1K.dtype:
+    if has_kernel(x_BK, SOURCE) and KINDS[x_BK.dtype][1] is weight_1K.dtype:
         y_B1 = Dot.apply(x_BK, weight_1K)
         return y_B1 if bias is None else y_B1 + bias
     x_BK, device = x_BK.to(weight_1K.dtype), x_BK.device.type
@@ -48,6 +47,4 @@ class Dot(Function):
 
 
 def _call(name: str, x_BK: Tensor, *others: Tensor) -> None:
-    places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x_BK, *others))
-    sizes = map(ctypes.c_int64, x_BK.shape)
-    getattr(library(SOURCE), f"{name}_{KINDS[x_BK.dtype][0]}")(*places, *sizes, torch.get_num_threads())
+    call(SOURCE, f"{name}_{KINDS[x_BK.dtype][0]}", (x_BK, *others), *map(ctypes.c_int64, x_BK.shape))

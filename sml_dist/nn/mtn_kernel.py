@@ -9,10 +9,9 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from sml_dist.nn.logit_product import logit_product
-from sml_dist.nn.native import has_kernel, library
+from sml_dist.nn.native import KINDS, call, has_kernel
 
 SOURCE = Path(__file__).with_name("mtn.cpp")
-KINDS = {torch.bfloat16: ("bfloat16", torch.float32), torch.float32: ("float32", torch.float32), torch.float64: ("float64", torch.float64)}
 
 
 def mtn(x_BK: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, slope: float) -> Tensor:
@@ -30,7 +29,7 @@ def mtn_dot(x_BK: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, slope: fl
 
 
 def compiled(x_BK: Tensor) -> bool:
-    return has_kernel(x_BK, SOURCE, KINDS)
+    return has_kernel(x_BK, SOURCE)
 
 
 def mtn_written_out(x_BK: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, slope: float) -> Tensor:
@@ -90,6 +89,4 @@ class Dot(Norm):
 def _call(name: str, x_BK: Tensor, parameters: tuple[Tensor, ...] | list[Tensor], others: list[Tensor], slope: float) -> None:
     kind, arithmetic = KINDS[x_BK.dtype]
     tensors = [x_BK, *(p.detach().to(arithmetic).contiguous() for p in parameters), *others]
-    sizes = map(ctypes.c_int64, x_BK.shape)
-    places = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-    getattr(library(SOURCE), f"{name}_{kind}")(*places, *sizes, ctypes.c_double(slope), torch.get_num_threads())
+    call(SOURCE, f"{name}_{kind}", tensors, *map(ctypes.c_int64, x_BK.shape), ctypes.c_double(slope))

@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Container
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from torch import Tensor
 # no peeling: where a row lies in memory must not change the order of its sum
 FLAGS = "-std=c++17 -O3 -march=native -fno-math-errno -fno-trapping-math --param vect-max-peeling-for-alignment=0".split()
 FLAGS += ["-fopenmp", "-shared", "-fPIC"]
+
+# For each type of numbers.h what the names of its functions end in, and the type of their arithmetic.
+KINDS = {torch.bfloat16: ("bfloat16", torch.float32), torch.float32: ("float32", torch.float32), torch.float64: ("float64", torch.float64)}
 
 
 @functools.cache
@@ -36,9 +40,15 @@ def library(source: Path) -> ctypes.CDLL | None:
         return None
 
 
-def has_kernel(x: Tensor, source: Path, kinds: Container[torch.dtype]) -> bool:
+def has_kernel(x: Tensor, source: Path) -> bool:
     """Whether the compiled file can take x."""
-    return not traced() and x.device.type == "cpu" and x.dtype in kinds and library(source) is not None
+    return not traced() and x.device.type == "cpu" and x.dtype in KINDS and library(source) is not None
+
+
+def call(source: Path, function: str, tensors: Sequence[Tensor], *numbers: Any) -> None:
+    """A function of the compiled file on contiguous tensors, then numbers as ctypes has them, then torch's number of threads."""
+    places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
+    getattr(library(source), function)(*places, *numbers, torch.get_num_threads())
 
 
 def traced() -> bool:

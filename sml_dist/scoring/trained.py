@@ -25,7 +25,7 @@ from sml_dist.embeddings.batch import Batch, Collator
 from sml_dist.scoring.explain import Explained
 from sml_dist.spec import InputError, from_dict
 from sml_dist.train.build import make_task
-from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Damaged, OtherFormat, read, step_name, steps, take_that_version, verify
+from sml_dist.train.checkpoint import ANOTHER, MANIFEST, Checkpoint, Damaged, OtherFormat, read, step_name, steps, take_that_version, verify
 from sml_dist.train.kept import kept_dataset
 from sml_dist.train.resume import load_weights
 from sml_dist.train.storage import Storage
@@ -74,7 +74,7 @@ def _manifest(storage: Storage, name: str) -> Checkpoint:
 
 def _unusable(storage: Storage, error: Damaged | OtherFormat) -> InputError:
     if isinstance(error, OtherFormat):
-        return take_that_version(error, "or name another run or checkpoint")
+        return take_that_version(error, ANOTHER)
     return InputError(f"checkpoint {error}; name the folder of another checkpoint in {storage.path('')}")
 
 

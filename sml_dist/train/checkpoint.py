@@ -291,6 +291,9 @@ def none_sound(storage: Storage, fault: str, instead: str) -> InputError:
     return InputError(f"no checkpoint of {storage.path('')} is sound: {fault}; put its files back, {instead}")
 
 
+ANOTHER = "or name another run or checkpoint"  # where they are not those of the run that is to go on
+
+
 def take_that_version(error: OtherFormat, instead: str) -> InputError:
     return InputError(f"{error}: take that version, {instead}")
 

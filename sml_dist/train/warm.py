@@ -25,14 +25,12 @@ from sml_dist.data.dataset import Field, Manifest, fingerprint, read_manifest
 from sml_dist.data.vocab import read_tokens, read_vocabulary
 from sml_dist.embeddings.tables import table_name
 from sml_dist.spec import InputError
-from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Checkpoints, Damaged, OtherFormat, take_that_version
+from sml_dist.train.checkpoint import ANOTHER, MANIFEST, Checkpoint, Checkpoints, Damaged, OtherFormat, take_that_version
 from sml_dist.train.kept import holds, places
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.shards import Reader
 from sml_dist.train.state import COUNTER, Piece, pieces, set_steps
 from sml_dist.train.storage import Storage
-
-INSTEAD = "or name another run or checkpoint"
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,8 @@ def open_checkpoint(where: str) -> Checkpoint:
         except Damaged as error:
             raise InputError(f"run.warm_start: checkpoint {error}; name another, or the folder of its run") from None
         except OtherFormat as error:
-            raise InputError(f"run.warm_start: checkpoint {take_that_version(error, INSTEAD)}") from None
-    found = Checkpoints(Storage(folder / "checkpoints")).latest(f"{INSTEAD} as run.warm_start")
+            raise InputError(f"run.warm_start: checkpoint {take_that_version(error, ANOTHER)}") from None
+    found = Checkpoints(Storage(folder / "checkpoints")).latest(f"{ANOTHER} as run.warm_start")
     if found is None:
         raise InputError(f"run.warm_start {where} is neither a checkpoint nor the folder of a run that has one")
     return found
