@@ -5,18 +5,21 @@ Which tables a plan puts behind a UVM cache is tested without one, in tests/embe
 
 import contextlib
 import itertools
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import torch
 
 from sml_dist.config.run import RunConfig, parse
+from sml_dist.data.stream import DirectStream
 from sml_dist.data.synthetic import synth
 from sml_dist.embeddings.sharding import Sharder
 from sml_dist.spec import InputError
 from sml_dist.train.in_process import Laboratory, one_process
 from sml_dist.train.loop import Progress
 from sml_dist.train.place import Place
+from sml_dist.train.worker import train_watched
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 STEPS = 30
@@ -32,10 +35,10 @@ def dataset(tmp_path_factory) -> str:
     return path
 
 
-def config(dataset: str, precision: str = "fp32", sharding: str = "table_wise", model=None, train=None, **embedding) -> RunConfig:
+def config(dataset: str, precision: str = "fp32", sharding: str = "table_wise", model=None, train=None, run=None, **embedding) -> RunConfig:
     return parse(
         {
-            "run": {"name": "gpu"},
+            "run": run or {"name": "gpu"},
             "data": {"path": dataset, "streams": 4},
             "model": model or DCN_V2,
             "embedding": {"dim": 8, "lr": 0.05, "sharding": sharding, **embedding},
@@ -65,6 +68,23 @@ def test_a_nccl_group_of_one_trains_as_the_cpu_does(dataset, sharding):
 def test_every_table_optimizer_lowers_the_loss(dataset, optimizer):
     found = losses(config(dataset, optimizer=optimizer, lr=0.01), "cuda")
     assert sum(found[-5:]) < sum(found[:5])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad", "adam"])
+def test_a_run_started_again_ends_as_one_that_went_through(dataset, tmp_path, optimizer):
+    """Fused Adam counts its steps itself: begun anew, the count would make the first updates after a restart a third as large."""
+
+    def trained(name: str, steps: int) -> dict[str, Any]:
+        run = {"name": name, "storage": str(tmp_path)}
+        settings = config(dataset, train={"max_steps": steps}, run=run, optimizer=optimizer, lr=0.01)
+        with one_process(backend=GROUP):
+            return train_watched(settings, Place(device=torch.device("cuda")), DirectStream)
+
+    through = trained("through", STEPS)
+    trained("cut", STEPS // 2)
+    again = trained("cut", STEPS)
+    assert (again["steps"], again["restarts"]) == (STEPS, 1)
+    assert again["valid"]["logloss"] == pytest.approx(through["valid"]["logloss"], rel=1e-4)
 
 
 def test_l2_decays_as_on_the_cpu(dataset):
