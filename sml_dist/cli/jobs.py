@@ -134,8 +134,9 @@ def read_by(config: Any) -> dict[str, str | None]:
 
 def studied(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None], str | None]:
     """The same of a study, which is named after its output."""
+    from sml_dist.config.file import read_yaml
     from sml_dist.config.run import load
-    from sml_dist.config.settings import load_settings, read_yaml
+    from sml_dist.config.settings import load_settings
     from sml_dist.review.read import flatten
 
     config, overrides = str(checkout / given["config"]), given["overrides"]

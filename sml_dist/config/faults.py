@@ -8,13 +8,18 @@ from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
+from sml_dist.models.zoo import ZOO
+
 MOST = 5  # faults in a line
 
 
-def explain(cls: type, error: ValidationError, raw: dict[str, Any]) -> str:
-    """The faults of `raw` as a `cls`, one a key: of a union's branches the first says what is meant."""
+def explain(cls: type, error: ValidationError, raw: dict[str, Any], base: type | None = None) -> str:
+    """The faults of `raw` as a `cls`, one a key: of a union's branches the first says what is meant.
+
+    `base`: what a file is that a `cls` names as its `base`, so that a key of that is not called unknown.
+    """
     faults = list({_key(fault["loc"], raw): fault for fault in reversed(error.errors())}.values())[::-1]
-    lines = [_explain(cls, fault, raw) for fault in faults[:MOST]]
+    lines = [_explain(cls, fault, raw, base) for fault in faults[:MOST]]
     return "; ".join([*lines, f"and {len(faults) - MOST} more"] if len(faults) > MOST else lines)
 
 
@@ -40,17 +45,14 @@ def keys(kind: Any, given: Any, prefix: str = "") -> Iterator[str]:
                 yield from keys(part, given, prefix)
 
 
-def _explain(cls: type, fault: Any, raw: dict[str, Any]) -> str:
-    from sml_dist.config.run import RunConfig  # which needs this file
-    from sml_dist.models.zoo import ZOO
-
+def _explain(cls: type, fault: Any, raw: dict[str, Any], base: type | None) -> str:
     key, given = _key(fault["loc"], raw), fault["input"]
     place = fault["loc"]
     if fault["type"] != "value_error" and place[:1] == ("space",) and place[1:] and "." not in str(place[1]):
         way_out = "change it in the file, as in space: {train.lr: {choice: [0.001, 0.01]}}"
         return f"{short(key)}: --set takes the dots of a space's key for sections; {way_out}"
     if fault["type"] == "unexpected_keyword_argument":
-        if {"base", "set"} <= cls.__dataclass_fields__.keys() and key in RunConfig.__dataclass_fields__:
+        if base and {"base", "set"} <= cls.__dataclass_fields__.keys() and key in base.__dataclass_fields__:
             return f"{key} is a key of the base: put it into this file's `set`, or give {_instead(key, given)} in its place"
         section, _, last = key.rpartition(".")
         others = [name for name, entry in ZOO.items() if last in entry.config.__dataclass_fields__]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sml_dist.config.data import DataConfig
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.config.faults import explain
-from sml_dist.config.settings import read_yaml
+from sml_dist.config.file import read_yaml
 from sml_dist.config.tracking import TrackingConfig
 from sml_dist.config.train import LONGEST, TrainConfig
 from sml_dist.credentials import refuse_in

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from sml_dist.config.file import read_yaml
 from sml_dist.config.run import RunConfig, parse_kept
-from sml_dist.config.settings import read_yaml
 from sml_dist.review.artifacts import log_folder
 from sml_dist.review.tensorboard import TensorBoard
 from sml_dist.review.wandb import Wandb

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sml_dist.config.settings import load_settings, read_yaml
+from sml_dist.config.file import read_yaml
+from sml_dist.config.settings import load_settings
 from sml_dist.config.tune import SweepConfig
 from sml_dist.credentials import scrub
 from sml_dist.spec import InputError

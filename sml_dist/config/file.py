@@ -1,0 +1,35 @@
+"""A YAML file with dotted overrides, as plain data."""
+
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from sml_dist.config.faults import short
+from sml_dist.spec import InputError
+
+
+def read_yaml(
+    path: str, overrides: list[str] | None = None, default: dict[str, Any] | None = None, *, resolve: bool = True
+) -> dict[str, Any]:
+    """What a YAML file and `a.b=c` overrides say, over `default`, as plain data. Raises InputError.
+
+    `resolve=False` leaves `${...}` as it stands: in a folder that another may have made it would put the reader's environment on a page.
+    """
+    for override in overrides or []:
+        if "=" not in override:
+            raise InputError(f"--set {short(override)}: expected key=value, as in --set train.epochs=2")
+    try:
+        raw = OmegaConf.load(path)
+        plain = OmegaConf.to_container(raw)  # a log of plain lines is one long key without a value
+        if not isinstance(plain, dict) or list(plain.values()) == [None]:
+            raise InputError(f"{path} holds no configuration; see configs/smoke.yaml for one")
+        raw = OmegaConf.merge(default or {}, raw, OmegaConf.from_dotlist(overrides or []))
+        return OmegaConf.to_container(raw, resolve=resolve)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; configs/ holds ready ones") from None
+    except OSError as error:
+        raise InputError(f"{path or 'an empty name'}: {error.strerror}; give a YAML file, configs/ holds ready ones") from None
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {short(error, 240)}") from None
