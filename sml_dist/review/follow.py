@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sml_dist.config.file import read_yaml
-from sml_dist.config.run import RunConfig, parse_kept
+from sml_dist.config.run import RunConfig, parse
 from sml_dist.review.artifacts import log_folder
 from sml_dist.review.tensorboard import TensorBoard
 from sml_dist.review.wandb import Wandb
@@ -85,7 +85,7 @@ def track_export(run: str, export: str, say: Say) -> None:
 def read_config(folder: RunFolder) -> RunConfig | None:
     """The configuration that a run has kept; None where there is none yet. Raises InputError."""
     path = folder.path / "config.yaml"
-    return parse_kept(read_yaml(str(path), resolve=False)) if path.is_file() else None
+    return parse(read_yaml(str(path), resolve=False), str(path)) if path.is_file() else None
 
 
 def one_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from sml_dist.config.run import dump, parse_kept
+from sml_dist.config.run import dump, parse
 from sml_dist.credentials import scrub
 from sml_dist.review.figures import GREY, Series, bars, lines, shades
 from sml_dist.review.lines import happened
@@ -256,6 +256,6 @@ def about(run: Run) -> Section:
 
 def configuration(run: Run) -> str:
     try:
-        return dump(parse_kept(run.config))
-    except InputError:  # of another version, whose keys were others, or with a secret in it
+        return dump(parse(run.config))
+    except InputError:  # of another version, or with a secret in it
         return scrub(str(run.config))

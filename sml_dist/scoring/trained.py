@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sml_dist.config.run import RunConfig, parse_kept
+from sml_dist.config.run import RunConfig
 from sml_dist.config.train import Precision
 from sml_dist.data.dataset import Manifest, arrow_schema, read_manifest
 from sml_dist.data.encode import Encoder, make_encoder
@@ -119,7 +119,7 @@ class Described:
 def describe(found: Checkpoint) -> Described:
     """Raises InputError where what the run kept of its dataset is gone."""
     dataset = kept_dataset(found)
-    return Described(found, parse_kept(found.manifest["config"]), dataset, read_manifest(dataset))
+    return Described(found, found.config, dataset, read_manifest(dataset))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
-from sml_dist.config.run import RunConfig, as_before, load, rooted
+from sml_dist.config.run import RunConfig, load, rooted
 from sml_dist.config.settings import load_settings
 from sml_dist.config.tune import LARGER_IS_BETTER
 from sml_dist.data.dataset import read_manifest
@@ -103,7 +103,7 @@ def check_metric(grid: GridConfig, config: RunConfig) -> None:
 
 def placed(config: RunConfig, folder: str, labels: dict[str, str], seed: int) -> RunConfig:
     """The run's name says what it is, and by a hash of its configuration that nothing else is taken for it."""
-    raw = as_before(to_dict(config))
+    raw = to_dict(config)
     start = raw.pop("run")["warm_start"]  # where a run lies changes no result, what it starts from does
     raw |= {"run": {"warm_start": start}} if start else {}
     code = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:8]

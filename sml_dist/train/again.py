@@ -19,9 +19,9 @@ def finished(config: RunConfig) -> dict[str, Any] | None:
     from sml_dist.train.resume import progress_of, refuse_another
     from sml_dist.train.storage import Storage
 
-    manifest = newest(Storage(folder.checkpoints))
-    if manifest is None:
+    found = newest(Storage(folder.checkpoints))
+    if found is None:
         return None
-    refuse_another(manifest, config, fingerprint(config.data.path))
-    progress, summary = progress_of(manifest, config), folder.read_json("summary.json")
+    refuse_another(found, config, fingerprint(config.data.path))
+    progress, summary = progress_of(found, config), folder.read_json("summary.json")
     return summary if progress.done(config.train) and summary and summary["steps"] == progress.step else None

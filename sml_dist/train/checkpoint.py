@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from sml_dist.config.run import RunConfig, parse
 from sml_dist.spec import InputError, RunError
 from sml_dist.train.finite import Diverged
 from sml_dist.train.shards import Incomplete, Reader, chunks, index_of, merged, nonfinite
@@ -57,6 +58,11 @@ class Checkpoint:
     @property
     def path(self) -> str:
         return self.storage.path(self.name)
+
+    @property
+    def config(self) -> RunConfig:
+        """What its run was configured as. Raises InputError."""
+        return parse(self.manifest["config"], f"{self.path}/{MANIFEST}")
 
     @property
     def table_steps(self) -> int:
@@ -272,12 +278,12 @@ class Checkpoints:
         return None
 
 
-def newest(storage: Storage) -> dict[str, Any] | None:
-    """Of the checkpoints whose manifest is sound the newest one's; other files are not looked at. Raises InputError as `latest` does."""
+def newest(storage: Storage) -> Checkpoint | None:
+    """Of the checkpoints whose manifest is sound the newest; other files are not looked at. Raises InputError as `latest` does."""
     damaged = []
     for name in steps(storage):
         try:
-            return read(storage, name).manifest
+            return read(storage, name)
         except Damaged as error:
             damaged.append(str(error))
         except OtherFormat as error:

@@ -57,4 +57,4 @@ def kept_dataset(found: Checkpoint) -> str:
 def places(found: Checkpoint) -> tuple[str, str]:
     """Where a checkpoint's run keeps it, and where the dataset lay."""
     run = found.storage.path("").rpartition("/")[0]
-    return f"{run}/{KEPT}", found.manifest["config"]["data"]["path"]
+    return f"{run}/{KEPT}", found.config.data.path

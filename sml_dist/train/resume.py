@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from sml_dist.config.run import FIXED, RunConfig, absolute, parse_kept
+from sml_dist.config.run import FIXED, RunConfig, absolute
 from sml_dist.spec import InputError, to_dict
-from sml_dist.train.checkpoint import Checkpoint, Checkpoints
+from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Checkpoints
 from sml_dist.train.loop import Progress, monitored
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.shards import Incomplete
@@ -26,24 +26,26 @@ def restore(
     found = store.latest()
     if found is None:
         return None, []
-    refuse_another(found.manifest, config, dataset)
-    progress = progress_of(found.manifest, config)
+    refuse_another(found, config, dataset)
+    progress = progress_of(found, config)
     events = [{"event": "damaged", "why": fault} for fault in found.passed_over]
     if inexact := load(found, model, optimizers):
         events.append({"event": "resharded", "tables": ", ".join(inexact)})
     return progress, events
 
 
-def progress_of(manifest: dict[str, Any], config: RunConfig) -> Progress:
+def progress_of(found: Checkpoint, config: RunConfig) -> Progress:
     """Where a checkpoint's run goes on under a configuration.
 
     If that monitors another metric, the best weights so far are worth what it says of them, and count as just found: other
     weights of before are not there to be compared. Raises InputError where their evaluation left it undefined.
     """
-    kept = manifest["progress"]
-    evaluated = None if kept["best_step"] is None else kept["step"]  # of a manifest older than that key: taken for evaluated there
-    progress = Progress(**({"evaluated": evaluated} | kept))
-    if progress.best_step is not None and config.train.monitor != parse_kept(manifest["config"]).train.monitor:
+    try:
+        progress = Progress(**found.manifest["progress"])
+    except TypeError as error:
+        what = f"{found.path}/{MANIFEST}: progress is not of this version ({str(error).removeprefix('Progress.__init__() ')})"
+        raise InputError(f"{what}; go on with the version that wrote it, or name another run") from None
+    if progress.best_step is not None and config.train.monitor != found.config.train.monitor:
         progress.best, progress.since_best = monitored(progress.best_metrics, config.train), 0
     return progress
 
@@ -68,9 +70,9 @@ def load_weights(found: Checkpoint, model: nn.Module) -> None:
     found.reader.fill(list(weights(model)))
 
 
-def refuse_another(manifest: dict[str, Any], config: RunConfig, dataset: str) -> None:
+def refuse_another(found: Checkpoint, config: RunConfig, dataset: str) -> None:
     """A checkpoint of this name that another configuration or dataset made is not gone on from."""
-    was, now = to_dict(parse_kept(manifest["config"])), to_dict(config)  # parsed: a key that is newer than the checkpoint has its default
+    was, now = to_dict(found.config), to_dict(config)
     for key in FIXED:
         old, new = (functools.reduce(lambda section, part: section[part], key.split("."), each) for each in (was, now))
         if old != new:
@@ -80,7 +82,7 @@ def refuse_another(manifest: dict[str, Any], config: RunConfig, dataset: str) ->
     if asked and asked != first:
         why = f"run {config.run.name} was started from {first or 'no other run'}, now run.warm_start is {asked}"
         raise InputError(f"{why}; leave that out, or choose another run.name")
-    if manifest["dataset"] != dataset:
+    if found.manifest["dataset"] != dataset:
         raise InputError(f"run {config.run.name} was started on another dataset than {config.data.path} now holds; choose another run.name")
 
 

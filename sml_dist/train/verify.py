@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sml_dist.config.run import parse_kept
 from sml_dist.data.dataset import Manifest, fingerprint, read_manifest, read_rows, row_groups
 from sml_dist.spec import InputError
-from sml_dist.train.checkpoint import Damaged, OtherFormat, steps, verify
+from sml_dist.train.checkpoint import Checkpoint, Damaged, OtherFormat, steps, verify
 from sml_dist.train.ledger import digest
 from sml_dist.train.rows import training_plan
 from sml_dist.train.storage import Storage
@@ -37,21 +36,21 @@ def verify_run(folder: str, data: str | None = None) -> dict[str, Any]:
             faults.append(f"{error}: take that version to check it")
     found: dict[str, Any] = {"run": str(folder), "checkpoints": len(names), "damaged": faults}
     if newest is not None:
-        found |= {"step": newest.manifest["step"]} | _rows(Path(folder), newest.manifest, data)
+        found |= {"step": newest.manifest["step"]} | _rows(Path(folder), newest, data)
     amiss = any(found.get(name) for name in ("wrong", "missing", "doubled"))
     return found | {"ok": not faults and newest is not None and not amiss}
 
 
-def _rows(folder: Path, manifest: dict[str, Any], data: str | None) -> dict[str, Any]:
+def _rows(folder: Path, found: Checkpoint, data: str | None) -> dict[str, Any]:
     """The ledger of a checkpoint's history held against the plan: rows missing, doubled, or in a batch that is not the plan's.
     {} where none was kept."""
-    config, progress = parse_kept(manifest["config"]), manifest["progress"]
-    left_out = not_recorded(folder / "ledger", manifest)
+    config, progress = found.config, found.manifest["progress"]
+    left_out = not_recorded(progress)
     if sum(last - first for first, last in left_out) == progress["step"]:
         return {}
     root = data or config.data.path
     dataset = read_manifest(root)
-    if fingerprint(root) != manifest["dataset"]:
+    if fingerprint(root) != found.manifest["dataset"]:
         raise InputError(f"{root} is not the dataset that {folder} was trained on; name it with --data")
     plan = training_plan(dataset, config)
     used = history(folder / "ledger", progress["history"], progress["step"])
@@ -92,17 +91,10 @@ def _rows(folder: Path, manifest: dict[str, Any], data: str | None) -> dict[str,
     }
 
 
-def not_recorded(ledger: Path, manifest: dict[str, Any]) -> list[tuple[int, int]]:
+def not_recorded(progress: dict[str, Any]) -> list[tuple[int, int]]:
     """The steps [first, last) of each attempt of a checkpoint's history that kept no ledger."""
-    progress, kept = manifest["progress"], parse_kept(manifest["config"]).train.record_rows
-
-    def without(attempt: str | None) -> bool:
-        """An earlier version gave those a name too: taken for one where the last attempt kept none either, and it has no file."""
-        return attempt is None or (not kept and not any(ledger.glob(f"{attempt}-rank-*.jsonl")))
-
-    return [
-        (first, last) for attempt, first, last, _ in _attempts(progress["history"], progress["step"]) if without(attempt) and first < last
-    ]
+    attempts = _attempts(progress["history"], progress["step"])
+    return [(first, last) for attempt, first, last, _ in attempts if attempt is None and first < last]
 
 
 def _attempts(attempts: list[list[Any]], end: int) -> list[tuple[str | None, int, int, int]]:

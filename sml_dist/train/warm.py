@@ -47,9 +47,9 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
     Collective. Raises InputError.
     """
     found = open_checkpoint(config.run.warm_start)
-    matches = dict(match_tables(found, config, manifest))
-    same_tables = found.manifest["config"]["embedding"]["optimizer"] == config.embedding.optimizer
-    same_dense = found.manifest["config"]["train"]["optimizer"] == config.train.optimizer
+    was, matches = found.config, dict(match_tables(found, config, manifest))
+    same_tables = was.embedding.optimizer == config.embedding.optimizer
+    same_dense = was.train.optimizer == config.train.optimizer
     lines, taken, dense, mine = [], set(), [], pieces(model, optimizers)
     fitting = {piece.name for piece in mine if shape_of(found.reader, piece.name) == piece.whole}
     for piece in mine:

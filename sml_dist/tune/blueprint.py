@@ -61,12 +61,6 @@ class Blueprint:
         """Every dataset that a trial may read, or that epochs are counted by."""
         return [self.base.data.path, *(self.space.extremes("data.path") if "data.path" in self.space.dimensions else [])]
 
-    @property
-    def kept_points(self) -> list[Params] | None:
-        """The points of the sweep that the folder holds; None where it holds none."""
-        kept = RunFolder(self.folder).read("sweep.yaml")
-        return OmegaConf.to_container(OmegaConf.create(kept)).get("points") if kept else None
-
     def run_of(self, id: int) -> str:
         """A trial's run folder, relative to the sweep's."""
         return f"trials/{id:05d}"
@@ -164,13 +158,8 @@ class Blueprint:
         return min(config.train.most_steps(plan.steps) * config.train.global_batch_size, config.train.epochs * plan.rows)
 
     def _check_points(self) -> None:
-        """As many as there may be trials, of which no two are alike; a grid has as many as it has, a population any one twice.
-
-        Those of a sweep that goes on are no longer to be chosen: it may be of a version that asked nothing of them.
-        """
+        """As many as there may be trials, of which no two are alike; a grid has as many as it has, a population any one twice."""
         sweep, number = self.sweep, len(self.sweep.points)
-        if sweep.points == self.kept_points:
-            return
         if sweep.search.name != "grid" and number > sweep.trials:
             raise InputError(f"points: {number} of them are more than trials={sweep.trials}; take some out, or set trials={number}")
         if sweep.scheduler.name == "pbt":

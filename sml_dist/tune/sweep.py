@@ -16,7 +16,7 @@ import ray
 from omegaconf import OmegaConf
 from ray import tune
 
-from sml_dist.config.run import RunConfig, as_before, dump
+from sml_dist.config.run import RunConfig, dump
 from sml_dist.data.dataset import fingerprint
 from sml_dist.held import FILE as LOCK
 from sml_dist.held import held
@@ -84,7 +84,7 @@ def begin(blueprint: Blueprint, stack: contextlib.ExitStack) -> None:
     now = {"sweep.yaml": OmegaConf.to_yaml(OmegaConf.create(to_dict(blueprint.sweep))), "base.yaml": dump(blueprint.base)}
     for name, text in now.items():
         if earlier := folder.read(name):
-            refuse_another(blueprint, name, *(as_before(OmegaConf.to_container(OmegaConf.create(each))) for each in (earlier, text)))
+            refuse_another(blueprint, name, *(OmegaConf.to_container(OmegaConf.create(each)) for each in (earlier, text)))
     data, earlier = {path: fingerprint(path) for path in blueprint.datasets}, folder.read_json("data.json") or {}
     for path in (path for path in data if earlier.get(path, data[path]) != data[path]):
         what = f"a sweep over another dataset than {path} now holds"

@@ -1,8 +1,10 @@
 """Configuration: typed, frozen, and helpful about every wrong key."""
 
 import dataclasses
+import math
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
 from sml_dist.cli import app
-from sml_dist.config.run import RunConfig, dump, load, parse
+from sml_dist.config.file import read_yaml
+from sml_dist.config.run import RunConfig, dump, load, parse, read
 from sml_dist.config.settings import load_settings
 from sml_dist.config.tune import SweepConfig
 from sml_dist.models.zoo import ZOO
@@ -40,6 +43,42 @@ def test_every_shipped_config_loads(path):
 def test_a_config_survives_yaml(file, name):
     config = load(file, [f"model.name={name}", "embedding.dim=12", "train.max_steps=7"])
     assert parse(OmegaConf.to_container(OmegaConf.create(dump(config)))) == config
+
+
+@pytest.mark.parametrize(
+    "path", ["1e5", "null", "on", "0x10", "${oc.env:HOME}", "a: b # c", "\\n", "r\u00e9sum\u00e9 \U0001f600", " x ", "???"]
+)
+def test_a_kept_config_is_read_as_it_was_whatever_a_text_looks_like(file, tmp_path, path):
+    config = parse(read(file) | {"data": {"path": path}, "train": {"worker_resources": {"CPU": 1e-5, "1e3": 1e300}}})
+    (tmp_path / "config.yaml").write_text(dump(config))
+    assert parse(read_yaml(str(tmp_path / "config.yaml"), resolve=False)) == config
+
+
+def numbers(section: dict) -> Iterator[tuple[dict, str]]:
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from numbers(value)
+        elif isinstance(value, int | float | None) and not isinstance(value, bool):
+            yield section, key
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_no_config_holds_a_number_that_json_cannot(file, name, value):
+    raw = to_dict(load(file, [f"model.name={name}", "train.worker_resources.CPU=1"]))
+    for section, key in numbers(raw):
+        before, section[key] = section[key], value
+        with pytest.raises(InputError):
+            parse(raw)
+        section[key] = before
+    assert parse(raw).train.worker_resources == {"CPU": 1.0}
+
+
+@pytest.mark.parametrize("section", ["run", "train", "data"])
+@pytest.mark.parametrize("held", [None, "text", [1.0], {"name": 3, "step_timeout_s": "long", "clip_norm": {}, "warm_start": 3, "path": 3}])
+def test_a_kept_section_that_is_none_is_refused_in_one_line_that_names_its_file(file, section, held):
+    with pytest.raises(InputError, match=f"^config.yaml: {section}[^\n]*; go on with the version that wrote it, or name another run$"):
+        parse(to_dict(load(file)) | {section: held}, "config.yaml")
 
 
 def test_overrides_win_and_the_run_is_named_after_the_file(file):

@@ -65,7 +65,7 @@ def test_a_cells_paths_are_absolute_and_its_name_is_of_what_the_user_wrote(grid,
     """A worker of a cluster that was joined has another folder than the command."""
     monkeypatch.chdir(Path(grid).parent)
     cell = cells(read_grid(grid, ["set=[data.path=data]"]), str(tmp_path))[0]
-    assert cell.config.data.path == str(Path(grid).parent / "data") and cell.config.run.name == "dnn-off-seed1-affc0216"
+    assert cell.config.data.path == str(Path(grid).parent / "data") and cell.config.run.name == "dnn-off-seed1-c425f5a1"
     warm = cells(read_grid(grid, ["set=[data.path=data,run.warm_start=old]"]), str(tmp_path))[0]
     assert warm.config.run.warm_start == str(Path(grid).parent / "old")
 

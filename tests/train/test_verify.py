@@ -13,9 +13,7 @@ from sml_dist.data.synthetic import synth
 from sml_dist.scoring.trained import find
 from sml_dist.spec import InputError
 from sml_dist.train.alone import train_alone
-from sml_dist.train.checkpoint import read
-from sml_dist.train.storage import Storage
-from sml_dist.train.verify import not_recorded, verify_run
+from sml_dist.train.verify import verify_run
 from tests.faults.test_checkpoints import to_another_format
 
 
@@ -196,11 +194,3 @@ def test_the_command_says_which_steps_it_knows_nothing_of(partly):
     said = CliRunner().invoke(app, ["verify", str(partly)], env={"COLUMNS": "200"})
     assert said.exit_code == 0 and "steps 1 to 10 and 21 to 38 were made without a ledger (train.record_rows)" in said.stdout
     assert "each row of the other steps was used once" in said.stdout
-
-
-def test_an_attempt_of_an_earlier_version_that_kept_no_ledger_has_a_name_all_the_same(partly_copy):
-    manifest = read(Storage(partly_copy / "checkpoints"), "step-000000038").manifest
-    attempts = manifest["progress"]["history"]
-    assert [attempt is None for attempt, _, _ in attempts] == [True, False, True]
-    attempts[0][0] = attempts[2][0] = "00001-old"
-    assert not_recorded(partly_copy / "ledger", manifest) == [(0, 10), (20, 38)]

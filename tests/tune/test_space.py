@@ -1,6 +1,5 @@
 """The space is walked branch by branch, and what a trial could not run with is refused before one starts."""
 
-import contextlib
 import itertools
 import json
 
@@ -12,7 +11,6 @@ from sml_dist.config.tune import Dimension
 from sml_dist.spec import InputError, from_dict
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.space import Space
-from sml_dist.tune.sweep import begin
 from tests.tune.sweeps import SPACE, write_sweep
 
 ON, LEARNER, RANK = "model.sml.enabled", "model.sml.mtn.learner", "model.sml.mtn.rank"
@@ -134,25 +132,3 @@ def test_what_no_trial_could_run_with_is_one_line(rows, tmp_path, changes, line)
 def test_points_that_the_trials_have_room_for_and_of_which_none_is_anothers_like_are_taken(rows, tmp_path, changes):
     """Of a grid `trials` says nothing, and a population may have a point twice."""
     assert Blueprint.read(write_sweep(tmp_path, rows, base={"train": {"record_rows": False}}, **changes)).check()
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"points": [{"embedding.lr": 0.1}, {}, {"embedding.lr": 0.05}], "trials": 4},
-        {"points": [{}, {"embedding.lr": 0.1}], "trials": 1},
-    ],
-)
-def test_a_sweep_that_has_points_which_a_new_one_may_not_have_goes_on(rows, tmp_path, changes):
-    """They cannot be taken out of it any more, and other points that are alike are refused as ever."""
-    blueprint = Blueprint.read(write_sweep(tmp_path, rows, **changes))
-    with pytest.raises(InputError, match="points"):
-        blueprint.check()
-    with contextlib.ExitStack() as stack:
-        begin(blueprint, stack)
-    assert blueprint.check()
-    with contextlib.ExitStack() as stack:
-        begin(blueprint, stack)
-    others = Blueprint.read(write_sweep(tmp_path, rows, **changes | {"points": [{}, {}], "trials": 5}))
-    with pytest.raises(InputError, match="points.0. and points.1. come to the same parameters"):
-        others.check()

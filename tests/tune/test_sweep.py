@@ -129,7 +129,7 @@ def test_relative_paths_are_of_the_commands_folder_not_of_a_trials_process(ray_l
 
 
 def test_a_sweep_does_not_go_on_over_another_dataset(rows, tmp_path):
-    """Of the same name, made anew; also one that the space names. A folder of before this was kept goes on."""
+    """Of the same name, made anew; also one that the space names. A folder that a kill left without data.json goes on."""
     for name in ("a", "b"):
         synth(4_000, str(tmp_path / name), fields=3, dense=2, table_rows=60)
     both = [str(tmp_path / name) for name in ("a", "b")]
