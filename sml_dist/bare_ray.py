@@ -1,10 +1,10 @@
-"""A Ray with fewer processes, for one that ends with its command.
+"""Starts a local Ray that ends with its command, without the processes that such a one does not need.
 
-Left out: the API server, which `ray.init` waits for; the autoscaler's monitor; the monitor of logs, unless they are shown; and all that
-the node's agent imports for a dashboard. On two cores they take 1.5 of the 12 seconds of a start, and 1.5 % of both for as long
-as it runs.
+Left out: the API server, which `ray.init` waits for; the autoscaler's monitor; the log monitor, unless logs are shown; and what
+the node's agent imports for a dashboard. On two cores they take 1.5 of the 12 seconds of a start, and 1.5 % of both cores as
+long as Ray runs.
 
-Reaches into Ray, of the version that is pinned: one that has no such name fails here, one that does not call it starts later.
+This replaces private functions of the pinned Ray. A version without them fails here; in one that no longer calls them, the start is slower.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def bare(logs: bool) -> Iterator[None]:
-    """For the Ray that is started within. `logs`: whether this process is to show what the workers print."""
+    """Applies to a Ray that is started within. `logs`: whether this process shows what the workers print."""
     from ray._private import utils
     from ray._private.node import Node
 

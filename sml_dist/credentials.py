@@ -1,6 +1,6 @@
-"""Secrets belong into the environment or a mounted file. This finds them where they do not: arguments, configuration, logs.
+"""Secrets belong in the environment or a mounted file. This finds them where they do not: in arguments, configuration and logs.
 
-What counts as one: the value of an environment variable whose name says so (WANDB_API_KEY, AWS_SECRET_ACCESS_KEY, ...), the
+A secret is: the value of an environment variable whose name says so (WANDB_API_KEY, AWS_SECRET_ACCESS_KEY, ...), the
 password in a URL, and what is assigned to a name like api_key or token.
 """
 
@@ -15,7 +15,7 @@ VARIABLE = re.compile(rf"(?i)(?:^|_){NAMES}(?:$|_)|passw(?:or)?d$")  # PGPASSWOR
 NO_SECRET = re.compile(r"(?i)_(?:path|file|dir|mode|url)$")
 URL = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
 ASSIGNED = re.compile(rf"(?i)\b([\w.-]*(?<![a-z]){NAMES}(?![a-z])[\w.-]*)['\"]?\s*[=:]\s*['\"]?([^\s'\",]+)")
-SHORTEST = 8  # of a variable's value; shorter ones are found everywhere
+SHORTEST = 8  # length of a variable's value that is looked for; shorter ones would be found everywhere
 SHOWN = "***"
 
 
@@ -26,7 +26,7 @@ def secrets_here() -> dict[str, str]:
 
 
 def refuse(text: str, where: str) -> None:
-    """Raises InputError that names the place and the kind of secret in it, never the secret."""
+    """Raises InputError if the text holds a secret; names the place and the kind of secret, never the secret itself."""
     way_out = "give it through the environment or a mounted file: this is shown in logs and kept"
     for name, value in secrets_here().items():
         if value in text:
@@ -38,7 +38,7 @@ def refuse(text: str, where: str) -> None:
 
 
 def refuse_in(value: Any, where: str) -> None:
-    """The same for every text in a configuration; `where` is the key so far."""
+    """The same for every text in a configuration; `where` is the dotted key of `value` in it, "" for all of it."""
     if isinstance(value, dict):
         for key, part in value.items():
             refuse_in(part, f"{where}.{key}" if where else str(key))

@@ -62,7 +62,7 @@ ray.shutdown()
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. `fix` says what to do: where `ok` it is advice, otherwise it is needed."""
+    """One finding. `fix` says what to do: advice if `ok`, otherwise necessary."""
 
     name: str
     ok: bool
@@ -72,7 +72,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a probe's process ended; `status` is None where it ran out of time."""
+    """How a probe's process ended; `status` is None if it ran out of time."""
 
     status: int | None
     stdout: str = ""
@@ -80,13 +80,13 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """The line that says most: the last of the error output."""
+        """The last line of the error output, else the exit status."""
         lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
         return lines[-1] if lines else f"exit status {self.status}"
 
 
 def diagnose() -> list[Check]:
-    """Every check, the ones that later ones rest on first; takes about 15 seconds."""
+    """All checks, each after those that it depends on; takes about 15 seconds."""
     installed = installed_versions()
     load = run_probe(LOAD_PROBE, LOAD_SECONDS)
     facts = load_facts(load)
@@ -208,7 +208,7 @@ def memory_check(available: float | None) -> Check:
 
 
 def disk_check(places: Mapping[str, tuple[int, int]]) -> Check:
-    """(total, free) bytes of the disks under the working folder and Ray's temporary folder."""
+    """`places`: (total, free) bytes of the disks that hold the working folder and Ray's temporary folder."""
     full = [place for place, (total, free) in places.items() if free < DISK_NEEDED or (total and 1 - free / total > RAY_DISK_LIMIT)]
     detail = ", ".join(f"{free / GB:.0f} GB free of {total / GB:.0f} GB in {place}" for place, (total, free) in places.items())
     fix = f"free space under {' and '.join(full)}, or set RAY_TMPDIR to a folder on another disk" if full else ""
@@ -238,7 +238,7 @@ def compiler_check(compiler: str | None) -> Check:
 
 
 def gpu_check(gpus: Sequence[str], facts: Mapping[str, object]) -> Check:
-    """`gpus` as the driver lists them, against those that torch can use."""
+    """Whether torch can use the `gpus` that the driver lists."""
     usable = facts.get("gpus") or []
     if not gpus and not usable:
         return Check("GPU", True, "none; training runs on the CPU")
@@ -271,7 +271,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def run_probe(code: str, seconds: float) -> Outcome:
-    """Runs Python code in a process of its own; ends it and its children when the time is over."""
+    """Runs Python code in a process of its own; kills that and its children when the time is up."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen([sys.executable, "-c", code], stdout=out, stderr=err, start_new_session=True)
         try:
@@ -306,16 +306,16 @@ def driver_gpus() -> list[str]:
 
 
 def disks(places: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """(total, free) bytes of each disk, under the first of the places that lies on it; of a folder that is yet to be made its parent's."""
+    """(total, free) bytes of each disk, by the first of the places on it; for a folder that is not there yet, by its nearest parent."""
     there = [next(str(path) for path in (Path(place), *Path(place).absolute().parents) if path.exists()) for place in places]
     by_device = {Path(place).stat().st_dev: place for place in reversed(there)}
     return {place: shutil.disk_usage(place)[::2] for place in by_device.values()}
 
 
 def available_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Bytes that new processes can have: of the machine, or of the container where that is less.
+    """Bytes available to new processes: the machine's, or the container's if that is less.
 
-    The kernel counts the pages of files that a container has read as used; it takes those not in use back when memory is asked for.
+    Inactive pages of files that a container has read count as available: the kernel frees them when memory is needed.
     """
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():

@@ -18,10 +18,10 @@ POLL_SECONDS = 0.1
 
 @contextlib.contextmanager
 def held(folder: str | Path, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
-    """Waits so many seconds for another command to leave the folder, which is made where it is not there.
+    """Takes an exclusive flock on folder/lock, polling for up to `patience` seconds; makes the folder if there is none.
 
-    The lock goes with its process, however that ends. Raises InputError that names who has it, OSError where the folder
-    cannot be written. A file system that knows no locks has none.
+    The kernel releases it when the process ends, however it ends. Where the file system has no flock, nobody is kept out.
+    Raises InputError that names the holder if it is still held by then, OSError if the folder cannot be written.
     """
     path = Path(folder) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def held(folder: str | Path, patience: float = PATIENCE_SECONDS) -> Iterator[Non
 
 
 def _locked(path: Path) -> IO[str] | None:
-    """The open file, locked; None where another has it."""
+    """The open file, locked if flock is supported; None while another process holds the lock."""
     file = open(path, "a")  # noqa: SIM115
     with contextlib.suppress(OSError):
         try:

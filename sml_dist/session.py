@@ -1,4 +1,4 @@
-"""Joining or starting Ray, quietly, never by accident, and never open to others."""
+"""Joins a Ray cluster that is named, or starts a local one that asks for a token."""
 
 import contextlib
 import importlib
@@ -15,7 +15,7 @@ from sml_dist.spec import InputError
 REACH_SECONDS = 10.0
 OBJECT_STORE_BYTES = 2 << 30  # of a local Ray, where this is more than a sixteenth of memory; streams bound what they keep in it
 
-# What the processes of an instance of our own inherit; on a cluster it belongs into the nodes' environment.
+# Environment of the processes of a local Ray; on a cluster, set it for the nodes.
 LOCAL_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # Ray's 15 lets any other process on the machine starve the training
     # glibc gives freed memory back to the system, each step's tensors fault it in again, and Ray Train trains in a thread,
@@ -27,8 +27,8 @@ LOCAL_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
 }
 
-# Of an instance that ends with its command: what runs in it may know (train/controller.py), and its raylet asks every 20 ms, not
-# every second, whether the object store is up.
+# Also of a Ray that ends with its command: ALONE tells train/controller.py so, and the raylet asks every 20 ms, not every
+# second, whether the object store is up.
 ALONE = "SML_DIST_ALONE"
 ALONE_ENVIRONMENT = {
     ALONE: "1",
@@ -39,11 +39,11 @@ ALONE_ENVIRONMENT = {
 
 @contextlib.contextmanager
 def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = False, meanwhile: str | None = None) -> Iterator[None]:
-    """Ray for one command: the cluster that RAY_ADDRESS names, else an instance of our own that ends with the command.
+    """Ray for one command: the cluster that RAY_ADDRESS names, else a local one that ends with the command.
 
-    A local instance gets more logical CPUs than cores where workers would leave none for the readers. `meanwhile` is a
-    module to import while Ray starts, which is mostly waiting. What Ray tells, it tells on standard error while this lasts:
-    of its own it takes standard output, which is for results.
+    A local one gets more logical CPUs than the machine has cores if the workers would leave none for the readers.
+    `meanwhile`: a module to import while Ray starts, which is mostly waiting. Ray's own messages go to standard error, since
+    standard output is for results.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
@@ -71,7 +71,7 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
 
 
 def check_cpus(cpus: float) -> None:
-    """A node that is there has so many: Ray would wait for one for ever. A cluster may yet grow. Raises InputError."""
+    """Raises InputError if no node of a local Ray has so many CPUs: Ray would wait for ever. A cluster may still grow, so it passes."""
     import ray
 
     largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
@@ -83,10 +83,10 @@ def check_cpus(cpus: float) -> None:
 
 @contextlib.contextmanager
 def environment(values: dict[str, str]) -> Iterator[None]:
-    """For the processes started within; what the user has set stays.
+    """Sets these variables for the processes started within; those that the user has set stay.
 
-    Not for longer: what Ray Train finds in the driver's environment it gives its actors by a runtime environment of their
-    own, and then they wait for new processes in place of those that Ray has ready.
+    They are unset afterwards: Ray Train passes what it finds in the driver's environment to its actors as a runtime
+    environment, and then they wait for new processes instead of taking those that Ray has ready.
     """
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
@@ -98,17 +98,17 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def ask_for_token() -> None:
-    """The Ray that this process starts takes a token that only its own processes have: Ray's ports are open to the network."""
+    """Has the Ray that this process starts require a token that only its own processes know: its ports are open to the network."""
     from ray._raylet import Config
 
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"] == "token" and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    Config.initialize("")  # Ray has read these when it was imported, and does the same where it switches tokens on
+    Config.initialize("")  # Ray read these variables when it was imported; this has it read them again
 
 
 def _reach(address: str) -> None:
-    """Raises InputError where nothing listens at HOST:PORT: Ray itself would try for eight minutes and more."""
+    """Raises InputError if nothing listens at HOST:PORT: Ray itself would try for over eight minutes."""
     host, _, port = address.rpartition(":")
     if "://" not in address and port.isdigit():
         try:
@@ -118,7 +118,7 @@ def _reach(address: str) -> None:
 
 
 def _object_store() -> int:
-    """Bytes for a local object store: a sixteenth of memory but 2 GiB at least, or half of what shared memory has free."""
+    """Bytes for a local object store: a sixteenth of memory, at least 2 GiB, but at most half of what /dev/shm has free."""
     from ray._common.utils import get_system_memory  # what a container may use
 
     wanted = max(OBJECT_STORE_BYTES, int(get_system_memory()) // 16)

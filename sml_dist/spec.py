@@ -1,4 +1,4 @@
-"""`@spec`, the one kind of record that configuration, schemas and manifests are made of, and the error that becomes one line."""
+"""`@spec`, the kind of record that configuration, schemas and manifests are made of, and the errors that a command shows as one line."""
 
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
@@ -9,21 +9,21 @@ T = TypeVar("T")
 
 
 def confined(path: str) -> str:
-    """The path, which a manifest gives relative to its own folder. Raises ValueError for one that leads out of it."""
+    """Checks a path that a manifest gives relative to its own folder. Raises ValueError if it leads out of that."""
     if not path or path.startswith("/") or "\\" in path or "://" in path or ".." in path.split("/"):
         raise ValueError(f"{path!r} leads out of the folder")
     return path
 
 
 def named(name: str) -> str:
-    """The name, which a folder will have. Raises ValueError for one that leads elsewhere, or that no listing shows."""
+    """Checks the name of a folder to be made. Raises ValueError if it is empty, a path, or hidden."""
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise ValueError(f"{name!r} is no name of a folder; give one without / and \\ that does not begin with a dot")
     return name
 
 
 def mounted(path: str) -> str:
-    """The path, which this machine's file system has. Raises ValueError for a URL, or none at all."""
+    """Checks a path in a mounted file system. Raises ValueError if it is a URL, or empty."""
     if not path:
         raise ValueError("names no folder; give one, or . for the present one")
     if "://" in path:
@@ -31,23 +31,23 @@ def mounted(path: str) -> str:
     return path
 
 
-Inside = Annotated[str, AfterValidator(confined)]  # a file's path below the folder of the manifest that names it
-Name = Annotated[str, AfterValidator(named)]  # of what has a folder of that name
+Inside = Annotated[str, AfterValidator(confined)]  # path of a file within the folder of the manifest that names it
+Name = Annotated[str, AfterValidator(named)]  # of a run or the like, which is also its folder's
 Mounted = Annotated[str, AfterValidator(mounted)]  # a folder that runs live in
-Measured = Annotated[float, Field(allow_inf_nan=True)]  # what data come to, such as the variance of very large numbers
+Measured = Annotated[float, Field(allow_inf_nan=True)]  # a statistic of data, which may overflow, as the variance of huge numbers does
 
 
 class InputError(Exception):
-    """The user's input or configuration is wrong: one line that names the file, key or row, and the way out."""
+    """The user's input or configuration is wrong. The message is one line that names the file, key or row, and the way out."""
 
 
 class RunError(Exception):
-    """A run failed for a reason that its configuration and data do not show."""
+    """A run failed for a reason other than its configuration and data."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def spec(cls: type[T]) -> type[T]:
-    """A frozen, keyword-only, typed dataclass that refuses unknown keys and, but for what is `Measured`, infinity and NaN."""
+    """A frozen, keyword-only, typed dataclass that refuses unknown keys, and infinity and NaN except in `Measured` fields."""
     return dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))(cls)
 
 

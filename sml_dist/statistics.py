@@ -1,4 +1,4 @@
-"""Paired comparisons over seeds: how large a difference is, how sure one can be, how many seeds it would take."""
+"""Paired comparisons over seeds: how large a difference is, how certain, and how many seeds it would take to see it."""
 
 import math
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Paired:
-    """Of differences treatment - control, one for each seed; intervals at 95 %, NaN where one seed is all there is or a difference is NaN.
+    """Statistics of the differences treatment - control, one for each seed. Intervals are at 95 %; NaN for a single seed or a NaN.
 
-    `t_low`, `t_high`: Student's. `boot_low`, `boot_high`: percentiles of the mean over resampled seeds; too narrow for few.
-    `p`: two-sided paired t test. `needed`: seeds to see `target` with 80 % power at the noise that was seen.
+    `t_low`, `t_high`: Student's t. `boot_low`, `boot_high`: bootstrap percentiles of the mean over seeds; too narrow for few.
+    `p`: two-sided paired t test. `needed`: seeds to see `target` with 80 % power, given `sd`.
     """
 
     seeds: int

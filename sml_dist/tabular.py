@@ -12,7 +12,7 @@ ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": " ", "\r": " "})
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Every row's values in full; nothing where a row does not have a column of another."""
+    """The rows in full precision, with the columns of all of them; a cell is empty where its row lacks the column."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()

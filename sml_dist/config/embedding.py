@@ -12,17 +12,18 @@ Sharding = Literal["auto", "table_wise", "row_wise", "column_wise", "table_row_w
 
 @spec
 class TableConfig:
-    """What one field's table does otherwise than the rest."""
+    """What overrides `embedding` for the table of one field."""
 
     sharding: Sharding
 
 
 @spec
 class EmbeddingConfig:
-    """`auto` keeps tables of at most `data_parallel_rows` rows on every worker, where there are several, and lets TorchRec's
-    planner place the others.
+    """The embedding tables of all fields; `tables` overrides settings by field name.
 
-    `l2` is coupled weight decay: a data_parallel table decays all its rows each step, a sharded one the rows looked up.
+    sharding: auto keeps tables of at most `data_parallel_rows` rows on every worker (on a single one only under l2 or Adam),
+        and lets TorchRec's planner place the others.
+    l2: weight decay, added to the gradient. A data_parallel table decays all its rows each step, a sharded one only those looked up.
     """
 
     dim: PositiveInt = 16
@@ -33,5 +34,5 @@ class EmbeddingConfig:
     init_std: NonNegativeFloat = 0.01
     pooling: Literal["mean", "sum"] = "mean"
     sharding: Sharding = "auto"
-    data_parallel_rows: NonNegativeInt | None = None  # None: 10,000, and none between CPUs without l2 and Adam
+    data_parallel_rows: NonNegativeInt | None = None  # None: 10,000; on CPUs 0, unless l2 or Adam is used
     tables: dict[str, TableConfig] = field(default_factory=dict)

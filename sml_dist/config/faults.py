@@ -14,9 +14,9 @@ MOST = 5  # faults in a line
 
 
 def explain(cls: type, error: ValidationError, raw: dict[str, Any], base: type | None = None) -> str:
-    """The faults of `raw` as a `cls`, one a key: of a union's branches the first says what is meant.
+    """What keeps `raw` from being a `cls`, one fault for each key: where it is a union, that of its first branch.
 
-    `base`: what a file is that a `cls` names as its `base`, so that a key of that is not called unknown.
+    `base`: the class of the configuration that the key `base` of a sweep or a study names; its sections belong in `set`.
     """
     faults = list({_key(fault["loc"], raw): fault for fault in reversed(error.errors())}.values())[::-1]
     lines = [_explain(cls, fault, raw, base) for fault in faults[:MOST]]
@@ -24,13 +24,13 @@ def explain(cls: type, error: ValidationError, raw: dict[str, Any], base: type |
 
 
 def short(given: Any, most: int = 80) -> str:
-    """What a user gave, or a line about it, as one line without its middle: a wrong file may be a log, and a line's end is the way out."""
+    """The text on one line, without its middle if it is long: a wrong file may be a log, and a message ends with the way out."""
     text = " ".join(str(given).split())
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 def keys(kind: Any, given: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted key below a section; of a dictionary below what is `given`, of the models those of the one that is."""
+    """Every dotted key below a section. `given` says which keys a dictionary has, and by its `name` which class of a union counts."""
     given = given if isinstance(given, dict) else {}
     if dataclasses.is_dataclass(kind):
         for field in dataclasses.fields(kind):
@@ -74,7 +74,7 @@ def _explain(cls: type, fault: Any, raw: dict[str, Any], base: type | None) -> s
 
 
 def _key(path: tuple[int | str, ...], raw: Any) -> str:
-    """The dotted key of a fault's place, in which the branch of a union, such as a model's name, is a step too and no key."""
+    """The dotted key of pydantic's `loc`, which also has a step for the class chosen of a union, such as a model's name."""
     found = []
     for step in path:
         if isinstance(step, str) and (not isinstance(raw, dict) or (step not in raw and step == raw.get("name"))):
@@ -97,7 +97,7 @@ def _settings(key: str, given: Any) -> Iterator[str]:
 
 
 def _nearest(key: str, known: list[str]) -> str:
-    """The likest key: first among those of the same section, then by last part anywhere; else what the section has."""
+    """The most similar key: of the same section, else by its last part anywhere; if there is none, the section's keys."""
     section, _, last = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == section]
     by_last = {k.rpartition(".")[2]: k for k in reversed(known)}

@@ -15,7 +15,7 @@ def read_yaml(
 ) -> dict[str, Any]:
     """What a YAML file and `a.b=c` overrides say, over `default`, as plain data. Raises InputError.
 
-    `resolve=False` leaves `${...}` as it stands: in a folder that another may have made it would put the reader's environment on a page.
+    `resolve=False` leaves `${...}` as it stands: in a folder that someone else made it could put the reader's environment on a page.
     """
     for override in overrides or []:
         if "=" not in override:

@@ -1,4 +1,4 @@
-"""RunConfig: the whole configuration of a training run; from YAML and dotted overrides, to YAML."""
+"""RunConfig: the whole configuration of a training run, read from YAML and dotted overrides, written as YAML."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ from sml_dist.credentials import refuse_in
 from sml_dist.models.zoo import ModelConfig
 from sml_dist.spec import InputError, Mounted, Name, from_dict, spec, to_dict
 
-# What cannot change between a run and its resumption: the meaning of the tensors, and which rows come next.
+# Keys that cannot change when a run is resumed: they say what the tensors mean, and which rows come next.
 FIXED = (
     "model", "data.streams", "data.shuffle", "embedding.dim", "embedding.pooling", "embedding.optimizer",
     "train.global_batch_size", "train.seed", "train.optimizer",
@@ -27,9 +27,9 @@ FIXED = (
 
 @spec
 class RunSection:
-    """A run lives in the folder `storage`/`name`; the same name again goes on from its last checkpoint.
+    """A run lives in the folder `storage`/`name`; the same command again goes on from its last checkpoint.
 
-    `warm_start`: a checkpoint's folder, or another run's, whose weights a new run starts from.
+    warm_start: the folder of a checkpoint or of another run, whose weights a new run starts from.
     """
 
     name: Name
@@ -57,14 +57,14 @@ def load(path: str, overrides: list[str] | None = None) -> RunConfig:
 
 
 def read(path: str, overrides: list[str] | None = None) -> dict[str, Any]:
-    """What a YAML file and overrides say, as plain data without the defaults: what `parse` takes."""
+    """The same as plain data, without the defaults: what `parse` takes."""
     return read_yaml(path, overrides, {"run": {"name": Path(path).stem}})
 
 
 def parse(raw: dict[str, Any], kept: str = "") -> RunConfig:
     """The configuration of plain data. Raises InputError that names each wrong key and the nearest right one, or a secret's place.
 
-    `kept`: the file of a run that holds it, which the error then names too.
+    `kept`: the file of a run or a checkpoint that `raw` was read from, if it was, for the error to name.
     """
     try:
         refuse_in(raw, "")
@@ -77,17 +77,17 @@ def parse(raw: dict[str, Any], kept: str = "") -> RunConfig:
 
 
 def absolute(path: str, here: str = "") -> str:
-    """A path that a process in another folder can open; a relative one is below `here`, else below this process's folder."""
+    """The path made absolute, for a process with another working directory; `here`: what it is relative to, else this process's."""
     return path if "://" in path else os.path.abspath(os.path.join(here, path))
 
 
 def rooted(config: RunConfig, here: str = "") -> RunConfig:
-    """The configuration for a process in another folder: its paths are absolute."""
+    """The configuration with absolute paths, for a process with another working directory; `here` as in absolute."""
     run, data = config.run, config.data
     run = dataclasses.replace(run, storage=absolute(run.storage, here), warm_start=run.warm_start and absolute(run.warm_start, here))
     return dataclasses.replace(config, run=run, data=dataclasses.replace(data, path=absolute(data.path, here)))
 
 
 def dump(config: RunConfig) -> str:
-    """The resolved configuration as YAML."""
+    """The configuration as YAML, defaults included; `parse` reads it as an equal one."""
     return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))

@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 def load_settings(cls: type[T], path: str, overrides: list[str] | None = None, *, resolve: bool = True) -> T:
-    """The spec `cls` of a YAML file with `a.b=c` overrides, `resolve` as above. Raises InputError that names the file and each wrong key.
+    """The spec `cls` of a YAML file with `a.b=c` overrides, `resolve` as in read_yaml. Raises InputError that names file and wrong keys.
 
-    `set`, the overrides of a sweep's or a study's base, is added to: those given come after the file's, and the later one wins. An empty
-    list clears it.
+    `set=[...]` adds to the file's `set`, the overrides of a sweep's or a study's base: of two for one key the later wins. `set=[]`
+    clears the list.
     """
     raw = read_yaml(path, overrides, resolve=resolve)
     if given := [override for override in overrides or [] if override.startswith("set=")]:

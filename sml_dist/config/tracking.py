@@ -1,4 +1,4 @@
-"""`tracking`: where else a run's metrics go. metrics.jsonl of the run folder always has them."""
+"""`tracking`: where a run's metrics go besides metrics.jsonl in the run folder."""
 
 from typing import Literal
 
@@ -7,9 +7,9 @@ from sml_dist.spec import spec
 
 @spec
 class WandbConfig:
-    """`mode` auto is online where there is a key (WANDB_API_KEY, `wandb login`), else offline, for `wandb sync` later; never a prompt.
+    """mode: auto is online if there is a key (WANDB_API_KEY, `wandb login`), else offline, for `wandb sync` later; it never prompts.
 
-    artifacts: the dataset's manifest, and at the end the best checkpoint, as artifacts of the run.
+    artifacts: log the dataset's manifest, and at the end the best checkpoint, as artifacts of the run.
     """
 
     project: str
@@ -21,7 +21,7 @@ class WandbConfig:
 
 @spec
 class TrackingConfig:
-    """`tensorboard` writes event files to tensorboard/ of the run folder."""
+    """`tensorboard`: write event files to tensorboard/ in the run folder."""
 
     wandb: WandbConfig | None = None
     tensorboard: bool = False

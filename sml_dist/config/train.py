@@ -20,22 +20,22 @@ def known_metric(monitor: str) -> str:
 
 @spec
 class TrainConfig:
-    """`global_batch_size` rows over all workers a step; rates are for the dense part (tables have `embedding.lr`).
+    """global_batch_size: rows in each step, over all workers. lr: of the dense part; tables have `embedding.lr`.
 
-    `num_workers` may be a range [least, most]: Ray Train then runs with what the cluster has, fewer after a node is lost.
+    num_workers: a number, or a range [least, most] in which Ray Train takes as many as the cluster has, fewer after a node is lost.
     """
 
     num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
-    worker_resources: dict[str, PositiveFloat] = field(default_factory=dict)  # Ray's, of each worker; {}: one CPU, and one GPU
-    placement: Literal["pack", "spread"] = "pack"  # workers on as few nodes as hold them, or on as many as there are
+    worker_resources: dict[str, PositiveFloat] = field(default_factory=dict)  # Ray's, for each worker; {}: one CPU, and on a GPU that too
+    placement: Literal["pack", "spread"] = "pack"  # workers on as few nodes as possible, or on as many
     global_batch_size: PositiveInt = 4096
     epochs: PositiveInt = 1
     max_steps: PositiveInt | None = None
     seed: NonNegativeInt = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Precision = "auto"  # of the dense part's matrix products; auto is bf16 where that is faster, tf32 is fp32 on a CPU
-    compile: bool | None = None  # torch.compile of the dense part, with CUDA graphs (in `step_timeout_s`); None: on a GPU
-    threads: PositiveInt | None = None  # compute threads a worker; None: the machine's cores between its workers, one beside a GPU
+    precision: Precision = "auto"  # of the dense part's matrix products; auto: bf16 if that is faster, else fp32; tf32 on a CPU: fp32
+    compile: bool | None = None  # torch.compile of the dense part (its time counts for `step_timeout_s`); None: on a GPU, as CUDA graphs
+    threads: PositiveInt | None = None  # compute threads per worker; None: the machine's cores divided among its workers, 1 with a GPU
 
     optimizer: Literal["adam", "adamw", "sgd", "adagrad"] = "adam"
     lr: PositiveFloat = 1e-3
@@ -44,28 +44,28 @@ class TrainConfig:
     warmup_steps: NonNegativeInt = 0
     schedule: Literal["constant", "cosine", "plateau"] = "constant"
     plateau_factor: PositiveFloat = 0.1
-    min_lr: NonNegativeFloat = 1e-6  # where cosine ends and plateau stops falling
+    min_lr: NonNegativeFloat = 1e-6  # at which cosine ends and plateau stops falling
 
     monitor: Annotated[str, AfterValidator(known_metric)] = "auc"  # or logloss, ne, gauc; of several labels the first one's, or LABEL.auc
-    patience: PositiveInt = 2  # plateau: evaluations without a better `monitor` before the rate falls; see `stop_after`
-    stop_after: PositiveInt | None = None  # evaluations in a row without a better `monitor` before training stops; None never stops
+    patience: PositiveInt = 2  # plateau: evaluations in a row without a better `monitor` before the rate falls
+    stop_after: PositiveInt | None = None  # evaluations in a row without a better `monitor` before training stops; None: never
     eval_every_steps: PositiveInt | None = None  # None: at the end of each epoch
-    eval_batch_size: PositiveInt | None = None  # None: 16,384 rows, on a GPU 8 training batches if that is more, 131,072 at most
+    eval_batch_size: PositiveInt | None = None  # rows; None: 16,384, on a GPU 8 training batches if that is more, but at most 131,072
 
     checkpoint_every_steps: PositiveInt | None = None  # None: at each evaluation
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest; the best of each is kept besides
-    max_restarts: NonNegativeInt = 3  # of the worker group, after a worker died
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest so many, and for each of them the best up to then
+    max_restarts: NonNegativeInt = 3  # of all workers, after one died
     max_rollbacks: NonNegativeInt = 2  # to the last checkpoint with half the learning rates, after 3 bad steps in a row
-    # A worker without progress for so long is stopped, its stack written to stacks/; a year, which is the most, stands for never
+    # A worker that makes no progress for so long is stopped, and its stack is written to stacks/; at most a year, in effect never
     step_timeout_s: Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=True)] = 600.0
-    resize_seconds: PositiveFloat = 60.0  # between looks at whether a range of workers can grow
+    resize_seconds: PositiveFloat = 60.0  # between checks whether a range of workers can grow
     health_every_steps: PositiveInt | None = 100  # steps between lines of layer, gradient and table-row signals (train/health.py)
     profile_steps: NonNegativeInt = 0  # traced by torch's profiler on worker 0, into the run's profile/
     record_rows: bool = False  # keep a ledger of the rows of each step, for `sml-dist verify`
 
     @property
     def monitored(self) -> tuple[str, str]:
-        """(label, metric) of `monitor`; no label is the first."""
+        """(label, metric) of `monitor`; the label is "" for the first."""
         label, _, metric = self.monitor.rpartition(".")
         return label, metric
 
@@ -75,13 +75,13 @@ class TrainConfig:
         return self.num_workers if isinstance(self.num_workers, tuple) else (self.num_workers, self.num_workers)
 
     def evaluated_together(self, device: str) -> int:
-        """Rows of one batch of an evaluation, over all workers."""
+        """Rows in one batch of an evaluation, over all workers."""
         return self.eval_batch_size or (min(max(16_384, 8 * self.global_batch_size), 131_072) if device == "cuda" else 16_384)
 
     def most_steps(self, steps_per_epoch: int) -> int:
-        """Steps of a run that nothing stops early."""
+        """Steps of a run that is not stopped early."""
         return min(self.max_steps or steps_per_epoch * self.epochs, steps_per_epoch * self.epochs)
 
     def most_evaluations(self, steps_per_epoch: int) -> int:
-        """An upper bound of the evaluations of a run, the one at its end included."""
+        """An upper bound on a run's evaluations, including the one at its end."""
         return self.epochs * (-(-steps_per_epoch // self.eval_every_steps) if self.eval_every_steps else 1) + 1

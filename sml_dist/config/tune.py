@@ -14,11 +14,11 @@ LARGER_IS_BETTER = {"auc": True, "gauc": True, "logloss": False, "ne": False}
 
 @spec
 class Dimension:
-    """What a key of the configuration may be: exactly one of the first six.
+    """The values that a key of the configuration may take: give exactly one of the first six.
 
-    choice, grid: one of these values, of any type. grid is for `search.name: grid`, which takes all of them.
+    choice, grid: one of these values, of any type. grid is for `search.name: grid`, which tries all of them.
     uniform, loguniform: [low, high]; quniform: [low, high, step]; randint: [low, high], both ends included.
-    when: {key: value or list of values} of keys further up in the space: in other branches this one is left out.
+    when: {key: value or list of values}, keys that come earlier in the space: this key is searched only if they have such values.
     """
 
     choice: list[Any] | None = None
@@ -44,7 +44,7 @@ class Dimension:
 class SearchConfig:
     """random; grid: every combination of the space's `grid` and `choice` values; optuna: TPE over all keys together.
 
-    startup: trials that optuna draws at random first.
+    startup: how many trials optuna draws at random first.
     """
 
     name: Literal["random", "grid", "optuna"] = "optuna"
@@ -54,10 +54,11 @@ class SearchConfig:
 
 @spec
 class SchedulerConfig:
-    """none; asha: at `grace`, `grace` x `reduction`, ... epochs a trial goes on that is in the best 1/`reduction` of those
-    that came there; median: from `grace` epochs on a trial stops whose best is below the median of the others' means;
-    pbt: every `interval` epochs the worst `quantile` of the population take the checkpoint of one of the best, tables and
-    optimiser state included, and go on with its settings, changed.
+    """none: every trial runs to its end.
+    asha: after `grace`, `grace` x `reduction`, ... epochs only the best 1/`reduction` of the trials that got there go on.
+    median: after `grace` epochs a trial stops if its best value is worse than the median of the other trials' means.
+    pbt: every `interval` epochs the worst `quantile` of the trials take over the checkpoint of one of the best, with tables
+    and optimiser state, and go on with a variation of its settings.
     """
 
     name: Literal["none", "asha", "median", "pbt"] = "asha"
@@ -71,18 +72,18 @@ class SchedulerConfig:
 class SweepConfig:
     """A sweep lives in the folder `storage`/`name`; the same command again goes on from there.
 
-    base, set: the configuration of every trial, a YAML file and overrides `key=value`.
-    space: dotted keys of that configuration, in the order in which they are drawn.
-    points: trials that come first: values of some keys, the base's own for the others; {} is the base itself.
-    metric, mode: of the validation rows; the trials' train.monitor is set to it.
-    evaluate_every: share of the training rows between evaluations (1: at each epoch's end): what schedulers see.
-    pair: a key of the space; each draw of all others is a pair of trials (or more), one for each of its values.
-    trials: in all, points included; with `pair`, draws. No two are alike (but under pbt): a grid, or a space with fewer
-        points, has as many as it has.
-    cpus: of Ray's, for each worker; as many trials run at once as the cluster has room for, at most `concurrent`.
-    minutes: of this command; rows: trained on by all trials together. Then trials are cut off, and go on from their last
-        checkpoints when the command comes again, with more rows.
-    retries: of a trial whose process died. keep: trials, the best, whose checkpoints are kept.
+    base, set: the configuration of every trial: a YAML file, and overrides `key=value` of it.
+    space: the keys that are searched, dotted, in the order in which they are drawn.
+    points: settings to try first: values of some keys of the space; the others keep the base's. {} is the base itself.
+    metric, mode: what is optimised, on the validation rows; the trials' train.monitor is set to it.
+    evaluate_every: epochs between evaluations (0.5: two in each), and so between a scheduler's decisions.
+    pair: a key of the space: each draw of the other keys is tried with every value of this one.
+    trials: how many in all, points included; with `pair`, how many draws. No two are alike, except under pbt, so that a
+        smaller space, or a grid, has only as many as it has points.
+    cpus: Ray's CPUs for each worker. As many trials run at once as the cluster has room for, but at most `concurrent`.
+    minutes, rows: the budget: time of this command, rows trained on by all trials together. When it is spent, trials are cut
+        off; the command given again, with more rows if those were spent, goes on from their last checkpoints.
+    retries: for each trial whose process died. keep: how many of the best trials keep their checkpoints.
     """
 
     name: Name
@@ -123,7 +124,7 @@ class SweepConfig:
         return f"{self.storage.rstrip('/')}/{self.name}"
 
     def control(self, values: Sequence[Any], base: Any) -> Any:
-        """Of the values of `pair` that which the others are held against: off, else the base's own, else the first."""
+        """The value of `pair` that the others are compared with: False if it is one, else the base's, else the first."""
         return next((value for wanted in (False, base) for value in values if value == wanted), values[0])
 
     @property
