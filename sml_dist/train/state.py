@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
 from torch import Tensor, nn
+from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ShardedTensor
 
@@ -132,6 +133,7 @@ def set_steps(model: DistributedModelParallel, step: int) -> None:
 
 
 def fused(model: nn.Module) -> Iterator[SplitTableBatchedEmbeddingBagsCodegen]:
-    """FBGEMM's modules, which TorchRec keeps in plain lists: `model.modules()` has none of them."""
-    for lookup in (lookup for module in model.modules() for lookup in getattr(module, "_lookups", [])):
+    """FBGEMM's modules, which TorchRec keeps in plain lists: `model.modules()` has none of them. A plain task has none."""
+    sharded = (module for module in model.modules() if isinstance(module, ShardedEmbeddingBagCollection))
+    for lookup in (lookup for module in sharded for lookup in module._lookups):
         yield from (module for module in lookup.modules() if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen))

@@ -1,0 +1,36 @@
+"""FBGEMM's own modules under TorchRec's: what they keep beside the tensors of a run."""
+
+from collections.abc import Iterator
+
+import pytest
+from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
+
+from sml_dist.config.run import parse
+from sml_dist.data.synthetic import synth
+from sml_dist.train.in_process import Laboratory, one_process
+from sml_dist.train.state import fused, set_steps
+
+
+@pytest.fixture
+def laboratory(tmp_path) -> Iterator[Laboratory]:
+    path = str(tmp_path / "synth")
+    synth(1_000, path, fields=3, dense=2, table_rows=100)
+    sections = {
+        "run": {"name": "t"},
+        "data": {"path": path, "streams": 4},
+        "model": {"name": "dnn", "tower": {"hidden": [8]}},
+        "embedding": {"dim": 4, "sharding": "row_wise", "optimizer": "rowwise_adagrad"},
+        "train": {"global_batch_size": 32, "precision": "fp32"},
+    }
+    with one_process(1):
+        yield Laboratory.of(parse(sections))
+
+
+def test_the_fused_tables_of_a_sharded_task_are_found_or_it_is_an_error(laboratory):
+    """An empty list would leave Adam's step counts as they are without a word."""
+    model = laboratory.trainer.model
+    assert len(list(fused(model))) == 1
+    [tables] = [module for module in model.modules() if isinstance(module, ShardedEmbeddingBagCollection)]
+    del tables._lookups  # as under another name
+    with pytest.raises(AttributeError):
+        set_steps(model, 3)
