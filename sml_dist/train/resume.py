@@ -12,7 +12,7 @@ from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Checkpoints
 from sml_dist.train.loop import Progress, monitored
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.shards import Incomplete
-from sml_dist.train.state import COUNTER, pieces, set_steps, weights
+from sml_dist.train.state import COUNTER, drop_cached_rows, pieces, set_steps, weights
 
 
 def restore(
@@ -61,6 +61,7 @@ def load(found: Checkpoint, model: Any, optimizers: Optimizers) -> list[str]:
         inexact = found.reader.fill(wanted)
     except Incomplete as error:
         raise InputError(f"checkpoint {found.path} does not fit this model: {error}; choose another run.name") from None
+    drop_cached_rows(model)
     set_steps(model, found.table_steps)
     return sorted(name.partition(".")[0] for name in inexact)
 
@@ -68,6 +69,7 @@ def load(found: Checkpoint, model: Any, optimizers: Optimizers) -> list[str]:
 def load_weights(found: Checkpoint, model: nn.Module) -> None:
     """Fills the weights alone, of a sharded task or a plain one."""
     found.reader.fill(list(weights(model)))
+    drop_cached_rows(model)
 
 
 def refuse_another(found: Checkpoint, config: RunConfig, dataset: str) -> None:

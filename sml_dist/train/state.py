@@ -132,6 +132,13 @@ def set_steps(model: DistributedModelParallel, step: int) -> None:
         module.iter_cpu.fill_(step)
 
 
+def drop_cached_rows(model: nn.Module) -> None:
+    """To be called once weights are loaded: they go into the tables' own memory, and where that is the host's, a GPU's cache still
+    holds rows of before, which it would look up, and write back over them later."""
+    for module in fused(model):
+        module.reset_cache_states()
+
+
 def fused(model: nn.Module) -> Iterator[SplitTableBatchedEmbeddingBagsCodegen]:
     """FBGEMM's modules, which TorchRec keeps in plain lists: `model.modules()` has none of them. A plain task has none."""
     sharded = (module for module in model.modules() if isinstance(module, ShardedEmbeddingBagCollection))

@@ -16,9 +16,13 @@ from sml_dist.data.stream import DirectStream
 from sml_dist.data.synthetic import synth
 from sml_dist.embeddings.sharding import Sharder
 from sml_dist.spec import InputError
+from sml_dist.train.checkpoint import Checkpoints
 from sml_dist.train.in_process import Laboratory, one_process
 from sml_dist.train.loop import Progress
 from sml_dist.train.place import Place
+from sml_dist.train.resume import load, load_weights
+from sml_dist.train.state import pieces
+from sml_dist.train.storage import Storage
 from sml_dist.train.worker import train_watched
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
@@ -140,6 +144,39 @@ def test_tables_in_host_memory_train_as_in_the_gpus(dataset, monkeypatch, kernel
     exact = losses(config(dataset), "cuda")
     monkeypatch.setattr(Sharder, "compute_kernels", lambda self, kind, device: [kernel])
     assert losses(config(dataset), "cuda") == pytest.approx(exact, rel=2e-3)
+
+
+@pytest.mark.parametrize("loading", ["run", "weights"])
+@pytest.mark.parametrize("kernel", ["fused", "fused_uvm", "fused_uvm_caching"])
+def test_a_model_that_goes_back_to_an_earlier_state_has_no_row_of_later(dataset, tmp_path, monkeypatch, kernel, loading):
+    """A UVM cache that kept its rows would look them up, and write them over the loaded ones."""
+    monkeypatch.setattr(Sharder, "compute_kernels", lambda self, kind, device: [kernel])
+    with one_process(backend=GROUP):
+        laboratory = Laboratory.of(config(dataset), Place(device=torch.device("cuda")))
+        trainer, progress, step = laboratory.trainer, Progress(), STEPS // 3
+        trainer.optimizers.create_state()
+        store = Checkpoints(Storage(tmp_path / "checkpoints"))
+        tables = list(itertools.islice(laboratory.stream.batches(), STEPS))
+
+        def trained(first: int, last: int) -> list[float]:
+            found = []
+            for progress.step in range(first, last):
+                found.append(trainer.step(tables[progress.step], progress).item())
+            return found
+
+        trained(0, step)
+        store.save(step, pieces(trainer.model, trainer.optimizers), {})
+        store.wait()
+        before = trainer.evaluate()
+        after = trained(step, STEPS)
+        assert trainer.evaluate()["logloss"] != pytest.approx(before["logloss"], rel=1e-3)
+        if loading == "run":
+            load(store.at(step), trainer.model, trainer.optimizers)
+        else:
+            load_weights(store.at(step), trainer.model)
+        assert trainer.evaluate()["logloss"] == pytest.approx(before["logloss"], rel=1e-4)
+        if loading == "run":
+            assert trained(step, STEPS) == pytest.approx(after, rel=2e-3)
 
 
 def test_an_id_out_of_range_never_reaches_the_tables(dataset):

@@ -3,12 +3,17 @@
 from collections.abc import Iterator
 
 import pytest
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 
 from sml_dist.config.run import parse
 from sml_dist.data.synthetic import synth
+from sml_dist.train.checkpoint import Checkpoints
 from sml_dist.train.in_process import Laboratory, one_process
-from sml_dist.train.state import fused, set_steps
+from sml_dist.train.resume import load, load_weights
+from sml_dist.train.shards import Reader
+from sml_dist.train.state import fused, pieces, set_steps
+from sml_dist.train.storage import Storage
 
 
 @pytest.fixture
@@ -34,3 +39,22 @@ def test_the_fused_tables_of_a_sharded_task_are_found_or_it_is_an_error(laborato
     del tables._lookups  # as under another name
     with pytest.raises(AttributeError):
         set_steps(model, 3)
+
+
+@pytest.mark.parametrize("loading", ["run", "weights"])
+def test_no_row_of_before_stays_cached_once_weights_are_loaded(laboratory, tmp_path, monkeypatch, loading):
+    """Cached rows would be looked up in place of the loaded ones, and written over them later: tests/gpu has such a cache."""
+    trainer, called = laboratory.trainer, []
+    trainer.optimizers.create_state()
+    store = Checkpoints(Storage(tmp_path / "checkpoints"))
+    store.save(3, pieces(trainer.model, trainer.optimizers), {})
+    store.wait()
+    fill, reset = Reader.fill, SplitTableBatchedEmbeddingBagsCodegen.reset_cache_states
+    monkeypatch.setattr(Reader, "fill", lambda *given: (fill(*given), called.append("fill"))[0])
+    monkeypatch.setattr(SplitTableBatchedEmbeddingBagsCodegen, "reset_cache_states", lambda self: (reset(self), called.append(self)))
+    found = store.at(3)
+    if loading == "run":
+        load(found, trainer.model, trainer.optimizers)
+    else:
+        load_weights(found, trainer.model)
+    assert called == ["fill", *fused(trainer.model)]
