@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from sml_dist.config.run import RunConfig
@@ -15,6 +14,7 @@ from sml_dist.data.plan import Plan
 from sml_dist.data.stream import DirectStream, Source
 from sml_dist.spec import InputError
 from sml_dist.tabular import Row
+from sml_dist.train.evaluate import scoring
 from sml_dist.train.finite import Diverged
 from sml_dist.train.in_process import Laboratory
 from sml_dist.train.loop import Progress
@@ -66,10 +66,8 @@ def progressive(config: RunConfig) -> Predictions:
     progress = Progress()
     for table in in_order(config, laboratory.manifest):
         batch = trainer.collate(table)
-        trainer.model.eval()
-        with torch.no_grad():
+        with scoring(trainer.model):
             logit = task.logit(batch)
-        trainer.model.train()
         real = batch.weight > 0  # the rest fills the last batch up
         found.append(tuple(column[real].numpy() for column in (logit, batch.label, batch.weight)))
         if not np.isfinite(found[-1][0]).all():

@@ -2,7 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from sml_dist.train.finite import Diverged, any_worker, cause, why
 from sml_dist.train.loading import loaded
 from sml_dist.train.metrics import ExactScores, HistogramScores, scores_for
 from sml_dist.train.sharded import average_batch_statistics
+from sml_dist.train.state import fused
 
 LARGEST_GROUPS = 10  # groups whose AUC a result lists
 Beat = Callable[[str], None]
@@ -59,10 +61,9 @@ def evaluate(
     """
     started = time.monotonic()
     average_batch_statistics(model)
-    model.eval()
     scores = {label: scores_for(rows) for label in collate.labels}
     task, bad = model.module, None
-    with torch.no_grad():  # FBGEMM's fused CPU kernels have no way through inference_mode
+    with scoring(model):
         for table, batch in loaded((table for table in batches), collate, device):  # a generator of its own, for it is closed
             batch = collate(table, device) if batch is None else batch
             x_BFD = task.embed(batch.ids)
@@ -76,7 +77,6 @@ def evaluate(
             columns = zip(scores.values(), by_label(logit.cpu()), by_label(batch.label.cpu()), strict=True)
             for collector, logits, labels in columns:
                 collector.add(logits.numpy(), labels.numpy(), weight, group)
-    model.train()
     if any_worker(torch.tensor(bad is not None)):
         raise Diverged(f"evaluation: {why(bad)}")
     results = [_merged(collector) for collector in scores.values()]
@@ -85,6 +85,23 @@ def evaluate(
     dist.broadcast_object_list(results, src=0)
     several = {"labels": dict(zip(scores, results, strict=True))} if len(scores) > 1 else {}
     return results[0] | several | {"seconds": round(time.monotonic() - started, 3)}
+
+
+@contextmanager
+def scoring(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, without gradients; after it training goes on as if nothing had been scored.
+
+    FBGEMM's fused optimisers count a step in every forward, whatever its mode, and Adam's bias correction goes by the count.
+    """
+    counts = [(count, count.clone()) for module in fused(model) for count in (module.iter, module.iter_cpu)]
+    model.eval()
+    try:
+        with torch.no_grad():  # FBGEMM's fused CPU kernels have no way through inference_mode
+            yield
+    finally:
+        model.train()
+        for count, before in counts:
+            count.copy_(before)
 
 
 def by_label(values: Tensor) -> tuple[Tensor, ...]:

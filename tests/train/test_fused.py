@@ -1,15 +1,18 @@
 """FBGEMM's own modules under TorchRec's: what they keep beside the tensors of a run."""
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
+from torch import nn
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 
 from sml_dist.config.run import parse
 from sml_dist.data.synthetic import synth
 from sml_dist.train.checkpoint import Checkpoints
 from sml_dist.train.in_process import Laboratory, one_process
+from sml_dist.train.loop import Progress
 from sml_dist.train.resume import load, load_weights
 from sml_dist.train.shards import Reader
 from sml_dist.train.state import fused, pieces, set_steps
@@ -58,3 +61,18 @@ def test_no_row_of_before_stays_cached_once_weights_are_loaded(laboratory, tmp_p
     else:
         load_weights(found, trainer.model)
     assert called == ["fill", *fused(trainer.model)]
+
+
+def test_scoring_is_no_step_to_the_fused_optimisers(laboratory):
+    """They count one in every forward, and Adam's bias correction goes by it; a resumed run counts training's alone."""
+    trainer, progress = laboratory.trainer, Progress()
+    for table in itertools.islice(laboratory.stream.batches(), 3):
+        trainer.step(table, progress)
+        trainer.advance(progress)
+    assert counts(trainer.model) == [(3, 3)]
+    trainer.evaluate()
+    assert counts(trainer.model) == [(3, 3)] and trainer.model.training
+
+
+def counts(model: nn.Module) -> list[tuple[int, int]]:
+    return [(int(module.iter), int(module.iter_cpu)) for module in fused(model)]
