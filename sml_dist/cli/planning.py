@@ -18,7 +18,7 @@ def plan(
     ddr: Annotated[str, typer.Option(help="Memory of each node; 0 keeps a GPU's tables out of it.")] = "1TB",
     intra_bw: Annotated[str | None, typer.Option(help="A second, between ranks of a node; 600GB, of CPUs 1GB.")] = None,
     inter_bw: Annotated[str | None, typer.Option(help="A second, from a rank to other nodes; 25GB, of CPUs 1GB.")] = None,
-    hbm_bw: Annotated[str, typer.Option(help="A second, of a GPU's memory.")] = "2TB",
+    hbm_bw: Annotated[str | None, typer.Option(help="A second, of a GPU's memory; 2TB.")] = None,
     tables: Annotated[str | None, typer.Option(help="YAML of the tables, instead of the dataset at data.path.")] = None,
     overrides: Set = None,
     as_json: Json = False,
@@ -27,7 +27,7 @@ def plan(
     from sml_dist.embeddings.capacity_report import as_dict, make_cluster, plan_run
     from sml_dist.embeddings.capacity_text import report_text
 
-    links = (intra_bw or "1GB", inter_bw or "1GB") if device == "cpu" else (intra_bw or "600GB", inter_bw or "25GB")
-    made = plan_run(config, overrides, make_cluster(world_size, local_world_size, device, hbm, ddr, *links, hbm_bw), tables)
+    cluster = make_cluster(world_size, local_world_size, device, hbm, ddr, intra_bw, inter_bw, hbm_bw)
+    made = plan_run(config, overrides, cluster, tables)
     print_json(as_dict(made)) if as_json else sys.stdout.write(report_text(made))
     sys.exit(0 if made.fits else 1)

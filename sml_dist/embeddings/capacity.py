@@ -8,73 +8,34 @@ A rank's memory is, in HBM or, on CPU, in host memory,
     dense     the model's parameters, gradients (DDP's buckets are views of them) and optimiser state, and the gradients of
               data_parallel tables.
 
-RESERVE of each memory stays free: for the model's activations and the allocator on a GPU, for data readers on a host. Surprising:
-the planner alone forgets the tables' optimiser (a parameter must say which it has), and with rowwise Adagrad counts one state for
-a row cut into column shards, where each shard has its own; both are put right here. A training run's own planner (`make_plan`)
-knows neither memory nor batch of the cluster but TorchRec's defaults, and of CPUs gloo's links: to hold it to a plan, name the
-tables' sharding.
+RESERVE of each memory stays free. Surprising: the planner counts one state for a row cut into column shards under rowwise Adagrad,
+where each shard has its own; that is put right here. A training run makes its plan by the same function (`make_plan`), for the memory
+that it finds and the links that are the command's defaults.
 """
 
-import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torchrec.distributed.planner import Topology
+from torch import nn
 from torchrec.distributed.planner.constants import UVM_CACHING_RATIO
-from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.planner.types import Perf, PlannerError, Shard, ShardingOption
+from torchrec.distributed.planner.types import Perf, Shard, ShardingOption
 
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.config.run import RunConfig
+from sml_dist.embeddings.capacity_sizes import show_bytes
 from sml_dist.embeddings.capacity_tables import Tables
-from sml_dist.embeddings.optim import DENSE, check_l2, fused_params
+from sml_dist.embeddings.cluster import RESERVE, Cluster
+from sml_dist.embeddings.optim import check_l2
 from sml_dist.embeddings.shape import field_shape
-from sml_dist.embeddings.sharding import Sharder, allowed_kinds, make_planner
-from sml_dist.embeddings.tables import embedding_tables, table_name
+from sml_dist.embeddings.sharding import allowed_kinds, make_plan
+from sml_dist.embeddings.tables import table_name
 from sml_dist.models.zoo import build
 from sml_dist.spec import InputError
 
-RESERVE = 0.15
 ID_COPIES = 20
 STATES = {"sgd": 0, "adagrad": 1, "adam": 2, "adamw": 2}  # numbers of optimiser state for each number of a dense parameter
 HOST_KERNELS = ("fused_uvm", "fused_uvm_caching")
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """`hbm` bytes of each GPU, `ddr` of each node; bandwidths in bytes a second, `inter_bw` of each rank's way to other nodes."""
-
-    world_size: int
-    local_world_size: int
-    device: str
-    hbm: int
-    ddr: int
-    intra_bw: float
-    inter_bw: float
-    hbm_bw: float
-
-    def __post_init__(self) -> None:
-        if self.device not in ("cuda", "cpu"):
-            raise InputError(f"--device {self.device}: give cuda or cpu")
-        if min(self.world_size, self.local_world_size) < 1 or self.world_size % self.local_world_size:
-            raise InputError(f"--world-size {self.world_size} is not a whole number of nodes of --local-world-size {self.local_world_size}")
-        for option in ("intra_bw", "inter_bw", "hbm_bw", "hbm" if self.device == "cuda" else "ddr"):
-            if getattr(self, option) <= 0:
-                raise InputError(f"--{option.replace('_', '-')} must be more than 0")
-
-    @property
-    def memory(self) -> int:
-        """Bytes of the memory that a rank computes from."""
-        return self.hbm if self.device == "cuda" else self.ddr // self.local_world_size
-
-    @property
-    def host_memory(self) -> float:
-        """Bytes that a GPU's rank has besides: its share of the node's."""
-        return self.ddr / self.local_world_size if self.device == "cuda" else 0
 
 
 @dataclass(frozen=True)
@@ -143,54 +104,39 @@ class Capacity:
 
 def solve(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None:
     """The planner's best plan for a run on a cluster; None where it finds none."""
-    batch, config = math.ceil(run.train.global_batch_size / cluster.world_size), run.embedding
-    fixed = fixed_memory(run, tables, cluster.world_size, cluster.device)
-    room, host_room = (1 - RESERVE) * cluster.memory, (1 - RESERVE) * cluster.host_memory
-    if room <= fixed.total:
+    config, fixed = run.embedding, fixed_memory(run, tables, cluster.world_size, cluster.device)
+    made = make_plan(config, tables, cluster, run.train.global_batch_size, fixed.total)
+    if made is None:
         return None
-    cuda, left = cluster.device == "cuda", int(room - fixed.total)
-    found: list[ShardingOption] = []
-    with quiet():
-        topology = Topology(
-            world_size=cluster.world_size,
-            local_world_size=cluster.local_world_size,
-            compute_device=cluster.device,
-            hbm_cap=left if cuda else 0,
-            ddr_cap=int(host_room) if cuda else left,
-            ssd_cap=0,
-            intra_host_bw=cluster.intra_bw / 1000,
-            inter_host_bw=cluster.inter_bw / 1000,
-            hbm_mem_bw=cluster.hbm_bw / 1000,
-        )
-        planner = make_planner(
-            tables.manifest,
-            config,
-            topology,
-            tables.ids_per_row,
-            batch_size=batch,
-            storage_reservation=FixedPercentageStorageReservation(0.0),  # what is not the tables' is taken off above
-            stats=[],
-            callbacks=[lambda options: found.extend(options) or options],
-        )
-        module = embedding_tables(tables.manifest, config)
-        for parameter in module.parameters():
-            parameter._optimizer_classes = [DENSE[config.optimizer]]  # where the planner looks for state to count
-        try:
-            planner.plan(module, [Sharder(fused_params=fused_params(config))])
-        except PlannerError:
-            return None
     names = {table_name(field.name): field.name for field in tables.manifest.tables}
-    found.sort(key=lambda option: list(names).index(option.name))
+    found = sorted(made[1], key=lambda option: list(names).index(option.name))
     placed = [table_plan(option, names[option.name], config) for option in found]
-    check_l2(config, [table.name for table in placed if table.kind != "data_parallel"], topology.compute_device)
-    return Capacity(sorted(placed, key=lambda table: -table.weights), weigh(found, config, cluster, fixed), room, host_room)
+    check_l2(config, [table.name for table in placed if table.kind != "data_parallel"], cluster.device)
+    ranks = weigh(found, config, cluster, fixed)
+    return Capacity(sorted(placed, key=lambda table: -table.weights), ranks, cluster.room, cluster.host_room)
 
 
-def fixed_memory(run: RunConfig, tables: Tables, world_size: int, device: str) -> Memory:
-    """What every rank has whatever the plan."""
+def refusal(run: RunConfig, tables: Tables, cluster: Cluster) -> str:
+    """One line on tables for which a cluster that is there has no room."""
+    needed, host = demand(run, tables, cluster)[0].fullest, show_bytes(cluster.ddr / cluster.local_world_size)
+    has, hbm = f"{host} of its node's memory", ""
+    if cluster.device == "cuda":
+        has, hbm = f"{show_bytes(cluster.hbm)} of GPU memory and {has}", f" --hbm {show_bytes(cluster.hbm).replace(' ', '')}"
+    machines = f"--world-size {cluster.world_size} --local-world-size {cluster.local_world_size}"
+    sizes = f"{hbm} --ddr {show_bytes(cluster.ddr).replace(' ', '')}"
+    return (
+        f"embedding: the tables do not fit: a worker has {has}, {RESERVE:.0%} of which stays free, and the fullest would need "
+        f"{show_bytes(needed)}; train on more or larger nodes or lower embedding.dim; "
+        f"sml-dist plan CONFIG --device {cluster.device} {machines}{sizes} lists what helps"
+    )
+
+
+def fixed_memory(run: RunConfig, tables: Tables, world_size: int, device: str, model: nn.Module | None = None) -> Memory:
+    """What every rank has whatever the plan. `model` is the run's, where it is there already."""
     manifest, config = tables.manifest, run.embedding
-    with torch.device("meta"):
-        model = build(run.model, field_shape(manifest, config.dim))
+    if model is None:
+        with torch.device("meta"):
+            model = build(run.model, field_shape(manifest, config.dim))
     numbers = sum(p.numel() for p in model.parameters())
     buffers = sum(b.numel() for b in model.buffers())
     kinds = allowed_kinds(manifest, config, device, world_size)
@@ -252,11 +198,10 @@ def demand(run: RunConfig, tables: Tables, cluster: Cluster) -> tuple[Capacity, 
     wanted, bound = replace(cluster, ddr=0) if cuda else cluster, least(run, tables, cluster.world_size, cluster.device)
     for _ in range(40):
         wanted = replace(wanted, hbm=2 * wanted.hbm) if cuda else replace(wanted, ddr=2 * wanted.ddr)
-        if bound > (1 - RESERVE) * wanted.memory:  # a search for what cannot be costs seconds
+        if bound > wanted.room:  # a search for what cannot be costs seconds
             continue
         if found := solve(run, tables, wanted):
-            room, host_room = (1 - RESERVE) * cluster.memory, (1 - RESERVE) * cluster.host_memory
-            return replace(found, room=room, host_room=host_room), wanted.memory
+            return replace(found, room=cluster.room, host_room=cluster.host_room), wanted.memory
     raise InputError("embedding.sharding: there is no plan at any memory; see the sharding of the largest tables")
 
 
@@ -273,16 +218,3 @@ def least(run: RunConfig, tables: Tables, world_size: int, device: str) -> float
     spread = [size(field.rows) for field in manifest.tables if kinds[field.name] != ["data_parallel"]]
     one = [size(field.rows) for field in manifest.tables if kinds[field.name] == ["table_wise"]]
     return fixed + sum(whole) + max(sum(spread) / world_size, max(one, default=0))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """TorchRec warns of how its topology was made, and logs each proposal that does not fit."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 from sml_dist.config.embedding import TableConfig
 from sml_dist.config.run import RunConfig
-from sml_dist.embeddings.capacity import RESERVE, Capacity, Cluster, demand, least, solve
+from sml_dist.embeddings.capacity import Capacity, demand, least, solve
 from sml_dist.embeddings.capacity_sizes import show_bytes
 from sml_dist.embeddings.capacity_tables import Tables
+from sml_dist.embeddings.cluster import RESERVE, Cluster
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def changes(run: RunConfig, tables: Tables, cluster: Cluster, needed: Capacity) 
     if cluster.device == "cuda" and (found := solve(run, tables, replace(cluster, ddr=10**18))):
         used = max(rank.host.total for rank in found.ranks) * cluster.local_world_size
         richer = replace(cluster, ddr=math.ceil(used / (1 - RESERVE) / 1e9) * 10**9)
-        found = replace(found, host_room=(1 - RESERVE) * richer.ddr / cluster.local_world_size)
+        found = replace(found, host_room=richer.host_room)
         option = f"--ddr {richer.ddr // 10**9}GB"
         yield change([option], f"{option} (rows outside the cache in HBM come from host memory over the bus)", run, richer, found)
     if larger := more_ranks(run, tables, cluster):
@@ -96,7 +97,7 @@ def smaller_dim(run: RunConfig, tables: Tables, cluster: Cluster) -> RunConfig |
 
 def attempt(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None:
     """The plan, its search left out where the sum of the tables shows that there is none."""
-    if least(run, tables, cluster.world_size, cluster.device) > (1 - RESERVE) * (cluster.memory + cluster.host_memory):
+    if least(run, tables, cluster.world_size, cluster.device) > cluster.room + cluster.host_room:
         return None
     return solve(run, tables, cluster)
 

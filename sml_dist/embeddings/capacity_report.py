@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sml_dist.config.run import RunConfig, load
-from sml_dist.embeddings.capacity import RESERVE, Capacity, Cluster, Memory, demand, solve
+from sml_dist.embeddings.capacity import Capacity, Memory, demand, solve
 from sml_dist.embeddings.capacity_advice import Change, advise, explain
 from sml_dist.embeddings.capacity_sizes import parse_bytes
 from sml_dist.embeddings.capacity_tables import Tables, dataset_tables, read_tables
+from sml_dist.embeddings.cluster import RESERVE, Cluster, links
 from sml_dist.spec import InputError
 
 
@@ -24,11 +25,12 @@ class Report:
     changes: list[Change]
 
 
-def make_cluster(world_size: int, local_world_size: int, device: str, *sizes: str) -> Cluster:
-    """The cluster of options, sizes as they are typed: hbm, ddr, intra_bw, inter_bw, hbm_bw."""
+def make_cluster(world_size: int, local_world_size: int, device: str, *sizes: str | None) -> Cluster:
+    """The cluster of options, sizes as they are typed: hbm, ddr, intra_bw, inter_bw, hbm_bw; None for a link as they mostly are."""
     names = ("hbm", "ddr", "intra_bw", "inter_bw", "hbm_bw")
-    parsed = {name: parse_bytes(text, "--" + name.replace("_", "-")) for name, text in zip(names, sizes, strict=True)}
-    return Cluster(world_size=world_size, local_world_size=local_world_size, device=device, **parsed)
+    typed = ((name, text) for name, text in zip(names, sizes, strict=True) if text is not None)
+    parsed = {name: parse_bytes(text, "--" + name.replace("_", "-")) for name, text in typed}
+    return Cluster(world_size=world_size, local_world_size=local_world_size, device=device, **links(device) | parsed)
 
 
 def plan_run(config: str, overrides: list[str] | None, cluster: Cluster, tables_file: str | None = None) -> Report:

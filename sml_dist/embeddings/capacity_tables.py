@@ -87,9 +87,9 @@ def read_tables(path: str) -> Tables:
     return Tables(manifest, dict.fromkeys(manifest.features, 1.0) | {field.name: field.ids_per_row for field in data.fields})
 
 
-def dataset_tables(root: str) -> Tables:
+def dataset_tables(root: str, manifest: Manifest | None = None) -> Tables:
     """The tables of a prepared dataset; ids a row as in the first row group of its first training file."""
-    manifest = read_manifest(root)
+    manifest = manifest or read_manifest(root)
     lengths = dict.fromkeys(manifest.features, 1.0)
     files, lists = manifest.splits["train"].files if "train" in manifest.splits else [], [*manifest.multi, *manifest.sequences]
     if lists and files:

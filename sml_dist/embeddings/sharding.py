@@ -1,26 +1,30 @@
 """Where each table lives: the planner, and its plan as a table one can read."""
 
 import io
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import torch.distributed as dist
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
-from torchrec.distributed.planner.constants import POOLING_FACTOR
-from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
-from torchrec.distributed.types import ShardingPlan, ShardingType
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
+from torchrec.distributed.planner.types import ParameterConstraints, PlannerError, ShardingOption
+from torchrec.distributed.types import ParameterSharding, ShardingPlan, ShardingType
 
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.data.dataset import Manifest
-from sml_dist.embeddings.tables import table_name, users
+from sml_dist.embeddings.capacity_tables import Tables
+from sml_dist.embeddings.cluster import Cluster
+from sml_dist.embeddings.optim import DENSE, fused_params
+from sml_dist.embeddings.tables import embedding_tables, table_name, users
 from sml_dist.spec import InputError
 
-GLOO = 10**9  # bytes a second that a pair of workers exchanges
 ROWS_COPIED = 10_000
 LEAST_COLUMNS = 16  # of a column shard
 SPREAD = [kind.value for kind in (ShardingType.TABLE_WISE, ShardingType.ROW_WISE, ShardingType.COLUMN_WISE)]
@@ -68,41 +72,68 @@ def allowed_kinds(manifest: Manifest, config: EmbeddingConfig, device: str, work
     return kinds
 
 
-def links(device: str) -> dict[str, float]:
-    """What the planner is told of the workers' connections, in bytes a millisecond. Left to itself it takes a CPU's for NVLink."""
-    return {"intra_host_bw": GLOO / 1000, "inter_host_bw": GLOO / 1000} if device == "cpu" else {}
+def make_plan(
+    config: EmbeddingConfig, tables: Tables, cluster: Cluster, global_batch: int, fixed: float
+) -> tuple[dict[str, ParameterSharding], list[ShardingOption]] | None:
+    """TorchRec's best plan over the kinds that the configuration allows, by table, and its options; None where nothing fits.
 
-
-def make_planner(
-    manifest: Manifest, config: EmbeddingConfig, topology: Topology, ids_per_row: dict[str, float] | None = None, **options: Any
-) -> EmbeddingShardingPlanner:
-    """TorchRec's planner over the kinds that the configuration allows; `ids_per_row` by feature, 1 for those it does not name."""
-    lengths, kinds = ids_per_row or {}, allowed_kinds(manifest, config, topology.compute_device, topology.world_size)
+    `fixed` bytes of each rank's memory are not the tables'. The planner alone would take every machine for one of 32 GB HBM and 128 GiB
+    for each rank, and forget the tables' optimiser: a parameter must say which it has.
+    """
+    left, cuda = int(cluster.room - fixed), cluster.device == "cuda"
+    if left <= 0:
+        return None
+    kinds = allowed_kinds(tables.manifest, config, cluster.device, cluster.world_size)
     constraints = {
         table_name(field.name): ParameterConstraints(
             sharding_types=kinds[field.name],
             min_partition=min(config.dim, LEAST_COLUMNS),
-            pooling_factors=[lengths.get(name, POOLING_FACTOR) for name in users(field, manifest)],
+            pooling_factors=[tables.ids_per_row[name] for name in users(field, tables.manifest)],
         )
-        for field in manifest.tables
+        for field in tables.manifest.tables
     }
-    return EmbeddingShardingPlanner(topology=topology, constraints=constraints, **options)
+    module = embedding_tables(tables.manifest, config)  # not those that train, whose optimiser would be taken from the mark
+    for parameter in module.parameters():
+        parameter._optimizer_classes = [DENSE[config.optimizer]]
+    found: list[ShardingOption] = []
+    with quiet():
+        topology = Topology(
+            world_size=cluster.world_size,
+            local_world_size=cluster.local_world_size,
+            compute_device=cluster.device,
+            hbm_cap=left if cuda else 0,
+            ddr_cap=int(cluster.host_room) if cuda else left,
+            ssd_cap=0,
+            intra_host_bw=cluster.intra_bw / 1000,
+            inter_host_bw=cluster.inter_bw / 1000,
+            hbm_mem_bw=cluster.hbm_bw / 1000,
+        )
+        planner = EmbeddingShardingPlanner(
+            topology=topology,
+            constraints=constraints,
+            batch_size=math.ceil(global_batch / cluster.world_size),
+            storage_reservation=FixedPercentageStorageReservation(0.0),  # what is not the tables' is taken off above
+            stats=[],
+            callbacks=[lambda options: found.extend(options) or options],
+        )
+        try:
+            plan = planner.plan(module, [Sharder(fused_params=fused_params(config))])
+        except PlannerError:
+            return None
+    return plan.plan[""], found
 
 
-def make_plan(
-    module: nn.Module,
-    manifest: Manifest,
-    config: EmbeddingConfig,
-    sharder: Sharder,
-    topology: Topology,
-    group: dist.ProcessGroup | None = None,
-) -> ShardingPlan:
-    """The planner's choice; over a process `group` rank 0 plans and every rank gets the same plan."""
-    planner = make_planner(manifest, config, topology)
+@contextmanager
+def quiet() -> Iterator[None]:
+    """TorchRec warns of how its topology was made, and logs each proposal that does not fit."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
-        return planner.collective_plan(module, [sharder], group) if group else planner.plan(module, [sharder])
-    except PlannerError as error:
-        raise InputError(f"embedding.sharding: no plan fits ({' '.join(str(error).split())[:300]}); use row_wise or fewer rows") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @dataclass(frozen=True)

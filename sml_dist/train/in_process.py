@@ -72,7 +72,7 @@ class Laboratory:
         together = config.train.evaluated_together(place.device.type)
         valid = Evaluation(stream.of(Source.of(config.data.path, manifest, "valid")), together, times=1)
         task = training_task(manifest, config, place.device)
-        model, _ = shard(task, manifest, config.embedding, place.device, place.local_workers, config.train.seed)
+        model, _ = shard(task, manifest, config, place.device, place.local_workers)
         trainer = Trainer(
             config=config.train,
             model=model,

@@ -2,51 +2,78 @@
 
 import hashlib
 import os
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from ray._common.utils import get_system_memory  # what a container may use
 from torch import Tensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.planner import Topology
 from torchrec.distributed.types import ShardedTensor, ShardingPlan
 
-from sml_dist.config.embedding import EmbeddingConfig
+from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import Manifest
 from sml_dist.embeddings import rowwise_adagrad
+from sml_dist.embeddings.capacity import fixed_memory, refusal
+from sml_dist.embeddings.capacity_tables import dataset_tables
+from sml_dist.embeddings.cluster import Cluster, links
 from sml_dist.embeddings.optim import check_l2, fused_params
-from sml_dist.embeddings.sharding import Sharder, links, make_plan, placements
+from sml_dist.embeddings.sharding import Sharder, make_plan, placements
+from sml_dist.spec import InputError
 from sml_dist.train.task import CTRTask
 
 BLOCK_ROWS = 65_536
 
 
 def shard(
-    task: CTRTask, manifest: Manifest, config: EmbeddingConfig, device: torch.device, local_world_size: int, seed: int
+    task: CTRTask, manifest: Manifest, config: RunConfig, device: torch.device, local_workers: int
 ) -> tuple[DistributedModelParallel, ShardingPlan]:
     """The task under DMP: tables as the planner placed them, the model in DDP where there are several workers."""
-    if device.type == "cpu" and config.optimizer == "rowwise_adagrad":
+    embedding = config.embedding
+    if device.type == "cpu" and embedding.optimizer == "rowwise_adagrad":
         rowwise_adagrad.take_over()
-    sharder = Sharder(fused_params=fused_params(config))
-    topology = Topology(dist.get_world_size(), device.type, local_world_size=node_size(local_world_size), **links(device.type))
-    plan = make_plan(task, manifest, config, sharder, topology, dist.group.WORLD)
-    check_l2(config, [p.table for p in placements(plan, manifest, config.dim) if p.kind != "data_parallel"], device.type)
+    sharder = Sharder(fused_params=fused_params(embedding))
+    plan = common_plan(task, manifest, config, cluster_here(device, local_workers))
+    check_l2(embedding, [p.table for p in placements(plan, manifest, embedding.dim) if p.kind != "data_parallel"], device.type)
     several = dist.get_world_size() > 1
     model = DistributedModelParallel(task, device=device, plan=plan, sharders=[sharder], init_data_parallel=several)
-    start_tables(model, config.init_std, seed)
+    start_tables(model, embedding.init_std, config.train.seed)
     return model, plan
 
 
-def node_size(local_workers: int) -> int:
-    """Workers of every node, where all have as many; else 1, so that no rows are split within a node. TorchRec is told the same.
+def common_plan(task: CTRTask, manifest: Manifest, config: RunConfig, cluster: Cluster) -> ShardingPlan:
+    """Rank 0's plan, on every rank. Raises InputError, on every rank, where nothing fits."""
+    box: list[Any] = [None]
+    if dist.get_rank() == 0:
+        try:
+            tables = dataset_tables(config.data.path, manifest)
+            fixed = fixed_memory(config, tables, cluster.world_size, cluster.device, task.model).total
+            made = make_plan(config.embedding, tables, cluster, config.train.global_batch_size, fixed)
+            box = [made[0] if made else InputError(refusal(config, tables, cluster))]
+        except InputError as error:
+            box = [error]
+    dist.broadcast_object_list(box, src=0)
+    if isinstance(box[0], InputError):
+        raise box[0]
+    return ShardingPlan({"tables": box[0]})
 
-    Left to itself each rank would make the groups within nodes by its own node's count, and hang where the counts differ.
+
+def cluster_here(device: torch.device, local_workers: int) -> Cluster:
+    """The workers of the process group, each taken to have as much memory as the one that has least; the same on every rank.
+
+    Where nodes have different numbers of workers, each worker counts as a node, so that no rows are split within one. TorchRec is told
+    the same: left to itself each rank would make the groups within nodes by its own node's count, and hang where the counts differ.
     """
-    counts = [0] * dist.get_world_size()
-    dist.all_gather_object(counts, local_workers)
-    size = local_workers if set(counts) == {local_workers} and len(counts) % local_workers == 0 else 1
+    workers = dist.get_world_size()
+    gpu = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+    mine = (local_workers, gpu, int(get_system_memory()) // local_workers)
+    found = [mine] * workers
+    dist.all_gather_object(found, mine)
+    counts, hbm, shares = zip(*found, strict=True)
+    size = local_workers if set(counts) == {local_workers} and workers % local_workers == 0 else 1
     os.environ["LOCAL_WORLD_SIZE"] = str(size)
-    return size
+    return Cluster(workers, size, device.type, min(hbm), min(shares) * size, **links(device.type))
 
 
 @torch.no_grad()

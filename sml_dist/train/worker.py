@@ -101,7 +101,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
 
     # model
     task = training_task(manifest, config, place.device)
-    model, sharding = shard(task, manifest, config.embedding, place.device, place.local_workers, config.train.seed)
+    model, sharding = shard(task, manifest, config, place.device, place.local_workers)
     placed = placements(sharding, manifest, config.embedding.dim)
     optimizers = Optimizers(model, config.train, config.embedding)
     steps = config.train.most_steps(plan.steps)

@@ -13,12 +13,13 @@ from sml_dist.cli import app
 from sml_dist.config.run import RunConfig, load, parse
 from sml_dist.data.dataset import Field, Manifest, Split, SplitWriter, arrow_schema, write_manifest
 from sml_dist.data.synthetic import synth
-from sml_dist.embeddings.capacity import Capacity, Cluster, solve
+from sml_dist.embeddings.capacity import Capacity, solve
 from sml_dist.embeddings.capacity_advice import more_ranks
 from sml_dist.embeddings.capacity_report import Report, imbalance, make_cluster, plan_run, report
 from sml_dist.embeddings.capacity_sizes import parse_bytes
 from sml_dist.embeddings.capacity_tables import dataset_tables, read_tables
 from sml_dist.embeddings.capacity_text import ranges, report_text
+from sml_dist.embeddings.cluster import Cluster
 from sml_dist.nn.sml import SMLConfig
 from sml_dist.spec import InputError
 from tests.data.histories import LENGTH, prepared
@@ -99,6 +100,15 @@ def test_what_does_not_fit_hbm_goes_to_host_memory_only_where_there_is_some(tabl
     far = [table for table in found.tables if table.kernel == "fused_uvm_caching"]
     assert far and found.fits
     assert sum(rank.host.weights for rank in found.ranks) == pytest.approx(sum(table.weights for table in far), rel=0.02)
+
+
+def test_a_small_container_is_enough_for_small_tables(tmp_path):
+    path = tmp_path / "small.yml"
+    path.write_text("dense: 13\nfields:\n" + "".join(f"  - {{name: f{i}, rows: 20000}}\n" for i in range(26)))
+    run = few()
+    for memory, workers in (("2GB", 4), ("4GB", 1)):
+        machine = make_cluster(workers, workers, "cpu", "0", memory, None, None, None)
+        assert solve(replace(run, train=replace(run.train, global_batch_size=8192)), read_tables(str(path)), machine).fits
 
 
 def test_every_change_that_is_said_to_fit_does(tables):

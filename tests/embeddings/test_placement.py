@@ -4,14 +4,15 @@ import re
 from contextlib import nullcontext
 
 import pytest
-from torchrec.distributed.planner import Topology
+from torchrec.distributed.types import ShardingPlan
 
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.data.dataset import Field, Manifest
 from sml_dist.embeddings import rowwise_adagrad, sharding
-from sml_dist.embeddings.optim import check_l2, fused_params
-from sml_dist.embeddings.sharding import Sharder, allowed_kinds, links, make_plan, placements
-from sml_dist.embeddings.tables import embedding_tables
+from sml_dist.embeddings.capacity_tables import Tables
+from sml_dist.embeddings.cluster import Cluster, links
+from sml_dist.embeddings.optim import check_l2
+from sml_dist.embeddings.sharding import allowed_kinds, make_plan, placements
 from sml_dist.spec import InputError
 
 ROWS = {"tiny": 900, "small": 9_000, "large": 2_000_000}
@@ -74,9 +75,13 @@ def test_between_cpus_a_table_is_whole_unless_it_is_more_than_a_workers_share():
 def test_the_planner_is_told_how_slow_the_links_between_cpus_are(workers, monkeypatch):
     """Else it takes them for NVLink and cuts whatever it may."""
     config = EmbeddingConfig(dim=16)
-    topology = Topology(workers, "cpu", local_world_size=workers, **links("cpu"))
+    cluster = Cluster(workers, workers, "cpu", hbm=0, ddr=10**12, **links("cpu"))
     may_be_cut = ["table_wise", "row_wise"]
     kinds = {"tiny": ["data_parallel"], "small": may_be_cut, "large": may_be_cut}
     monkeypatch.setattr(sharding, "allowed_kinds", lambda *given: kinds)
-    plan = make_plan(embedding_tables(MANIFEST, config), MANIFEST, config, Sharder(fused_params=fused_params(config)), topology)
-    assert [placed.kind for placed in placements(plan, MANIFEST, 16)] == ["table_wise", "table_wise", "data_parallel"]
+    plan, _ = make_plan(config, Tables(MANIFEST, dict.fromkeys(ROWS, 1.0)), cluster, 512 * workers, fixed=0)
+    assert [placed.kind for placed in placements(ShardingPlan({"tables": plan}), MANIFEST, 16)] == [
+        "table_wise",
+        "table_wise",
+        "data_parallel",
+    ]

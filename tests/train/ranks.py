@@ -58,7 +58,7 @@ def make_trainer(config: RunConfig, nodes: tuple[int, ...] | None = None) -> tup
     manifest, device = read_manifest(config.data.path), torch.device("cpu")
     plan = training_plan(manifest, config)
     local = [size for size in nodes or (workers,) for _ in range(size)][rank]
-    model, _ = shard(make_task(manifest, config, device), manifest, config.embedding, device, local, config.train.seed)
+    model, _ = shard(make_task(manifest, config, device), manifest, config, device, local)
 
     stream = DirectStream(Source.of(config.data.path, manifest, "train"), plan, rank, workers, epochs=100)
     trainer = Trainer(

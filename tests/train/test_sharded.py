@@ -1,0 +1,86 @@
+"""A run's tables are placed for the memory that its workers have."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from sml_dist.config.run import RunConfig, parse
+from sml_dist.data.dataset import Manifest, read_manifest
+from sml_dist.data.synthetic import synth
+from sml_dist.embeddings.capacity import solve
+from sml_dist.embeddings.capacity_tables import dataset_tables
+from sml_dist.embeddings.cluster import Cluster, links
+from sml_dist.embeddings.sharding import placements
+from sml_dist.spec import InputError
+from sml_dist.train import sharded
+from sml_dist.train.build import make_task
+from sml_dist.train.in_process import one_process
+from tests.train.ranks import on_ranks
+
+MB, TB = 10**6, 10**12
+LARGE = 200_000  # rows of the first of two tables: 6.4 MB, more than half of both
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> RunConfig:
+    path = str(tmp_path_factory.mktemp("data") / "synth")
+    synth(200, path, fields=2, dense=2, table_rows=100)
+    return parse(
+        {
+            "run": {"name": "t"},
+            "data": {"path": path, "streams": 4},
+            "model": {"name": "dnn", "tower": {"hidden": [8]}},
+            "embedding": {"dim": 8},
+            "train": {"global_batch_size": 32, "precision": "fp32"},
+        }
+    )
+
+
+def manifest_of(config: RunConfig) -> Manifest:
+    manifest = read_manifest(config.data.path)
+    return replace(manifest, fields=[replace(manifest.fields[0], rows=LARGE), *manifest.fields[1:]])
+
+
+def planned(config: RunConfig, memory: tuple[int, ...]) -> list | str:
+    """Where each table of a run lies if this rank's node has its part of `memory`, or why there is no run."""
+    manifest, device = manifest_of(config), torch.device("cpu")
+    sharded.get_system_memory = lambda: memory[dist.get_rank()]
+    try:
+        _, plan = sharded.shard(make_task(manifest, config, device), manifest, config, device, dist.get_world_size())
+    except InputError as error:
+        return str(error)
+    return sorted((p.table[2:], p.kind, p.kernel, p.ranks) for p in placements(plan, manifest, config.embedding.dim))
+
+
+def solved(config: RunConfig, ddr: int) -> list:
+    """The same of `sml-dist plan`."""
+    found = solve(config, dataset_tables(config.data.path, manifest_of(config)), Cluster(2, 2, "cpu", hbm=0, ddr=ddr, **links("cpu")))
+    return sorted((t.name, t.kind, t.kernel, t.ranks) for t in found.tables)
+
+
+@pytest.mark.parametrize(("memory", "kind"), [((10 * MB,) * 2, "row_wise"), ((TB, 10 * MB), "row_wise"), ((TB, TB), "table_wise")])
+def test_training_places_tables_as_the_plan_command_does_for_the_least_memory_of_a_worker(config, memory, kind):
+    found = on_ranks(2, planned, config, memory)
+    assert found[0] == found[1] == solved(config, min(memory))
+    assert found[0][0][1] == kind
+
+
+def test_tables_that_do_not_fit_the_workers_are_refused_in_one_line_on_every_rank(config):
+    for said in on_ranks(2, planned, config, (5 * MB, 5 * MB)):
+        assert said == (
+            "embedding: the tables do not fit: a worker has 2.50 MB of its node's memory, 15% of which stays free, and the fullest "
+            "would need 3.61 MB; train on more or larger nodes or lower embedding.dim; sml-dist plan CONFIG --device cpu "
+            "--world-size 2 --local-world-size 2 --ddr 5.00MB lists what helps"
+        )
+
+
+def test_a_gpus_worker_has_the_memory_of_its_card_and_its_part_of_the_nodes(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=16 * 10**9))
+    monkeypatch.setattr(sharded, "get_system_memory", lambda: 64 * 10**9)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    with one_process(1):
+        here = sharded.cluster_here(torch.device("cuda"), 4)  # of which the other three are in no group
+    assert (here.memory, here.host_memory) == (16 * 10**9, 16 * 10**9)
