@@ -29,7 +29,7 @@ def main() -> NoReturn:
         status = app(standalone_mode=False)
     except InputError as error:
         fail(str(error))
-    except typer._click.exceptions.ClickException as error:
+    except typer.TyperException as error:
         fail(error.format_message())
     except RunError as error:
         fail(str(error), status=1)
