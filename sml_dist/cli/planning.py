@@ -27,7 +27,10 @@ def plan(
     from sml_dist.embeddings.capacity_report import as_dict, make_cluster, plan_run
     from sml_dist.embeddings.capacity_text import report_text
 
-    cluster = make_cluster(world_size, local_world_size, device, hbm, ddr, intra_bw, inter_bw, hbm_bw)
+    cluster = make_cluster(
+        world_size=world_size, local_world_size=local_world_size, device=device,
+        hbm=hbm, ddr=ddr, intra_bw=intra_bw, inter_bw=inter_bw, hbm_bw=hbm_bw,
+    )  # fmt: skip
     made = plan_run(config, overrides, cluster, tables)
     print_json(as_dict(made)) if as_json else sys.stdout.write(report_text(made))
     sys.exit(0 if made.fits else 1)

@@ -22,7 +22,7 @@ In place of `label`, several: `labels: {like: {column: rating, at_least: 4}, lov
 """
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -147,6 +147,7 @@ class Feature:
     name: str
     column: str
     origin: Literal["column", "list", "sequence", "log_square", "bucket", "hour", "weekday", "weekend"]
+    _: KW_ONLY
     min_count: int = 1
     hash: int | None = None
     buckets: int | None = None
@@ -227,16 +228,20 @@ class Schema:
     def features(self) -> list[Feature]:
         """Every categorical field: single-valued ones first, sequences last."""
         found = [
-            Feature(f"{c}_{n.transform}", c, n.transform, n.min_count, buckets=n.buckets)
+            Feature(f"{c}_{n.transform}", c, n.transform, min_count=n.min_count, buckets=n.buckets)
             for n in self.numeric
             if n.transform in ("log_square", "bucket")
             for c in n.columns
         ]
-        found += [Feature(c, c, "column", g.min_count or 1, g.hash) for g in self.categorical for c in g.columns]
+        found += [Feature(c, c, "column", min_count=g.min_count or 1, hash=g.hash) for g in self.categorical for c in g.columns]
         if self.timestamp:
             column = self.timestamp.column
             found += [Feature(f"{column}_{part}", column, part) for part in self.timestamp.fields]
-        found += [Feature(c, c, "list", g.min_count or 1, g.hash, None, g.max_length) for g in self.multivalued for c in g.columns]
+        found += [
+            Feature(c, c, "list", min_count=g.min_count or 1, hash=g.hash, max_length=g.max_length)
+            for g in self.multivalued
+            for c in g.columns
+        ]
         found += [Feature(c, c, "sequence", max_length=g.max_length, of=g.of) for g in self.sequences for c in g.columns]
         return found
 

@@ -25,11 +25,9 @@ class Report:
     changes: list[Change]
 
 
-def make_cluster(world_size: int, local_world_size: int, device: str, *sizes: str | None) -> Cluster:
+def make_cluster(*, world_size: int, local_world_size: int, device: str, **sizes: str | None) -> Cluster:
     """The cluster of options, sizes as they are typed: hbm, ddr, intra_bw, inter_bw, hbm_bw; None for a link as they mostly are."""
-    names = ("hbm", "ddr", "intra_bw", "inter_bw", "hbm_bw")
-    typed = ((name, text) for name, text in zip(names, sizes, strict=True) if text is not None)
-    parsed = {name: parse_bytes(text, "--" + name.replace("_", "-")) for name, text in typed}
+    parsed = {name: parse_bytes(text, "--" + name.replace("_", "-")) for name, text in sizes.items() if text is not None}
     return Cluster(world_size=world_size, local_world_size=local_world_size, device=device, **links(device) | parsed)
 
 

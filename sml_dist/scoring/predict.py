@@ -42,7 +42,7 @@ from sml_dist.train.evaluate import by_label
 BATCH_ROWS = {"cpu": 4096, "cuda": 65_536}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What every worker needs to know: little, for Ray keeps what is large in a node's object store, which an actor may outlive."""
 
@@ -109,8 +109,17 @@ def predict(
         with folder.cleared_on_failure():
             source = source.surveyed(progress)
             pool, cuda, threads = actors(device, workers)
-            how = (output, max_reject_rate, contributions, precision, cuda, threads)
-            job = Job(model.checkpoint.path, source.reader(), source.rows, *how)
+            job = Job(
+                checkpoint=model.checkpoint.path,
+                source=source.reader(),
+                rows=source.rows,
+                output=output,
+                max_reject_rate=max_reject_rate,
+                contributions=contributions,
+                precision=precision,
+                cuda=cuda,
+                threads=threads,
+            )
             with writing(output):
                 done = folder.done()
             done |= score_parts(job, source.parts, done, pool, progress)

@@ -150,8 +150,9 @@ class Service:
         body = await self.body(request)
         explain = request.query_params.get("contributions") == "true"
         kind = request.headers.get("content-type", "")
-        limits = (self.settings.max_rows, explain, self.settings.max_list_values)
-        ask = await asyncio.to_thread(parse, kind, body, model.schema, *limits)  # others are answered meanwhile
+        ask = await asyncio.to_thread(  # others are answered meanwhile
+            parse, kind, body, model.schema, self.settings.max_rows, contributions=explain, max_values=self.settings.max_list_values
+        )
         answer = await self.score((model, ask))
         if isinstance(answer, Refusal):
             raise answer

@@ -42,7 +42,7 @@ class Ask:
     size: int
 
 
-def parse(kind: str, body: bytes, schema: Schema, max_rows: int, contributions: bool = False, max_values: int = MAX_LIST_VALUES) -> Ask:
+def parse(kind: str, body: bytes, schema: Schema, max_rows: int, *, contributions: bool = False, max_values: int = MAX_LIST_VALUES) -> Ask:
     """The rows of a body of this content type. Raises Refusal."""
     media = kind.partition(";")[0].strip().lower()
     if media == JSON:

@@ -26,7 +26,7 @@ from tests.data.histories import LENGTH, prepared
 
 PLANS = Path(__file__).parents[2] / "configs/plans"
 CRITEO = [str(PLANS / "criteo1tb_dcnv2.yaml"), "--tables", str(PLANS / "criteo1tb.tables.yml")]
-LINKS = ("600GB", "25GB", "2TB")
+LINKS = {"intra_bw": "600GB", "inter_bw": "25GB", "hbm_bw": "2TB"}
 
 ROWS = [200_000, 100_000, 50_000, 20_000, 500]
 TABLES = "dense: 3\nfields:\n" + "".join(f"  - {{name: f{i}, rows: {rows}}}\n" for i, rows in enumerate(ROWS))
@@ -46,12 +46,13 @@ def few(**embedding) -> RunConfig:
 
 
 def cluster(hbm: str, ddr: str = "0", ranks: int = 4) -> Cluster:
-    return make_cluster(ranks, 2, "cuda", hbm, ddr, *LINKS)
+    return make_cluster(world_size=ranks, local_world_size=2, device="cuda", hbm=hbm, ddr=ddr, **LINKS)
 
 
 @pytest.fixture(scope="module")
 def mlperf() -> Report:
-    made = plan_run(CRITEO[0], None, make_cluster(128, 8, "cuda", "80GB", "1TB", *LINKS), CRITEO[2])
+    large = make_cluster(world_size=128, local_world_size=8, device="cuda", hbm="80GB", ddr="1TB", **LINKS)
+    made = plan_run(CRITEO[0], None, large, CRITEO[2])
     assert not dist.is_initialized()
     return made
 
@@ -213,7 +214,8 @@ def test_a_prepared_dataset_is_planned_without_a_tables_file(tmp_path):
     manifest = synth(200, str(tmp_path / "data"), fields=4, dense=2)
     config = tmp_path / "mine.yaml"
     config.write_text(f"data: {{path: {tmp_path / 'data'}}}\nmodel: {{name: dcn_v2}}\ntrain: {{global_batch_size: 64}}\n")
-    made = plan_run(str(config), None, make_cluster(4, 2, "cpu", "0", "8GB", *LINKS))
+    small = make_cluster(world_size=4, local_world_size=2, device="cpu", hbm="0", ddr="8GB", **LINKS)
+    made = plan_run(str(config), None, small)
     assert made.fits and {table.name: table.rows for table in made.plan.tables} == {field.name: field.rows for field in manifest.fields}
     assert all(rank.host.total == 0 for rank in made.plan.ranks)
 

@@ -133,7 +133,7 @@ def test_the_schema_is_asked_for_its_columns_as_often_for_many_rows_as_for_one(m
 
 def test_a_body_is_parsed_while_others_are_answered(monkeypatch):
     answered = threading.Event()
-    monkeypatch.setattr(application, "parse", lambda *_: answered.wait(10) or pytest.fail("the event loop waited for a body"))
+    monkeypatch.setattr(application, "parse", lambda *_, **__: answered.wait(10) or pytest.fail("the event loop waited for a body"))
 
     async def body(_: object) -> bytes:
         asyncio.get_running_loop().call_soon(answered.set)
