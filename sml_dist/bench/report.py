@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from sml_dist.tabular import markdown_table
+
 Result = dict[str, Any]
 
 
@@ -50,18 +52,13 @@ def markdown(found: Result, old: Result | None = None) -> str:
 
 
 def section(case: Result, old: Result | None) -> str:
-    names = ["", case["unit"], "range", "bound", *(["before", "change"] if old else [])]
-    lines = [f"## {case['case']}\n", f"{case['says'][0].upper()}{case['says'][1:]}; {case['rounds']} rounds, {case['seconds']:g} s.\n"]
-    lines += [row(names), row(["---"] * len(names))]
+    says = f"{case['says'][0].upper()}{case['says'][1:]}; {case['rounds']} rounds, {case['seconds']:g} s."
+    rows = []
     for name, value in (case["arms"] | case["ratios"]).items():
         low, high = case["ranges"][name]
-        cells = [name, shown(value), f"{shown(low)}–{shown(high)}", verdict(case, name, value)]
-        lines.append(row(cells + (moved(old, name, value) if old else [])))
-    return "\n".join(lines) + "\n"
-
-
-def row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        row = {"": name, case["unit"]: shown(value), "range": f"{shown(low)}–{shown(high)}", "bound": verdict(case, name, value)}
+        rows.append(row | (moved(old, name, value) if old else {}))
+    return f"## {case['case']}\n\n{says}\n\n{markdown_table(rows)}"
 
 
 def verdict(case: Result, name: str, value: float) -> str:
@@ -73,14 +70,14 @@ def verdict(case: Result, name: str, value: float) -> str:
     return ""
 
 
-def moved(old: Result, name: str, value: float) -> list[str]:
+def moved(old: Result, name: str, value: float) -> dict[str, str]:
     """What it was and the change; in bold where it lies outside the old range."""
     before = (old["arms"] | old["ratios"]).get(name)
     if not before:
-        return ["", ""]
+        return {"before": "", "change": ""}
     low, high = old["ranges"][name]
     change = f"{value / before - 1:+.1%}"
-    return [shown(before), change if low <= value <= high else f"**{change}**"]
+    return {"before": shown(before), "change": change if low <= value <= high else f"**{change}**"}
 
 
 def shown(value: float) -> str:

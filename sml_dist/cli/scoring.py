@@ -106,10 +106,9 @@ def show_predictions(found: Any, output: str, as_json: bool) -> None:
 
 def show_evaluation(found: dict[str, Any], as_json: bool) -> None:
     from sml_dist.scoring.evaluation_text import calibration_table, metrics_table, slices_table
-    from sml_dist.train.report import finite
 
     if as_json:
-        print_json(finite(found))
+        print_json(found)
         return
     out.print(metrics_table(found))
     for name, slices in found["slices"].items():

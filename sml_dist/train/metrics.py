@@ -42,16 +42,6 @@ def logloss(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None =
     return rates(_totals(*_checked(logits, labels, weights)))["logloss"]
 
 
-def normalised_entropy(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Logloss over the entropy of the base rate: 1 for a model that predicts the mean label (He et al., ADKDD 2014)."""
-    return rates(_totals(*_checked(logits, labels, weights)))["ne"]
-
-
-def calibration(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Mean prediction over mean label: above 1 the model promises too many clicks. nan without a positive."""
-    return rates(_totals(*_checked(logits, labels, weights)))["calibration"]
-
-
 @dataclass(frozen=True)
 class GroupTable:
     """AUC of each group, one array entry a group in ascending order; `rows` and `positives` are sums of weights."""
@@ -239,7 +229,11 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
 
 
 def rates(totals: np.ndarray) -> dict[str, float]:
-    """logloss, ne, calibration and rows of (rows, weight, label, loss, prediction)."""
+    """logloss, ne, calibration and rows of (rows, weight, label, loss, prediction).
+
+    ne: logloss over the entropy of the base rate, 1 for a model that predicts the mean label (He et al., ADKDD 2014).
+    calibration: mean prediction over mean label, above 1 where the model promises too many clicks, nan without a positive.
+    """
     rows, weight, label, loss, prediction = (float(total) for total in totals)
     nan = float("nan")
     mean_loss, base = (loss / weight, label / weight) if weight else (nan, nan)

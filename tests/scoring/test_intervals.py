@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from sml_dist.scoring.bootstrap import Scored, affordable, differences, intervals
 from sml_dist.scoring.calibration import curve, expected_error, wilson
 from sml_dist.scoring.delong import auc_difference, delong
-from sml_dist.train.metrics import auc, calibration, group_auc, logloss, normalised_entropy
+from sml_dist.train.metrics import auc, group_auc, logloss
 
 
 def rows(n, seed=0, ties=False, weights=False, groups=None):
@@ -55,6 +55,15 @@ def test_a_model_differs_from_itself_by_nothing_and_one_class_has_no_auc():
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
     none = auc_difference(one.logits, one.logits, np.zeros(50))
     assert np.isnan(none.value) and np.isnan(none.low)
+
+
+def normalised_entropy(logits, labels, weights=None):
+    base = np.average(labels, weights=weights)
+    return logloss(logits, labels, weights) / float(stats.entropy([base, 1 - base]))
+
+
+def calibration(logits, labels, weights=None):
+    return np.average(special.expit(logits.astype(float)), weights=weights) / np.average(labels, weights=weights)
 
 
 METRIC = {"auc": auc, "logloss": logloss, "ne": normalised_entropy, "calibration": calibration}
