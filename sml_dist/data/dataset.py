@@ -149,6 +149,11 @@ def table_name(field: str) -> str:
     return "t_" + field.replace(".", "_")
 
 
+def by_table(manifest: Manifest) -> dict[str, Field]:
+    """The fields that have a table of their own, by its name, which does not say what theirs is: that of `a_b` is as that of `a.b`."""
+    return {table_name(field.name): field for field in manifest.tables}
+
+
 def check_table_names(fields: list[str], where: str) -> None:
     """Raises InputError that names the place and two fields whose tables would have one name."""
     owners: dict[str, str] = {}

@@ -23,13 +23,13 @@ from torchrec.distributed.planner.types import Perf, Shard, ShardingOption
 
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.config.run import RunConfig
+from sml_dist.data.dataset import by_table
 from sml_dist.embeddings.capacity_sizes import show_bytes
 from sml_dist.embeddings.capacity_tables import Tables
 from sml_dist.embeddings.cluster import RESERVE, Cluster
 from sml_dist.embeddings.optim import check_l2
 from sml_dist.embeddings.shape import field_shape
 from sml_dist.embeddings.sharding import allowed_kinds, make_plan
-from sml_dist.embeddings.tables import table_name
 from sml_dist.models.zoo import build
 from sml_dist.spec import InputError
 
@@ -108,9 +108,9 @@ def solve(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None:
     made = make_plan(config, tables, cluster, run.train.global_batch_size, fixed.total)
     if made is None:
         return None
-    names = {table_name(field.name): field.name for field in tables.manifest.tables}
-    found = sorted(made[1], key=lambda option: list(names).index(option.name))
-    placed = [table_plan(option, names[option.name], config) for option in found]
+    fields = by_table(tables.manifest)
+    found = sorted(made[1], key=lambda option: list(fields).index(option.name))
+    placed = [table_plan(option, fields[option.name].name, config) for option in found]
     check_l2(config, [table.name for table in placed if table.kind != "data_parallel"], cluster.device)
     ranks = weigh(found, config, cluster, fixed)
     return Capacity(sorted(placed, key=lambda table: -table.weights), ranks, cluster.room, cluster.host_room)

@@ -18,7 +18,7 @@ from torchrec.distributed.planner.types import ParameterConstraints, PlannerErro
 from torchrec.distributed.types import ParameterSharding, ShardingPlan, ShardingType
 
 from sml_dist.config.embedding import EmbeddingConfig
-from sml_dist.data.dataset import Manifest
+from sml_dist.data.dataset import Manifest, by_table
 from sml_dist.embeddings.capacity_tables import Tables
 from sml_dist.embeddings.cluster import Cluster
 from sml_dist.embeddings.optim import DENSE, fused_params
@@ -138,7 +138,7 @@ def quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Placed:
-    """One table's line of a plan."""
+    """One table's line of a plan; `table` is the name of its field."""
 
     table: str
     rows: int
@@ -151,11 +151,11 @@ class Placed:
 
 def placements(plan: ShardingPlan, manifest: Manifest, dim: int) -> list[Placed]:
     """The plan table by table, the largest first; memory in MB of float32 weights over all ranks."""
-    rows = {table_name(field.name): field.rows for field in manifest.tables}
+    fields = by_table(manifest)
     placed = [
-        Placed(table, rows[table], dim, p.sharding_type, p.compute_kernel, tuple(sorted(set(p.ranks))), rows[table] * dim * 4 / 1e6)
+        Placed(field.name, field.rows, dim, p.sharding_type, p.compute_kernel, tuple(sorted(set(p.ranks))), field.rows * dim * 4 / 1e6)
         for module in plan.plan.values()
-        for table, p in module.items()
+        for field, p in ((fields[table], p) for table, p in module.items())
     ]
     return sorted(placed, key=lambda p: (-p.rows, p.table))
 
@@ -166,7 +166,7 @@ def render_plan(placed: list[Placed]) -> Table:
     for name in ("table", "rows", "dim", "sharding", "kernel", "ranks", "MB"):
         table.add_column(name, justify="right" if name in ("rows", "dim", "MB") else "left")
     for p in placed:
-        table.add_row(p.table[2:], f"{p.rows:,}", str(p.dim), p.kind, p.kernel, ",".join(map(str, p.ranks)), f"{p.megabytes:.1f}")
+        table.add_row(p.table, f"{p.rows:,}", str(p.dim), p.kind, p.kernel, ",".join(map(str, p.ranks)), f"{p.megabytes:.1f}")
     return table
 
 

@@ -200,8 +200,7 @@ def tables(run: Run) -> Section:
     if not plan:
         return Section("Sharding plan")
     rows = [
-        [t["table"].removeprefix("t_"), t["rows"], t["dim"], t["kind"], t["kernel"], ", ".join(map(str, t["ranks"])), t["megabytes"]]
-        for t in plan[:MOST_ROWS]
+        [t["table"], t["rows"], t["dim"], t["kind"], t["kernel"], ", ".join(map(str, t["ranks"])), t["megabytes"]] for t in plan[:MOST_ROWS]
     ]
     columns = ["table", "rows", "dim", "sharding", "kernel", "workers", "weights (MB)"]
     kinds: dict[str, float] = defaultdict(float)

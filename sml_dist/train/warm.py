@@ -21,9 +21,8 @@ from rich.table import Table
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from sml_dist.config.run import RunConfig
-from sml_dist.data.dataset import Field, Manifest, fingerprint, read_manifest
+from sml_dist.data.dataset import Field, Manifest, by_table, fingerprint, read_manifest
 from sml_dist.data.vocab import read_tokens, read_vocabulary
-from sml_dist.embeddings.tables import table_name
 from sml_dist.spec import InputError
 from sml_dist.train.checkpoint import ANOTHER, MANIFEST, Checkpoint, Checkpoints, Damaged, OtherFormat, take_that_version
 from sml_dist.train.kept import holds, places
@@ -47,7 +46,8 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
     Collective. Raises InputError.
     """
     found = open_checkpoint(config.run.warm_start)
-    was, matches = found.config, dict(match_tables(found, config, manifest))
+    was, old, fields = found.config, other_dataset(found, config.data.path), by_table(manifest)
+    matches = dict(match_tables(found, old, config, manifest))
     same_tables = was.embedding.optimizer == config.embedding.optimizer
     same_dense = was.train.optimizer == config.train.optimizer
     lines, taken, dense, mine = [], set(), [], pieces(model, optimizers)
@@ -64,7 +64,7 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
                     piece.tensor.fill_(found.table_steps)
         elif piece.name in fitting and (piece.name.startswith("model.") or (same_dense and parameter_of(piece.name) in fitting)):
             dense.append(piece)
-    states = {name.partition(".")[0] for name in found.reader.index if name.startswith("t_") and not name.endswith(".weight")}
+    states = {name.partition(".")[0] for name in found.reader.index if not name.endswith(".weight")}
     counted = same_tables and any(match.rows is not None for table, match in matches.items() if table in states)
     steps = found.table_steps if counted else 0  # on every worker alike, whichever tables it has
     if counted:
@@ -73,16 +73,14 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
     taken |= {piece.name for piece in dense}
     for table, match in sorted(matches.items()):
         count = 0 if match.rows is None else int((match.rows >= 0).sum())
-        rows = next(field.rows for field in manifest.tables if table_name(field.name) == table)
-        lines.append((table[2:], f"{count:,} rows", f"{rows - count:,} rows", match.how))
+        lines.append((fields[table].name, f"{count:,} rows", f"{fields[table].rows - count:,} rows", match.how))
     wanted = [piece.name for piece in mine if piece.name.startswith("model.")]
     fresh = [name.removeprefix("model.") for name in wanted if name not in taken]
     note = f"other or new: {', '.join(fresh[:3])}{' ...' if len(fresh) > 3 else ''}" if fresh else "by name"
     lines.append(("dense part", f"{len(wanted) - len(fresh)} tensors", f"{len(fresh)} tensors", note))
     state = [name for same, name in ((same_tables, "tables"), (same_dense, "dense part")) if same]
     lines.append(("optimiser state", " and ".join(state) or "none", "the rest", ""))
-    dropped = {name.partition(".")[0][2:] for name in found.reader.index if name.startswith("t_")} - {name[2:] for name in matches}
-    if dropped:
+    if dropped := [field.name for table, field in by_table(old[1]).items() if table not in fields] if old else []:
         lines.append(("dropped", "", "", f"fields that are no more: {', '.join(sorted(dropped))}"))
     return rendered(found, lines), steps
 
@@ -103,37 +101,36 @@ def open_checkpoint(where: str) -> Checkpoint:
     return found
 
 
-def match_tables(found: Checkpoint, config: RunConfig, manifest: Manifest) -> Iterator[tuple[str, Match]]:
+def match_tables(found: Checkpoint, old: tuple[str, Manifest] | None, config: RunConfig, manifest: Manifest) -> Iterator[tuple[str, Match]]:
     """(table, match) of every table of the new dataset."""
-    (kept, path), new_root = places(found), config.data.path
-    old_root = kept if holds(kept, found.manifest["dataset"]) else path
-    same = found.manifest["dataset"] == fingerprint(new_root)
-    old = None if same else read_old(old_root, found)
-    for field in manifest.tables:
-        name = table_name(field.name)
+    for name, field in by_table(manifest).items():
         shape = shape_of(found.reader, f"{name}.weight")
         if shape is None:
             yield name, Match(None, "new field")
         elif shape[1] != config.embedding.dim:
             yield name, Match(None, f"embedding.dim was {shape[1]}")
-        elif same:
+        elif old is None:
             yield name, Match(np.arange(field.rows), "the same dataset")
         else:
-            yield name, match_field(field, shape[0], old, old_root, manifest, new_root)
+            yield name, match_field(field, shape[0], *old, manifest, config.data.path)
 
 
-def read_old(root: str, found: Checkpoint) -> Manifest:
-    """The checkpoint's own dataset, whose vocabularies say what its rows mean."""
+def other_dataset(found: Checkpoint, new_root: str) -> tuple[str, Manifest] | None:
+    """Where the checkpoint's own dataset lies, and its manifest: its vocabularies say what rows mean. None where it is the new one."""
+    if found.manifest["dataset"] == fingerprint(new_root):
+        return None
+    kept, path = places(found)
+    root = kept if holds(kept, found.manifest["dataset"]) else path
     try:
         manifest = read_manifest(root)
     except InputError as error:
         raise InputError(f"run.warm_start: the checkpoint's dataset is needed to match its rows by value, but {error}") from None
     if fingerprint(root) != found.manifest["dataset"]:
         raise InputError(f"run.warm_start: {root} is not the dataset any more that {found.path} was trained on; put that back")
-    return manifest
+    return root, manifest
 
 
-def match_field(field: Field, old_rows: int, old: Manifest, old_root: str, new: Manifest, new_root: str) -> Match:
+def match_field(field: Field, old_rows: int, old_root: str, old: Manifest, new: Manifest, new_root: str) -> Match:
     vocabularies = [manifest.source.get("vocabularies", {}) for manifest in (old, new)]
     if all(field.name in each for each in vocabularies):
         ids = read_vocabulary(old_root, field.name).lookup(read_tokens(new_root, field.name))

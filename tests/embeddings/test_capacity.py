@@ -108,7 +108,7 @@ def test_a_small_container_is_enough_for_small_tables(tmp_path):
     path.write_text("dense: 13\nfields:\n" + "".join(f"  - {{name: f{i}, rows: 20000}}\n" for i in range(26)))
     run = few()
     for memory, workers in (("2GB", 4), ("4GB", 1)):
-        machine = make_cluster(workers, workers, "cpu", "0", memory, None, None, None)
+        machine = make_cluster(world_size=workers, local_world_size=workers, device="cpu", hbm="0", ddr=memory)
         assert solve(replace(run, train=replace(run.train, global_batch_size=8192)), read_tables(str(path)), machine).fits
 
 

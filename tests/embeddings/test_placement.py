@@ -2,6 +2,7 @@
 
 import re
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from torchrec.distributed.types import ShardingPlan
@@ -12,7 +13,7 @@ from sml_dist.embeddings import rowwise_adagrad, sharding
 from sml_dist.embeddings.capacity_tables import Tables
 from sml_dist.embeddings.cluster import Cluster, links
 from sml_dist.embeddings.optim import check_l2
-from sml_dist.embeddings.sharding import allowed_kinds, make_plan, placements
+from sml_dist.embeddings.sharding import allowed_kinds, make_plan, placements, plan_text
 from sml_dist.spec import InputError
 
 ROWS = {"tiny": 900, "small": 9_000, "large": 2_000_000}
@@ -85,3 +86,12 @@ def test_the_planner_is_told_how_slow_the_links_between_cpus_are(workers, monkey
         "table_wise",
         "data_parallel",
     ]
+
+
+def test_a_plan_calls_tables_by_their_fields_dots_and_all():
+    names = ("user.id", "t_b", "c")
+    manifest = replace(MANIFEST, fields=[Field(name=name, rows=9) for name in names])
+    cluster = Cluster(world_size=1, local_world_size=1, device="cpu", hbm=0, ddr=10**10, **links("cpu"))
+    plan, _ = make_plan(EmbeddingConfig(dim=16), Tables(manifest, dict.fromkeys(names, 1.0)), cluster, 512, fixed=0)
+    placed = placements(ShardingPlan({"tables": plan}), manifest, 16)
+    assert [table.table for table in placed] == ["c", "t_b", "user.id"] and " user.id " in plan_text(placed)

@@ -92,7 +92,7 @@ def about() -> dict[str, Any]:
         {"field": f"C{i}", "rows": 1000 * i, "ids": 60_000, "distinct": 300 * i, "unknown_share": 0.01 * (i % 7)} for i in range(1, 27)
     ]
     plan = [
-        {"table": f"t_C{i}", "rows": 1000 * i, "dim": 16, "kind": "row_wise" if i > 13 else "data_parallel",
+        {"table": f"C{i}", "rows": 1000 * i, "dim": 16, "kind": "row_wise" if i > 13 else "data_parallel",
          "kernel": "fused", "ranks": [0, 1], "megabytes": 0.064 * i}
         for i in range(26, 0, -1)
     ]  # fmt: skip

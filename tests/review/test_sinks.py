@@ -85,7 +85,7 @@ def test_a_run_killed_and_started_again_is_one_wandb_run_that_holds_every_step_o
 
     held = wandb_file.config(second)
     assert held["code"] == json.loads((tmp_path / "a/code.json").read_text())
-    assert held["model"]["name"] == "dnn" and len(held["dataset"]["sha256"]) == 64 and held["plan"][0]["table"].startswith("t_C")
+    assert held["model"]["name"] == "dnn" and len(held["dataset"]["sha256"]) == 64 and held["plan"][0]["table"].startswith("C")
     last = rows[summary["steps"]]
     for name in ("sharding plan", "fields", "events"):
         assert last[f"tables/{name}/_type"] == "table-file", sorted(last)

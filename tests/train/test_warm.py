@@ -117,7 +117,7 @@ def test_rows_are_matched_by_value_and_the_rest_starts_as_ever(datasets, tmp_pat
     assert np.array_equal(warm["t_city.weight"], cold["t_city.weight"])
     dense = [name for name in cold if name.startswith("model.")]
     assert dense and all(np.array_equal(warm[name], before[name]) for name in dense)  # as many fields as before: all shapes fit
-    assert "user" in text and "by value" in text and "new field" in text and "by row number" in text
+    assert "fields that are no more: user" in text and "by value" in text and "new field" in text and "by row number" in text
 
 
 def test_a_sequence_takes_the_rows_of_the_field_that_it_is_of_and_has_none_itself(tmp_path):
