@@ -82,6 +82,10 @@ class Plan:
         longest = -(-self.rows // self.streams)
         return -(-longest // self.micro)
 
+    def rows_before(self, cursor: Cursor) -> int:
+        """Rows of a run before a cursor, padding aside."""
+        return cursor.epoch * self.rows + min(cursor.batch * self.batch_size, self.rows)
+
     def share(self, rank: int, workers: int) -> range:
         """The streams that worker `rank` of `workers` reads; shares differ by at most one stream."""
         if workers > self.streams:

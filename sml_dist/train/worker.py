@@ -119,7 +119,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
         if report is None:
             return
         keeper.settle()
-        reached = {"rows": rows_seen(progress, plan), "step": progress.step, "epoch": progress.epoch}
+        reached = {"rows": plan.rows_before(progress.cursor), "step": progress.step, "epoch": progress.epoch}
         reached["last"] = progress.finished(config.train)
         if not agree(report(metrics | reached) if place.rank == 0 else None):
             raise Stopped
@@ -193,14 +193,9 @@ def summary(config: RunConfig, place: Place, products: str, plan: Plan, progress
         "precision": products,
         "epochs": progress.epoch + progress.batch / plan.steps,
         "steps": progress.step,
-        "rows_seen": rows_seen(progress, plan),
+        "rows_seen": plan.rows_before(progress.cursor),
         "restarts": progress.restarts,
         "skipped_steps": progress.skipped,
         "rollbacks": progress.rollbacks,
         "best": {split: to_dict(value) for split, value in manifest.best.items()},
     }
-
-
-def rows_seen(progress: Progress, plan: Plan) -> int:
-    """Padding aside."""
-    return progress.epoch * plan.rows + min(progress.batch * plan.batch_size, plan.rows)

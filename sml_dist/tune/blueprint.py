@@ -15,6 +15,7 @@ from sml_dist.config.run import FIXED, RunConfig, absolute, parse, read, rooted
 from sml_dist.config.settings import load_settings
 from sml_dist.config.tune import SweepConfig
 from sml_dist.data.dataset import read_manifest
+from sml_dist.data.plan import Cursor
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.check import check
 from sml_dist.train.report import RunFolder, objects
@@ -89,8 +90,8 @@ class Blueprint:
         whole = next(RunFolder(self.folder / self.run_of(id)).new_lines("metrics.jsonl", whole=True))  # a kill may leave half of one
         found: list[dict[str, Any]] = []
         for line in (line for line in objects(whole) if line.get("split") == "valid"):
-            batches = line["step"] - line["epoch"] * plan.steps
-            found.append(line | {"rows": line["epoch"] * plan.rows + min(batches * plan.batch_size, plan.rows)})
+            cursor = Cursor(line["epoch"], line["step"] - line["epoch"] * plan.steps)
+            found.append(line | {"rows": plan.rows_before(cursor)})
         return found
 
     def best(self, params: Params) -> RunConfig:

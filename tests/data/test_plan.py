@@ -71,6 +71,15 @@ def test_resuming_at_a_cursor_gives_the_tail_of_the_whole(plan, data):
 
 @settings(max_examples=100, deadline=None)
 @given(plans())
+def test_rows_before_a_cursor_are_those_of_the_batches_before_it(plan):
+    sizes = [len(batch) for batch in plan.batches(2)]
+    assert [plan.rows_before(Cursor(2, batch)) for batch in range(plan.steps + 1)] == [
+        2 * plan.rows + sum(sizes[:batch]) for batch in range(plan.steps + 1)
+    ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(plans())
 def test_streams_differ_by_at_most_one_row(plan):
     rows = [sum(plan.reading(0, w, range(c, c + 1)).real.sum() for w in range(plan.windows)) for c in range(plan.streams)]
     assert max(rows) - min(rows) <= 1
