@@ -3,9 +3,6 @@
 import io
 import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -23,6 +20,7 @@ from sml_dist.embeddings.capacity_tables import Tables
 from sml_dist.embeddings.cluster import Cluster
 from sml_dist.embeddings.optim import DENSE, fused_params
 from sml_dist.embeddings.tables import embedding_tables, table_name, users
+from sml_dist.quiet import quiet
 from sml_dist.spec import InputError
 
 ROWS_COPIED = 10_000
@@ -96,7 +94,7 @@ def make_plan(
     for parameter in module.parameters():
         parameter._optimizer_classes = [DENSE[config.optimizer]]
     found: list[ShardingOption] = []
-    with quiet():
+    with quiet(logging.ERROR):  # TorchRec warns of how its topology was made, and logs each proposal that does not fit
         topology = Topology(
             world_size=cluster.world_size,
             local_world_size=cluster.local_world_size,
@@ -121,19 +119,6 @@ def make_plan(
         except PlannerError:
             return None
     return plan.plan[""], found
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """TorchRec warns of how its topology was made, and logs each proposal that does not fit."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,6 @@
 """The dense part as programs that need none of our code: torch.export's and ONNX."""
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +8,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from sml_dist.models.fields import FieldShape
+from sml_dist.quiet import quiet
 from sml_dist.scoring.explain import Explained
 
 INPUTS, OUTPUTS = ["embeddings", "dense"], ["logit", "contributions"]
@@ -60,15 +58,3 @@ def write_onnx(program: ExportedProgram, path: Path) -> None:
     with quiet():
         made = torch.onnx.export(program, (), input_names=INPUTS, output_names=OUTPUTS, dynamo=True, verbose=False, external_data=False)
     made.save(path)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporters' remarks on themselves."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -1,8 +1,6 @@
 """A run in this process whose model stays at hand: no Ray, no run folder. For studies and measurements that look inside."""
 
 import contextlib
-import logging
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +14,7 @@ from sml_dist.data.dataset import Manifest, read_manifest, read_rows, row_groups
 from sml_dist.data.plan import Cursor
 from sml_dist.data.stream import DirectStream, Source
 from sml_dist.embeddings.batch import Batch, Collator
+from sml_dist.quiet import quiet
 from sml_dist.train.build import training_task
 from sml_dist.train.evaluate import Evaluation
 from sml_dist.train.finite import Diverged
@@ -42,13 +41,8 @@ def alone(backend: str = "gloo") -> Iterator[None]:
 def one_process(threads: int | None = None, backend: str = "gloo") -> Iterator[None]:
     """Alone, and quietly: TorchRec's twenty lines of warnings for each model made are left out."""
     Place().set_threads(threads)
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), alone(backend):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+    with quiet(), alone(backend):
+        yield
 
 
 @dataclass(frozen=True)
