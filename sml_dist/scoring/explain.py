@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sml_dist.nn.deep_supervision import DeepSupervision
 from sml_dist.nn.skip_logit import SkipLogit
+from sml_dist.train.evaluate import by_label
 
 REST = "rest"
 
@@ -36,7 +37,7 @@ class Explained(nn.Module):
         with self._noted() as terms:
             logit = self.model(*inputs)
         columns = []
-        for own, scales in zip(each_label(logit), self.scales, strict=True):
+        for own, scales in zip(by_label(logit), self.scales, strict=True):
             shares = [scale * terms[name] for name, scale in scales.items()]
             rest = own - sum(share.sum(dim=1) for share in shares)
             columns += [*shares, rest[:, None]]
@@ -74,7 +75,7 @@ class Explained(nn.Module):
             return [{}] * labels
         handles = [head.register_forward_hook(cut) for head in self.heads.values()]
         with torch.enable_grad():
-            logits = [own.sum() for own in each_label(self.model(*probe))]
+            logits = [own.sum() for own in by_label(self.model(*probe))]
         for handle in handles:
             handle.remove()
         return [self._heard(logit, outputs) for logit in logits]
@@ -93,8 +94,3 @@ def skip_logits(model: nn.Module) -> Iterator[tuple[str, SkipLogit]]:
         outer = name.rpartition(".")[0]
         if isinstance(part, SkipLogit):
             yield (outer if isinstance(modules[outer], DeepSupervision) else name).removeprefix("model."), part
-
-
-def each_label(logit: Tensor) -> tuple[Tensor, ...]:
-    """(B,) or (B, T) -> one (B,) a label."""
-    return logit.unbind(1) if logit.dim() == 2 else (logit,)

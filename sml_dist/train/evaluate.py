@@ -106,7 +106,7 @@ def scoring(model: nn.Module) -> Iterator[None]:
 
 def by_label(values: Tensor) -> tuple[Tensor, ...]:
     """(B,) or (B, T) -> one (B,) a label."""
-    return values.view(len(values), -1).unbind(1)
+    return values.unbind(1) if values.dim() == 2 else (values,)
 
 
 def _merged(scores: Scores) -> dict[str, Any] | None:
