@@ -1,23 +1,20 @@
 """Memory sizes as people write them: 80GB, 1TB, 512MiB."""
 
-import re
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from sml_dist.spec import InputError
-
-UNITS = {"": 1} | {name: 1000**i for i, name in enumerate("kMGTP", 1)} | {name + "i": 1024**i for i, name in enumerate("KMGTP", 1)}
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]i?)?B?")
 
 
 def parse_bytes(text: str, option: str) -> int:
     """GB are 10^9 bytes, GiB 2^30; `option` is named where the text is no size. A small bare number but 0 is none: it was meant as GB."""
-    found = SIZE.fullmatch(text.strip())
-    if not found:
-        raise InputError(f"{option} {text}: not a size; write it as 80GB, 1TB or 512MiB")
-    unit = found[2] or ""
-    size = int(float(found[1]) * UNITS["k" if unit == "K" else unit])
-    if found[1] == text.strip() and 0 < float(text) < 1e6:
-        raise InputError(f"{option} {text}: say the unit, as in {text.strip()}GB")
-    return size
+    text = text.strip()
+    try:
+        size = TypeAdapter(ByteSize).validate_python(text)
+    except ValidationError:
+        raise InputError(f"{option} {text}: not a size; write it as 80GB, 1TB or 512MiB") from None
+    if text.replace(".", "").isdecimal() and 0 < float(text) < 1e6:
+        raise InputError(f"{option} {text}: say the unit, as in {text}GB")
+    return int(size)
 
 
 def show_bytes(count: float) -> str:
