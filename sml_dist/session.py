@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import ipaddress
 import os
 import secrets
 import socket
@@ -82,19 +83,19 @@ def check_cpus(cpus: float) -> None:
 
 
 @contextlib.contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    """Sets these variables for the processes started within; those that the user has set stay.
+def environment(values: dict[str, str], *, override: bool = False) -> Iterator[None]:
+    """Sets these variables for the processes started within; those that the user has set stay, unless overridden.
 
-    They are unset afterwards: Ray Train passes what it finds in the driver's environment to its actors as a runtime
+    All is as it was afterwards: Ray Train passes what it finds in the driver's environment to its actors as a runtime
     environment, and then they wait for new processes instead of taking those that Ray has ready.
     """
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
+    before = {name: os.environ.get(name) for name in values if override or name not in os.environ}
+    os.environ.update({name: values[name] for name in before})
     try:
         yield
     finally:
-        for name in added:
-            del os.environ[name]
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
 
 def ask_for_token() -> None:
@@ -105,6 +106,14 @@ def ask_for_token() -> None:
     if os.environ["RAY_AUTH_MODE"] == "token" and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     Config.initialize("")  # Ray read these variables when it was imported; this has it read them again
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is one that other machines cannot reach."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _reach(address: str) -> None:

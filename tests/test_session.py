@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sml_dist
-from sml_dist.session import ray_session
+from sml_dist.session import environment, ray_session
 from sml_dist.spec import InputError
 
 SESSION = """
@@ -77,3 +77,13 @@ def test_an_address_where_nothing_listens_is_told_of_at_once(monkeypatch):
     monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was left to try for minutes"))
     with pytest.raises(InputError, match="RAY_ADDRESS 127.0.0.1:9: no Ray answers there .*unset it"), ray_session():
         pass
+
+
+def test_variables_are_set_for_a_time_and_those_of_the_user_stay_unless_overridden(monkeypatch):
+    monkeypatch.setenv("SML_TEST_MINE", "mine")
+    monkeypatch.delenv("SML_TEST_NEW", raising=False)
+    names = {"SML_TEST_MINE": "other", "SML_TEST_NEW": "new"}
+    for override, mine in ((False, "mine"), (True, "other")):
+        with environment(names, override=override):
+            assert [os.environ[name] for name in names] == [mine, "new"]
+        assert [os.environ.get(name) for name in names] == ["mine", None]

@@ -1,6 +1,5 @@
 """Reaching a cluster's jobs API: with its token, and never an open one on another machine unless that was asked for."""
 
-import ipaddress
 import logging
 import os
 import re
@@ -10,6 +9,7 @@ from ray.job_submission import JobSubmissionClient
 
 from sml_dist.operations.local_cluster import find
 from sml_dist.operations.token import answers, bearer, token_environment
+from sml_dist.session import is_loopback
 from sml_dist.spec import InputError
 
 
@@ -32,7 +32,7 @@ def connect(address: str | None, *, insecure: bool = False) -> JobSubmissionClie
         address, own = cluster.address, cluster.environment()
     address = address.rstrip("/")
     if answers(address) == 200:
-        if not loopback(address) and not insecure:
+        if not is_loopback(urlsplit(address).hostname or "") and not insecure:
             raise InputError(f"{address} asks nobody for a token: anyone can run code there; start it with one, or say --insecure")
         return _client(address, {})
     headers = bearer(own or token_environment())
@@ -51,11 +51,3 @@ def _client(address: str, headers: dict[str, str]) -> JobSubmissionClient:
     for name in ("ray", "ray.dashboard.modules.job.sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)  # after the client was made, which sets it
     return client
-
-
-def loopback(address: str) -> bool:
-    host = urlsplit(address).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

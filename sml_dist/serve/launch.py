@@ -1,6 +1,5 @@
 """Starting the service and keeping it up until it is told to stop."""
 
-import ipaddress
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ from ray import serve
 
 from sml_dist.serve.application import TOKEN, build, digest_of, read_token
 from sml_dist.serve.layout import verify
+from sml_dist.session import is_loopback
 from sml_dist.spec import InputError
 
 APPLICATION = "sml-dist"
@@ -58,13 +58,6 @@ def check_free(host: str, port: int) -> None:
     except OSError as error:
         reason = str(error.strerror or error).partition(" (")[0]
         raise InputError(f"the service cannot listen at {host}, port {port}: {reason}; give another --host or --port") from None
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def until_stopped(tell: Callable[[], None]) -> None:

@@ -6,7 +6,6 @@ failed begins anew. Tune starts anew each time, told what the books know.
 """
 
 import contextlib
-import os
 import shutil
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from sml_dist.config.run import RunConfig, dump
 from sml_dist.data.dataset import fingerprint
 from sml_dist.held import FILE as LOCK
 from sml_dist.held import held
-from sml_dist.session import check_cpus
+from sml_dist.session import check_cpus, environment
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.launch import check_place, worker_resources
 from sml_dist.train.report import RunFolder
@@ -123,7 +122,7 @@ def run_trials(blueprint: Blueprint, search: Search, clerk: Clerk, rows: int) ->
     trial, at_once = placed(blueprint)
     settings: dict[str, Any] = {"search_alg": search, "num_samples": -1, "max_concurrent_trials": at_once}
     space: dict[str, Any] = {}
-    environment = WITHOUT
+    variables = WITHOUT
     if sweep.scheduler.name == "pbt":  # takes no searcher: all its trials are known from the start
         given = search.all_given()
         if not given:
@@ -139,8 +138,8 @@ def run_trials(blueprint: Blueprint, search: Search, clerk: Clerk, rows: int) ->
         settings, space = {}, {"given": tune.grid_search(given)}
     else:
         search.slots = at_once or max(1, room(cpus_of(blueprint)))
-        environment = WITHOUT | {"TUNE_MAX_PENDING_TRIALS_PG": str(search.slots)}  # Tune's 1 starts their processes one after another
-    with within(environment):
+        variables = WITHOUT | {"TUNE_MAX_PENDING_TRIALS_PG": str(search.slots)}  # Tune's 1 starts their processes one after another
+    with environment(variables, override=True):
         tune.Tuner(
             tune.with_parameters(trial, blueprint=blueprint),
             param_space=space,
@@ -194,15 +193,3 @@ def groups_at_once(base: RunConfig, cluster: dict[str, float]) -> int:
     needed = {name: workers * number for name, number in worker_resources(base).items()}
     needed["CPU"] = needed.get("CPU", 0) + 4 * workers * base.data.reader_cpus
     return max(1, int(min(cluster.get(name, 0) / number for name, number in needed.items() if number)))
-
-
-@contextlib.contextmanager
-def within(settings: dict[str, str]):
-    """Environment variables for as long as Tune runs."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)

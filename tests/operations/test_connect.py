@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sml_dist.operations.connect import connect, loopback
+from sml_dist.operations.connect import connect
 from sml_dist.operations.local_cluster import ClusterConfig, up
 from sml_dist.operations.token import make_token, token_environment
+from sml_dist.session import is_loopback
 from sml_dist.spec import InputError
 
 # What else answers 200 to any question, by a name: no JSON, JSON of another kind, of another service.
@@ -75,7 +76,7 @@ def test_an_address_without_its_scheme_is_told_so(address):
 @pytest.mark.parametrize("dashboard", ["open"], indirect=True)
 def test_an_open_dashboard_on_another_machine_is_refused_unless_one_insists(dashboard):
     address = f"http://{own_address()}:{dashboard}"
-    assert not loopback(address)
+    assert not is_loopback(own_address())
     with pytest.raises(InputError, match="asks nobody for a token: anyone can run code there; start it with one, or say --insecure"):
         connect(address)
     with pytest.raises(InputError, match="answers, and not as a Ray dashboard does; give another --address"):  # past the refusal
