@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sml_dist.bench.case import Arm
 from sml_dist.bench.workplace import BATCH, DENSE, DIM, FIELDS, HIDDEN
-from sml_dist.data.dataset import Manifest, read_manifest, read_rows, row_groups
+from sml_dist.data.dataset import Manifest, matrix, read_manifest, read_rows, row_groups
 
 Rows = tuple[Tensor, Tensor, Tensor]  # ids (B, F) in the one table, dense (B, N), label (B,)
 
@@ -56,8 +56,8 @@ def ready(data: str, manifest: Manifest) -> list[Rows]:
     batches = []
     for path, group, rows in row_groups(manifest.splits["train"]):
         table = read_rows(data, path, group)
-        ids = table["ids"].combine_chunks().flatten().to_numpy().reshape(-1, FIELDS) + first
-        dense = table["dense"].combine_chunks().flatten().to_numpy().reshape(-1, DENSE)
+        ids = matrix(table["ids"]) + first
+        dense = matrix(table["dense"])
         parts = [torch.from_numpy(np.array(part)) for part in (ids, dense, table["label"].to_numpy())]
         batches += [tuple(part[i : i + BATCH] for part in parts) for i in range(0, rows - BATCH + 1, BATCH)]
     return batches

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sml_dist.data.dataset import Manifest, multi_column, read_rows, row_groups
+from sml_dist.data.dataset import Manifest, matrix, multi_column, read_rows, row_groups
 from sml_dist.data.schema import Schema
 from sml_dist.spec import from_dict
 
@@ -33,8 +33,8 @@ def _columns(rows: pa.Table, manifest: Manifest):
     """(field, rows of its table, ids of the sample)."""
     single = manifest.single
     if single:
-        matrix = rows["ids"].combine_chunks().flatten().to_numpy().reshape(-1, len(single))
-        yield from ((field.name, field.rows, matrix[:, i]) for i, field in enumerate(single))
+        ids = matrix(rows["ids"])
+        yield from ((field.name, field.rows, ids[:, i]) for i, field in enumerate(single))
     for field in manifest.multi:
         yield field.name, field.rows, rows[multi_column(field.name)].combine_chunks().flatten().to_numpy()
 

@@ -19,6 +19,7 @@ from dataclasses import field
 from typing import Annotated, Any, Literal
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field as Option
@@ -142,6 +143,16 @@ def positions(name: str, length: int) -> list[str]:
 
 def multi_column(name: str) -> str:
     return f"ids:{name}"
+
+
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """A fixed-size-list column as (B, width), without a copy where it is one chunk."""
+    lists = whole(column)
+    return lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, lists.type.list_size)
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies one chunk too
 
 
 def table_name(field: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from sml_dist.data.dataset import Field, Manifest, multi_column
+from sml_dist.data.dataset import Field, Manifest, matrix, multi_column, whole
 from sml_dist.spec import InputError
 
 # Tensors share Arrow's memory where they can; nobody writes to a batch.
@@ -54,7 +54,7 @@ class Collator:
     def __call__(self, table: pa.Table, device: torch.device = CPU) -> Batch:
         """The batch on a device: columns go to a GPU as they lie in the table, through pinned memory, and are turned there."""
         rows = table.num_rows
-        dense = _matrix(table, "dense", len(self.dense)) if self.dense else np.empty((rows, 0), np.float32)
+        dense = matrix(table["dense"]) if self.dense else np.empty((rows, 0), np.float32)
         values, lengths = self._ids(table, device)
         ids = KeyedJaggedTensor(self.keys, values, lengths=lengths, stride=rows)
         weight = moved(table["weight"].to_numpy(), device) if "weight" in table.column_names else torch.ones(rows, device=device)
@@ -65,13 +65,13 @@ class Collator:
         several = len(self.labels) > 1
         if "label" not in table.column_names:
             return torch.full((table.num_rows, len(self.labels)) if several else (table.num_rows,), torch.nan, device=device)
-        return moved(_matrix(table, "label", len(self.labels)) if several else table["label"].to_numpy(), device)
+        return moved(matrix(table["label"]) if several else table["label"].to_numpy(), device)
 
     def _ids(self, table: pa.Table, device: torch.device) -> tuple[Tensor, Tensor]:
         """Values and lengths (F * B,) of all features, one after another; a single-valued field has one id a row."""
         values, lengths = [], []
         if self.single:
-            ids_BF = moved(_matrix(table, "ids", len(self.single)), device)
+            ids_BF = moved(matrix(table["ids"]), device)
             self._check(ids_BF)
             values.append(ids_BF.t().reshape(-1))
             lengths.append(torch.ones(ids_BF.numel(), dtype=torch.int32, device=device))
@@ -94,7 +94,7 @@ class Collator:
 
     def _lists(self, table: pa.Table, field: Field) -> tuple[np.ndarray, np.ndarray]:
         """All ids of a list column and how many each row has, (B,)."""
-        column = _whole(table[multi_column(field.name)])
+        column = whole(table[multi_column(field.name)])
         flat = column.flatten().to_numpy(zero_copy_only=False)
         if len(flat) and (bad := flat.view(np.uint32) >= field.rows).any():
             self._refuse(field, flat[bad][0])
@@ -118,12 +118,3 @@ def by_position(flat: np.ndarray, counts: np.ndarray, length: int) -> tuple[np.n
     place_L1 = np.arange(length)[:, None]
     held_LB = place_L1 < counts
     return flat[(np.cumsum(counts) - 1 - place_L1)[held_LB]], held_LB.astype(np.int32).reshape(-1)
-
-
-def _matrix(table: pa.Table, column: str, width: int) -> np.ndarray:
-    """A fixed-size-list column as (B, width), without a copy where it is one chunk."""
-    return _whole(table[column]).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies one chunk too

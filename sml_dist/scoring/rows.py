@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from sml_dist.data.dataset import matrix
 from sml_dist.data.job import Progress
 from sml_dist.data.quarantine import Reject, Tally
 from sml_dist.scoring.trained import Described
@@ -69,5 +70,5 @@ def named(key: str, column: pa.ChunkedArray, labels: list[str]) -> dict[str, pa.
     """A key column under its name; of several labels each one's as label:NAME."""
     if key != "label" or len(labels) == 1:
         return {key: column}
-    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(labels))
+    values = matrix(column)
     return {f"label:{name}": pa.array(values[:, place]) for place, name in enumerate(labels)}

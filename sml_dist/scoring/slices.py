@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from sml_dist.data.dataset import Manifest, multi_column
+from sml_dist.data.dataset import Manifest, matrix, multi_column
 from sml_dist.data.vocab import read_tokens
 from sml_dist.scoring.trained import Described
 from sml_dist.spec import InputError
@@ -28,8 +28,7 @@ def values_of(name: str, table: pa.Table, manifest: Manifest) -> tuple[np.ndarra
         return np.arange(len(table)), table["group"].to_numpy()
     single = [field.name for field in manifest.single]
     if name in single:
-        ids = table["ids"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(single))
-        return np.arange(len(table)), ids[:, single.index(name)].astype(np.int64)
+        return np.arange(len(table)), matrix(table["ids"])[:, single.index(name)].astype(np.int64)
     lists = table[multi_column(name)].combine_chunks()
     rows = np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))
     pairs = np.unique(np.stack([rows, lists.flatten().to_numpy(zero_copy_only=False)]), axis=1).astype(np.int64)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sml_dist.data.clean import PER_SECOND, clean, flat
-from sml_dist.data.dataset import multi_column, one_line
+from sml_dist.data.dataset import matrix, multi_column, one_line
 from sml_dist.data.schema import Timestamp
 from sml_dist.serve import light
 from sml_dist.serve.features import read_features
@@ -126,17 +126,14 @@ class ServedModel:
         """What light.Model.logits takes, of encoded rows."""
         ids: list[tuple[Tensor, Tensor | None]] = []
         if "ids" in encoded.column_names:
-            width = encoded["ids"].type.list_size
-            matrix = encoded["ids"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-            ids += [(column[:, None], None) for column in torch.from_numpy(matrix.T.astype(np.int64))]
+            ids += [(column[:, None], None) for column in torch.from_numpy(matrix(encoded["ids"]).T.astype(np.int64))]
         for field in self.features.fields:
             if field.origin in ("list", "sequence"):
                 values, offsets = flat(encoded[multi_column(field.name)].combine_chunks())
                 found, lengths = torch.from_numpy(values.to_numpy().astype(np.int64)), torch.from_numpy(np.diff(offsets).astype(np.int64))
                 ids.append((found, lengths) if field.origin == "list" else (by_place(found, lengths, field.max_length), None))
         count = len(self.features.dense)
-        dense = encoded["dense"].combine_chunks().flatten().to_numpy() if count else np.zeros(0, np.float32)
-        return ids, torch.tensor(dense).reshape(len(encoded), count)
+        return ids, torch.tensor(matrix(encoded["dense"]) if count else np.zeros((len(encoded), 0), np.float32))
 
     @cached_property
     def about(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from joblib import cpu_count
 
 from sml_dist.bench.case import Arm
 from sml_dist.bench.workplace import Workplace
-from sml_dist.data.dataset import Manifest, read_manifest, read_rows, row_groups
+from sml_dist.data.dataset import Manifest, matrix, read_manifest, read_rows, row_groups
 from sml_dist.spec import InputError, RunError
 
 PYTHON = "SML_BENCH_PEERS"
@@ -63,10 +63,6 @@ def flattened(place: Workplace, data: str) -> Path:
 
 
 def columns(table: pa.Table, manifest: Manifest) -> pa.Table:
-    ids, dense = matrix(table, "ids"), matrix(table, "dense")
+    ids, dense = matrix(table["ids"]), matrix(table["dense"])
     found = {field.name: ids[:, i].astype(np.int64) for i, field in enumerate(manifest.single)}
     return pa.table(found | {name: dense[:, i] for i, name in enumerate(manifest.dense)} | {"label": table["label"]})
-
-
-def matrix(table: pa.Table, column: str) -> np.ndarray:
-    return table[column].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
