@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sml_dist.data.dataset import fingerprint
-from sml_dist.spec import InputError, RunError
+from sml_dist.spec import InputError
 from sml_dist.statistics import Paired, paired
 from sml_dist.studies.ablation_page import flat, page, plot
 from sml_dist.studies.grid import Cell, GridConfig, cells, read_grid, value_of
@@ -54,8 +54,8 @@ def finished(wanted: list[Cell], grid: GridConfig, show: Show) -> list[dict[str,
     groups = [i for i in todo if i not in small]
     for i in groups:  # not after hours of small ones
         check_place(wanted[i].config)
-    for i, summary in as_they_end(one, {i: (wanted[i],) for i in small}, grid.cpus):
-        summaries[i] = checked(summary, wanted[i])
+    for i, summary in as_they_end(one, {i: (wanted[i],) for i in small}, grid.cpus, lambda i: f"run {wanted[i].config.run.name}"):
+        summaries[i] = summary
         show("runs", sum(summary is not None for summary in summaries), len(wanted))
     for i in groups:
         summaries[i] = launch(wanted[i].config)
@@ -64,19 +64,10 @@ def finished(wanted: list[Cell], grid: GridConfig, show: Show) -> list[dict[str,
 
 
 def one(cell: Cell) -> dict[str, Any]:
-    """A cell in a Ray task; an error the user can mend travels as a value."""
+    """A cell in a Ray task."""
     from sml_dist.train.alone import train_alone
 
-    try:
-        return train_alone(cell.config)
-    except (InputError, RunError) as error:
-        return {"error": str(error)}
-
-
-def checked(summary: dict[str, Any], cell: Cell) -> dict[str, Any]:
-    if "error" in summary:
-        raise RunError(f"run {cell.config.run.name}: {summary['error']}")
-    return summary
+    return train_alone(cell.config)
 
 
 def done(cell: Cell) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from sml_dist.config.data import DataConfig
 from sml_dist.config.run import RunConfig, RunSection, rooted
 from sml_dist.config.settings import load_settings
 from sml_dist.data.dataset import fingerprint, read_manifest
-from sml_dist.spec import InputError, RunError, to_dict
+from sml_dist.spec import to_dict
 from sml_dist.studies.online_config import OnlineConfig
 from sml_dist.studies.online_page import page
 from sml_dist.studies.online_plots import plot_all
@@ -97,9 +97,7 @@ def finished(config: OnlineConfig, wanted: Sequence[Pass], folder: Path, stage: 
     todo = [i for i, result in enumerate(results) if result is None]
     done = len(wanted) - len(todo)
     show(stage, done, len(wanted))
-    for i, result in as_they_end(curve_of, {i: (rooted(runs[i]), config.windows) for i in todo}, config.cpus):
-        if "error" in result:
-            raise RunError(f"{paths[i].stem}: {result['error']}")
+    for i, result in as_they_end(curve_of, {i: (rooted(runs[i]), config.windows) for i in todo}, config.cpus, lambda i: paths[i].stem):
         RunFolder(folder).write(paths[i].name, json.dumps(result))
         results[i], done = result, done + 1
         show(stage, done, len(wanted))
@@ -107,7 +105,7 @@ def finished(config: OnlineConfig, wanted: Sequence[Pass], folder: Path, stage: 
 
 
 def curve_of(config: RunConfig, windows: int) -> dict[str, Any]:
-    """A pass in a Ray task; an error the user can mend travels as a value."""
+    """A pass in a Ray task."""
     from sml_dist.studies.progressive import CannotLearn, progressive
     from sml_dist.train.in_process import one_process
 
@@ -116,8 +114,6 @@ def curve_of(config: RunConfig, windows: int) -> dict[str, Any]:
             return {"curve": progressive(config).curve(windows)}
     except CannotLearn as fault:
         return {"fault": str(fault)}
-    except InputError as error:
-        return {"error": str(error)}
 
 
 def run_config(config: OnlineConfig, one: Pass) -> RunConfig:

@@ -149,7 +149,7 @@ def test_a_cell_trains_where_its_configuration_says(grid, tmp_path, monkeypatch,
     """As `sml-dist train` does: whatever is not one worker on a CPU is Ray Train's."""
     alone, launched = [], []
     monkeypatch.setattr("sml_dist.train.launch.ray.cluster_resources", lambda: {"CPU": 8, "GPU": gpus})
-    monkeypatch.setattr(ablation, "as_they_end", lambda function, given, cpus: ((i, alone.append(i) or {}) for i in given))
+    monkeypatch.setattr(ablation, "as_they_end", lambda function, given, *_: ((i, alone.append(i) or {}) for i in given))
     monkeypatch.setattr("sml_dist.train.launch.launch", lambda config: launched.append(config.run.name) or {})
     wanted = cells(read_grid(grid, [f"set={settings}"]), str(tmp_path))
     assert ablation.finished(wanted, read_grid(grid), lambda *_: None) == [{}] * 8

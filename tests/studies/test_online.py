@@ -144,7 +144,7 @@ def test_a_worker_gets_the_datasets_whole_path(tiny, tmp_path, monkeypatch):
     """Of a cluster that was joined: it has another folder than the command."""
     given: list[RunConfig] = []
 
-    def noted(function, arguments: dict[int, tuple], cpus: float):
+    def noted(function, arguments: dict[int, tuple], *_):
         given.extend(run for run, _ in arguments.values())
         return iter(())
 
