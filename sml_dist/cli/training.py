@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json, warn
+from sml_dist.config.metrics import METRICS
 from sml_dist.importing import importing
 from sml_dist.train.progress import numbers
 
@@ -71,9 +72,9 @@ def show_summary(summary: dict[str, Any], as_json: bool) -> None:
         print_json(summary)
         return
     table = Table(title=f"{summary['model']}{' with SML' if summary['sml'] else ''}", title_justify="left")
-    names = [name for name in ("auc", "gauc", "logloss", "ne", "calibration", "rows") if name in summary["valid"]]
+    names = [name for name in (*METRICS, "rows") if name in summary["valid"]]
     for name in ("", *names):
-        table.add_column({"auc": "AUC", "gauc": "GAUC", "ne": "NE"}.get(name, name), justify="right" if name else "left")
+        table.add_column(METRICS[name].short if name in METRICS else name, justify="right" if name else "left")
     for split in ("valid", "test"):
         if split in summary:
             for label, values in summary[split].get("labels", {"": summary[split]}).items():

@@ -5,16 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from sml_dist.config.metrics import COMPARABLE
 from sml_dist.spec import spec
 
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 LONGEST = 31_536_000.0  # seconds, a year
-METRICS = ("auc", "logloss", "ne", "gauc")
 
 
 def known_metric(monitor: str) -> str:
-    if monitor.rpartition(".")[2] not in METRICS:
-        raise ValueError(f"{monitor!r} is no metric; give {', '.join(METRICS)}, or with a label as in click.auc")
+    if monitor.rpartition(".")[2] not in COMPARABLE:
+        raise ValueError(f"{monitor!r} is no metric; give {', '.join(COMPARABLE)}, or with a label as in click.auc")
     return monitor
 
 
@@ -46,7 +46,7 @@ class TrainConfig:
     plateau_factor: PositiveFloat = 0.1
     min_lr: NonNegativeFloat = 1e-6  # at which cosine ends and plateau stops falling
 
-    monitor: Annotated[str, AfterValidator(known_metric)] = "auc"  # or logloss, ne, gauc; of several labels the first one's, or LABEL.auc
+    monitor: Annotated[str, AfterValidator(known_metric)] = "auc"  # or gauc, logloss, ne; of several labels the first one's, or LABEL.auc
     patience: PositiveInt = 2  # plateau: evaluations in a row without a better `monitor` before the rate falls
     stop_after: PositiveInt | None = None  # evaluations in a row without a better `monitor` before training stops; None: never
     eval_every_steps: PositiveInt | None = None  # None: at the end of each epoch

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from sml_dist.config.metrics import METRICS, Comparable
 from sml_dist.spec import Mounted, Name, spec
-
-LARGER_IS_BETTER = {"auc": True, "gauc": True, "logloss": False, "ne": False}
 
 
 @spec
@@ -92,7 +91,7 @@ class SweepConfig:
     storage: Mounted = "sweeps"
     set: list[str] = field(default_factory=list)
     points: list[dict[str, Any]] = field(default_factory=lambda: [{}])
-    metric: Literal["auc", "logloss", "ne", "gauc"] = "auc"
+    metric: Comparable = "auc"
     mode: Literal["max", "min"] | None = None
     evaluate_every: PositiveFloat = 1.0
     pair: str | None = None
@@ -107,7 +106,7 @@ class SweepConfig:
     keep: PositiveInt = 3
 
     def __post_init__(self) -> None:
-        own = "max" if LARGER_IS_BETTER[self.metric] else "min"
+        own = "max" if self.sign > 0 else "min"
         if self.mode not in (None, own):
             raise ValueError(f"the mode of {self.metric} is {own}")
         if self.pair and self.pair not in self.space:
@@ -130,4 +129,4 @@ class SweepConfig:
     @property
     def sign(self) -> int:
         """1 where a larger metric is better, else -1."""
-        return 1 if LARGER_IS_BETTER[self.metric] else -1
+        return METRICS[self.metric].sign

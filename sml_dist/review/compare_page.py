@@ -5,10 +5,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from sml_dist.config.metrics import METRICS
 from sml_dist.review.figures import COLOURS, GREY, Series, lines, styled
 from sml_dist.review.page import Fact, Section, Table, render
 from sml_dist.review.read import Run
-from sml_dist.review.run_page import METRICS, STEP, duration, model_name, state
+from sml_dist.review.run_page import STEP, duration, model_name, state
 
 OWN = ("run.name", "run.storage")  # keys that differ between any two runs
 DATASET, CODE = "dataset (SHA-256)", "code (commit)"
@@ -49,7 +50,7 @@ def results(runs: list[Run], names: list[str]) -> Section:
         valid, test = found.get("valid") or {}, found.get("test") or {}
         row = [name, model_name(run), state(run), *(valid.get(metric) for metric in METRICS), test.get("auc")]
         rows.append([*row, found.get("rows_seen"), found.get("samples_per_second"), duration(found["seconds"]) if found else None])
-    columns = ["run", "model", "state", *METRICS.values(), "test AUC", "rows seen", "samples/s", "time"]
+    columns = ["run", "model", "state", *(metric.title for metric in METRICS.values()), "test AUC", "rows seen", "samples/s", "time"]
     kept = [i for i in range(len(columns)) if any(row[i] is not None for row in rows)]
     return Section("Results", "Of the validation rows, with the best weights.", tables=[_columns(columns, rows, kept)])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from sml_dist.config.metrics import METRICS
 from sml_dist.config.run import dump, parse
 from sml_dist.credentials import scrub
 from sml_dist.review.figures import GREY, Series, bars, lines, shades
@@ -15,7 +16,6 @@ from sml_dist.review.page import Fact, Section, Table, render
 from sml_dist.review.read import SPLITS, Run, positives
 from sml_dist.spec import InputError
 
-METRICS = {"auc": "AUC", "gauc": "AUC per group", "logloss": "logloss (nats)", "ne": "normalised entropy", "calibration": "calibration"}
 STEP = "step (batches)"
 MOST_LINES = 12  # in a figure; of more the largest are drawn
 MOST_ROWS = 200  # of a table
@@ -52,8 +52,8 @@ def headline(run: Run) -> list[Fact]:
     valid = found.get("valid") or (run.evaluations[-1] if run.evaluations else {})
     best = (found.get("best") or {}).get("valid") or {}
     facts = [
-        Fact(label, f"{valid[name]:.5f}", f"best reachable {best[name]:.5f}" if name in best else "validation")
-        for name, label in METRICS.items()
+        Fact(metric.title, f"{valid[name]:.5f}", f"best reachable {best[name]:.5f}" if name in best else "validation")
+        for name, metric in METRICS.items()
         if valid.get(name) is not None
     ]
     if found:
@@ -91,7 +91,8 @@ def result(run: Run) -> Section:
         for label, values in ((found.get(split) or {}).get("labels") or {}).items():
             rows.append([f"{split}, label {label}", *(values.get(name) for name in names)])
     text = "Metrics of the best weights over whole splits. Calibration is mean prediction over mean label."
-    return Section("Result", text, tables=[Table(["split", *(METRICS.get(name, name) for name in names)], rows)] if rows else [])
+    columns = ["split", *(METRICS[name].title if name in METRICS else name for name in names)]
+    return Section("Result", text, tables=[Table(columns, rows)] if rows else [])
 
 
 def progress(run: Run) -> Section:
@@ -102,10 +103,10 @@ def progress(run: Run) -> Section:
     for name in ("auc", "logloss", "calibration", "gauc"):
         if any(line.get(name) is not None for line in valid):
             unit = {"logloss": "logloss (nats)", "calibration": "predicted / observed clicks (ratio)"}.get(
-                name, f"{METRICS[name]} (0 to 1)"
+                name, f"{METRICS[name].title} (0 to 1)"
             )
             figures.append(
-                lines(f"Validation {METRICS[name].split(' (')[0]}", STEP, unit, [over_steps("valid", valid, name, markers=True)])
+                lines(f"Validation {METRICS[name].title.split(' (')[0]}", STEP, unit, [over_steps("valid", valid, name, markers=True)])
             )
     if run.steps:
         rate = lines("Learning rate of the dense part", STEP, "rate (per step)", [over_steps("rate", run.steps, "lr")])

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from sml_dist.config.metrics import METRICS
 from sml_dist.review.figures import COLOURS, GREY, Series, lines, styled
 from sml_dist.review.importance import LEAST_TRIALS, importance
 from sml_dist.review.lines import is_number
 from sml_dist.review.page import Fact, Section, Table, render, shown
 from sml_dist.review.read import Sweep
-from sml_dist.review.run_page import METRICS, duration
+from sml_dist.review.run_page import duration
 from sml_dist.review.sweep_verdict import Trial, best, label, pairs, short
 
 MOST_TRIALS = 200
@@ -192,7 +193,7 @@ def trials(sweep: Sweep) -> Section:
                 *(text(trial["params"].get(key)) for key in keys),
             ]
         )
-    names = [METRICS[m] for m in metrics]
+    names = [METRICS[m].title for m in metrics]
     note = f"the best {MOST_TRIALS} of {len(order)}" if len(order) > MOST_TRIALS else ""
     columns = ["trial", "state", *names, "rows", "time (s)", *map(short, keys)]
     return Section("Trials", "Best first; metrics of the evaluation at which the trial was best.", tables=[Table(columns, found, note)])

@@ -6,10 +6,10 @@ from typing import Any
 import plotly.graph_objects as go
 from scipy import stats
 
+from sml_dist.config.metrics import METRICS
 from sml_dist.review.figures import COLOURS, INK, styled
 from sml_dist.review.page import Section, Table, shown
 from sml_dist.review.read import Sweep, positives
-from sml_dist.review.run_page import METRICS
 from sml_dist.statistics import CONFIDENCE, paired
 from sml_dist.train.report import RunFolder
 
@@ -17,7 +17,7 @@ Trial = dict[str, Any]
 
 
 def label(sweep: Sweep) -> str:
-    return METRICS[sweep.config.metric]
+    return METRICS[sweep.config.metric].title
 
 
 def best(sweep: Sweep) -> Section:

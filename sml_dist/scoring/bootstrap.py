@@ -10,10 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
+from sml_dist.config.metrics import METRICS
 from sml_dist.statistics import CONFIDENCE
 from sml_dist.train.metrics import GroupRanking, Ranking, rates, row_terms
 
-METRICS = ("auc", "gauc", "logloss", "ne", "calibration")
 MOST_WORK = 400_000_000  # rows times resamples; beyond it there are fewer of these
 FEWEST = 100
 

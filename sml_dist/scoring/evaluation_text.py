@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "logloss", "ne": "NE", "calibration": "calibration"}
+from sml_dist.config.metrics import METRICS
 
 
 def metrics_table(found: dict[str, Any]) -> Table:
@@ -18,7 +18,7 @@ def metrics_table(found: dict[str, Any]) -> Table:
     else:
         table = table_of(title, "", Path(found["run"]).name, "95 %")
     for name, own in found["metrics"].items():
-        table.add_row(TITLES[name], number(own["value"]), *(against(found, name) if "against" in found else [interval(own)]))
+        table.add_row(METRICS[name].short, number(own["value"]), *(against(found, name) if "against" in found else [interval(own)]))
     return table
 
 

@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
+from sml_dist.config.metrics import METRICS  # noqa: E402
 from sml_dist.statistics import Paired  # noqa: E402
 from sml_dist.studies.grid import GridConfig  # noqa: E402
 from sml_dist.tabular import Row, markdown_table  # noqa: E402
@@ -61,7 +62,7 @@ def plot(path: Path, grid: GridConfig, pairs: Pairs) -> None:
     figure, axes = plt.subplots(figsize=(8, 1.2 + 0.35 * len(pairs)), layout="constrained")
     for y, (_, result) in enumerate(reversed(pairs)):
         above, below = result.t_low > 0, result.t_high < 0
-        better, worse = (above, below) if grid.sign > 0 else (below, above)
+        better, worse = (above, below) if METRICS[grid.metric].sign > 0 else (below, above)
         colour = "tab:green" if better else "tab:red" if worse else "tab:gray"
         reach = [[result.mean - result.t_low], [result.t_high - result.mean]]
         axes.errorbar(result.mean, y, xerr=reach, fmt="o", color=colour, capsize=3)

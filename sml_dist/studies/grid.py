@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
+from sml_dist.config.metrics import Comparable
 from sml_dist.config.run import RunConfig, load, rooted
 from sml_dist.config.settings import load_settings
-from sml_dist.config.tune import LARGER_IS_BETTER
 from sml_dist.data.dataset import read_manifest
 from sml_dist.spec import InputError, Name, spec, to_dict
-from sml_dist.train.check import check
-from sml_dist.train.metrics import EXACT_ROWS
+from sml_dist.train.check import check, check_metric
 
 Settings = dict[Name, list[str]]  # label, of which a run is named -> overrides of the base, `key=value`
 
@@ -34,7 +33,7 @@ class GridConfig:
     axes: dict[str, Settings]
     seeds: Annotated[list[int], Field(min_length=1)]
     compare: tuple[str, str]
-    metric: Literal["auc", "gauc", "logloss", "ne"] = "auc"
+    metric: Comparable = "auc"
     split: Literal["valid", "test"] = "valid"
     target: PositiveFloat = 1e-4
     cpus: PositiveFloat = 1.0  # of Ray's, for each run; as many run at once as the machine has room for
@@ -43,11 +42,6 @@ class GridConfig:
     def __post_init__(self) -> None:
         if len({*self.seeds}) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds}: one that counts twice makes intervals too narrow")
-
-    @property
-    def sign(self) -> int:
-        """1 where a larger metric is better, else -1."""
-        return 1 if LARGER_IS_BETTER[self.metric] else -1
 
 
 @dataclass(frozen=True)
@@ -79,26 +73,18 @@ def cells(grid: GridConfig, folder: str) -> list[Cell]:
         threads = f"train.threads={max(1, int(grid.cpus))}"
         config = load(bases[-1] if bases else grid.base, [threads, *grid.set, *rest, f"train.seed={seed}"])
         check(config)
-        check_metric(grid, config)
+        check_compared(grid, config.data.path)
         found.append(Cell(named, seed, placed(config, folder, named, seed)))
     return found
 
 
-def check_metric(grid: GridConfig, config: RunConfig) -> None:
-    """Whether the runs will have what is compared. Raises InputError."""
-    path, manifest = config.data.path, read_manifest(config.data.path)
+def check_compared(grid: GridConfig, path: str) -> None:
+    """Whether the runs on a dataset will have what is compared. Raises InputError."""
+    manifest = read_manifest(path)
     split = manifest.splits.get(grid.split)
     if split is None or not split.rows:
         raise InputError(f"split: {path} has no {grid.split} rows")
-    if grid.metric != "logloss" and split.positives_by_label[0] in (0, split.rows):  # of several labels metrics are the first one's
-        one = f"all {grid.split} rows of {path} have one label, so their {grid.metric} is undefined"
-        raise InputError(f"metric: {one}; compare logloss, or another split")
-    if grid.metric == "gauc" and not manifest.group:
-        raise InputError(f"metric: gauc needs a group, and {path} has none")
-    if grid.metric == "gauc" and split.rows > EXACT_ROWS:
-        raise InputError(
-            f"metric: gauc is known of up to {EXACT_ROWS:,} rows, and {path} has {split.rows:,} {grid.split} rows; compare auc"
-        )
+    check_metric("metric", grid.metric, path, manifest, grid.split)
 
 
 def placed(config: RunConfig, folder: str, labels: dict[str, str], seed: int) -> RunConfig:

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from sml_dist.studies.online_verdicts import METRICS, Arm, Curves, Pair, Setting, Sides
+from sml_dist.config.metrics import METRICS
+from sml_dist.studies.online_verdicts import JUDGED, Arm, Curves, Pair, Setting, Sides
 
 COLOURS = {"wins": "tab:green", "loses": "tab:red", "ties": "tab:gray"}
 PANELS = ("logloss", "window logloss", "auc", "window auc")
@@ -31,7 +32,7 @@ def over_time(log: str, sides: Sides, curves: Curves) -> Figure:
             axes, base = panels[row, column], mean_curve(curves, setting, sides.plain, metric)
             for arm in arms:
                 if arm != sides.plain and (found := mean_curve(curves, setting, arm, metric)) is not None and base is not None:
-                    advantage = (found - base)[:, 1] * METRICS[metric.removeprefix("window ")]
+                    advantage = (found - base)[:, 1] * METRICS[metric.removeprefix("window ")].sign
                     axes.plot(base[1:, 0], advantage[1:], **style(arm, arms, sides))
             axes.axhline(0, color="black", linewidth=0.8)
             axes.set_yscale("symlog", linthresh=LINEAR, linscale=2)
@@ -65,9 +66,9 @@ def differences(sides: Sides, pairs: Sequence[Pair]) -> Figure:
     mine = [pair for pair in pairs if pair.treatment == sides.sml]
     settings, rivals = list(dict.fromkeys(p.setting for p in mine)), list(dict.fromkeys(p.control for p in mine))
     figure = Figure(figsize=(2.6 * len(settings) + 1, 2 * (0.24 * len(rivals) + 0.9)), layout="constrained")
-    panels = figure.subplots(len(METRICS), len(settings), squeeze=False, sharey=True)
+    panels = figure.subplots(len(JUDGED), len(settings), squeeze=False, sharey=True)
     for pair in mine:
-        axes, y = panels[list(METRICS).index(pair.metric), settings.index(pair.setting)], -rivals.index(pair.control)
+        axes, y = panels[JUDGED.index(pair.metric), settings.index(pair.setting)], -rivals.index(pair.control)
         if pair.difference is None:
             axes.text(0, y, " cannot", fontsize=7, va="center")
         else:
@@ -79,7 +80,7 @@ def differences(sides: Sides, pairs: Sequence[Pair]) -> Figure:
         axes.set_xscale("symlog", linthresh=LINEAR, linscale=2)
         axes.set_yticks([-i for i in range(len(rivals))], [str(arm) for arm in rivals], fontsize=8)
         axes.tick_params(axis="x", labelsize=7)
-        axes.set_title(f"{settings[column]}: {list(METRICS)[row]}", fontsize=8)
+        axes.set_title(f"{settings[column]}: {JUDGED[row]}", fontsize=8)
     figure.suptitle(f"{sides.sml} against each other arm (log, batch size: cumulative metric)", fontsize=9)
     figure.supxlabel("advantage of SML (logloss in nats, AUC from 0 to 1), 95 % t interval; right of 0 SML is better", fontsize=8)
     figure.supylabel("other arm (normaliser, head)", fontsize=8)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from sml_dist.config.metrics import METRICS
 from sml_dist.statistics import Paired, paired
 from sml_dist.tabular import Row
 
 HEADS = ("last", "skip")
-METRICS = {"logloss": -1, "auc": 1}  # -> the sign that makes more of it better
+JUDGED = ("logloss", "auc")  # the metrics by which arms are compared
 
 
 class Setting(NamedTuple):
@@ -63,7 +64,7 @@ def compare(sides: Sides, curves: Curves, margin: float) -> list[Pair]:
         arms = [arm for where, arm in curves if where == setting]
         asked = [(sides.sml, arm) for arm in arms if arm != sides.sml]
         asked += [(arm, Arm(arm.normaliser, "last")) for arm in arms if arm.head == "skip" and arm.normaliser != sides.sml.normaliser]
-        for metric in METRICS:
+        for metric in JUDGED:
             found += [judged(setting, *pair, metric, curves, margin) for pair in asked]
     return found
 
@@ -73,7 +74,7 @@ def judged(setting: Setting, treatment: Arm, control: Arm, metric: str, curves: 
     stuck = [any("fault" in result for result in side) for side in (left, right)]
     if any(stuck):
         return Pair(setting, treatment, control, metric, "ties" if all(stuck) else "loses" if stuck[0] else "wins", None)
-    sign = METRICS[metric]
+    sign = METRICS[metric].sign
     found = paired([sign * (a["curve"][-1][metric] - b["curve"][-1][metric]) for a, b in zip(left, right, strict=True)], margin or 1e-4)
     return Pair(setting, treatment, control, metric, verdict(found, margin), found)
 

@@ -57,16 +57,22 @@ class Undrawn(TorchFunctionMode):
 
 def check_monitor(config: RunConfig, manifest: Manifest) -> None:
     """Whether `train.monitor` is a number on the validation rows."""
-    label, metric = config.train.monitored
+    label, _ = config.train.monitored
     named = manifest.labels if len(manifest.labels) > 1 else []  # the one label of a dataset has no name to monitor it by
     if label and label not in named:
         known = f"labels {', '.join(named)}" if named else "one label; give the metric alone"
         raise InputError(f"train.monitor {config.train.monitor}: {config.data.path} has {known}")
-    valid = manifest.splits["valid"]
-    if metric != "logloss" and valid.positives_by_label[named.index(label) if label else 0] in (0, valid.rows):
-        raise InputError(f"{config.data.path}: all valid rows have one label, so their {metric} is undefined; set train.monitor=logloss")
+    check_metric("train.monitor", config.train.monitor, config.data.path, manifest, "valid")
+
+
+def check_metric(key: str, name: str, path: str, manifest: Manifest, split: str) -> None:
+    """Whether a metric, as in auc or click.auc, is a number on a split's rows; `key` is what it was given as. Raises InputError."""
+    label, _, metric = name.rpartition(".")
+    rows, prefix = manifest.splits[split], name.removesuffix(metric)
+    if metric != "logloss" and rows.positives_by_label[manifest.labels.index(label) if label else 0] in (0, rows.rows):
+        raise InputError(f"{path}: all {split} rows have one label, so their {metric} is undefined; set {key}={prefix}logloss")
     if metric == "gauc" and not manifest.group:
-        raise InputError("train.monitor gauc needs a dataset with a group; name one in its schema or set train.monitor=auc")
-    if metric == "gauc" and valid.rows > EXACT_ROWS:
-        known = f"{config.train.monitor} is known of up to {EXACT_ROWS:,} valid rows, and {config.data.path} has {valid.rows:,}"
-        raise InputError(f"train.monitor {known}; set train.monitor={config.train.monitor.removesuffix('gauc')}auc or prepare fewer")
+        raise InputError(f"{key} gauc needs a dataset with a group; name one in the schema of {path}, or set {key}={prefix}auc")
+    if metric == "gauc" and rows.rows > EXACT_ROWS:
+        known = f"{key} {name} is known of up to {EXACT_ROWS:,} {split} rows, and {path} has {rows.rows:,}"
+        raise InputError(f"{known}; set {key}={prefix}auc or prepare fewer")

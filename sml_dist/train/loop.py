@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sml_dist.config.metrics import METRICS
 from sml_dist.config.train import TrainConfig
 from sml_dist.data.plan import Cursor
 from sml_dist.embeddings.batch import Batch, Collator
@@ -314,7 +315,7 @@ def monitored(metrics: dict[str, Any], config: TrainConfig) -> float:
     label, metric = config.monitored
     if metrics.get("rows") == 0:
         raise InputError("no validation row weighs anything, so there is nothing to evaluate; mend their weights, and prepare again")
-    value = (metrics["labels"][label] if label else metrics)[metric] * (1 if metric in ("auc", "gauc") else -1)
+    value = (metrics["labels"][label] if label else metrics)[metric] * METRICS[metric].sign
     if np.isnan(value) and metric != "logloss":
         why = (
             "no group of the validation rows has both labels"

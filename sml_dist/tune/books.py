@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sml_dist.config.metrics import METRICS
 from sml_dist.spec import InputError
 from sml_dist.train.report import RunFolder, finite
 
 FILE = "trials.jsonl"
-METRICS = ("auc", "gauc", "logloss", "ne", "calibration")  # of an evaluation, that a history keeps
 
 
 @dataclass

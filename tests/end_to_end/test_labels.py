@@ -70,6 +70,6 @@ def test_models_and_labels_that_do_not_go_together_are_refused_before_a_worker_s
         check(config(two_labels, tmp_path, "mmoe", monitor="lust.auc"))
     with pytest.raises(InputError, match=r"^train.monitor label.auc: .* has one label; give the metric alone$"):
         check(config(one_label, tmp_path, "din", monitor="label.auc"))
-    with pytest.raises(InputError, match="^train.monitor: 'love.acu' is no metric; give auc, logloss, ne, gauc, or with a label as in"):
+    with pytest.raises(InputError, match="^train.monitor: 'love.acu' is no metric; give auc, gauc, logloss, ne, or with a label as in"):
         config(two_labels, tmp_path, "mmoe", monitor="love.acu")
     check(config(two_labels, tmp_path, "mmoe", monitor="love.auc"))

@@ -85,15 +85,15 @@ def test_what_is_wrong_in_a_grid_is_named(grid, monkeypatch):
         read_grid(grid, ["seeds=[1,1]"])
     with pytest.raises(InputError, match="metric: input should be 'auc', 'gauc'"):
         read_grid(grid, ["metric=acu"])
-    with pytest.raises(InputError, match="metric: gauc needs a group"):
+    with pytest.raises(InputError, match="metric gauc needs a dataset with a group; name one in the schema of .*data, or set metric=auc"):
         cells(read_grid(grid, ["metric=gauc"]), "x")
     with pytest.raises(InputError, match="model.twoer is not a key; did you mean model.tower?"):
         cells(read_grid(grid, ["set=[model.twoer=3]"]), "x")
     with pytest.raises(InputError, match="no such file; configs/"):
         read_grid("absent.yaml")
     monkeypatch.setattr("sml_dist.studies.grid.read_manifest", lambda path: replace(read_manifest(path), group=True))
-    monkeypatch.setattr("sml_dist.studies.grid.EXACT_ROWS", 300)
-    with pytest.raises(InputError, match="metric: gauc is known of up to 300 rows, and .*data has [0-9]+ valid rows; compare auc"):
+    monkeypatch.setattr("sml_dist.train.check.EXACT_ROWS", 300)
+    with pytest.raises(InputError, match="metric gauc is known of up to 300 valid rows, and .*data has [0-9]+; set metric=auc or"):
         cells(read_grid(grid, ["metric=gauc"]), "x")
 
 
@@ -106,9 +106,7 @@ def test_a_metric_that_is_not_defined_on_the_split_is_refused_before_any_cell_ru
         return replace(manifest, group=True, splits=manifest.splits | {"test": test})
 
     monkeypatch.setattr("sml_dist.studies.grid.read_manifest", one_class)
-    with pytest.raises(
-        InputError, match=f"metric: all test rows of .*data have one label, so their {metric} is undefined; compare logloss"
-    ):
+    with pytest.raises(InputError, match=f"data: all test rows have one label, so their {metric} is undefined; set metric=logloss"):
         cells(read_grid(grid, [f"metric={metric}", "split=test"]), "x")
     assert cells(read_grid(grid, [f"metric={metric}"]), "x") and cells(read_grid(grid, ["metric=logloss", "split=test"]), "x")
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
+from sml_dist.config.metrics import METRICS
 from sml_dist.train.metrics import (
     EXACT_ROWS,
     ExactScores,
@@ -215,6 +216,12 @@ def test_groups_come_with_all_batches_or_with_none():
     scores.add([0.5], [1])
     with pytest.raises(ValueError, match="with all or with none"):
         scores.add([0.5], [1], groups=[3])
+
+
+def test_an_evaluation_has_every_metric_that_the_list_names():
+    scores = ExactScores()
+    scores.add([0.5, -0.5], [1, 0], groups=[3, 3])
+    assert scores.result().keys() >= METRICS.keys()
 
 
 def test_splits_above_the_limit_are_counted_in_bins():
