@@ -1,4 +1,4 @@
-"""Paired comparisons over seeds: how large a difference is, how certain, and how many seeds it would take to see it."""
+"""Comparisons, paired over seeds or of two AUCs: how large a difference is, how certain, and how many seeds it would take to see it."""
 
 import math
 from dataclasses import dataclass
@@ -49,3 +49,14 @@ def seeds_needed(sd: float, target: float) -> float:
         return math.nan
     z = stats.norm.ppf(0.5 + CONFIDENCE / 2) + stats.norm.ppf(POWER)
     return max(2, math.ceil((z * sd / target) ** 2))
+
+
+def auc_difference(one: float, other: float, positives: float, negatives: float) -> float:
+    """Half the 95 % interval of the difference of two AUCs over so many rows, as if each were of rows of its own."""
+    return float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) * math.hypot(*(auc_error(auc, positives, negatives) for auc in (one, other)))
+
+
+def auc_error(auc: float, positives: float, negatives: float) -> float:
+    """Standard error of an AUC over so many rows (Hanley and McNeil, Radiology 1982)."""
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    return math.sqrt((auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)) / (positives * negatives))

@@ -19,10 +19,10 @@ from sml_dist.review.tensorboard import TensorBoard
 from sml_dist.review.wandb import Wandb
 from sml_dist.spec import InputError
 from sml_dist.train.report import RunFolder, objects
+from sml_dist.trials import read_trials
 
 POLL_SECONDS = 1.0
 FINISH_SECONDS = 120.0  # for a sink to send what it still has, once training is done
-ENDED = ("finished", "stopped", "failed")  # for good, of a trial
 Say = Callable[[str], None]
 
 
@@ -150,7 +150,7 @@ class SweepFollower(threading.Thread):
 
     def run(self) -> None:
         with contextlib.suppress(OSError, InputError):
-            self.to_be_tried_again = {(trial["id"], trial["attempts"]) for trial in self.books() if trial["status"] == "failed"}
+            self.to_be_tried_again = {(trial.id, trial.attempts) for trial in read_trials(self.folder) if trial.status == "failed"}
         last = False
         while not last:
             last = self.done.wait(POLL_SECONDS)
@@ -162,19 +162,15 @@ class SweepFollower(threading.Thread):
                 follower.wait()
 
     def look(self) -> None:
-        for trial in (trial for trial in self.books() if (trial["id"], trial["attempts"]) not in self.to_be_tried_again):
-            ended = trial["status"] in ENDED
-            if trial["id"] not in self.trials and (config := read_config(RunFolder(self.folder / trial["run"]))):
+        for trial in (trial for trial in read_trials(self.folder) if (trial.id, trial.attempts) not in self.to_be_tried_again):
+            if trial.id not in self.trials and (config := read_config(RunFolder(self.folder / trial.run))):
                 found = followers(in_group(config, self.folder.name), self.say)
-                self.trials[trial["id"]] = [follower for follower in found if not (ended and follower.sent_all)]
-                for follower in self.trials[trial["id"]]:
+                self.trials[trial.id] = [follower for follower in found if not (trial.ended_for_good and follower.sent_all)]
+                for follower in self.trials[trial.id]:
                     follower.start()
-            if ended:
-                for follower in self.trials.get(trial["id"], []):
-                    follower.finish(failed=trial["status"] == "failed")
-
-    def books(self) -> list[dict[str, Any]]:
-        return RunFolder(self.folder).read_runs("trials.jsonl")
+            if trial.ended_for_good:
+                for follower in self.trials.get(trial.id, []):
+                    follower.finish(failed=trial.status == "failed")
 
 
 def in_group(config: RunConfig, group: str) -> RunConfig:

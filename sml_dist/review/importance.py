@@ -14,7 +14,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
 from sml_dist.config.tune import Dimension
-from sml_dist.review.read import Sweep
+from sml_dist.trials import Sweep
 
 LEAST_TRIALS = 8
 TREES, REPEATS = 200, 10
@@ -36,11 +36,11 @@ class Importance:
 def importance(sweep: Sweep) -> Importance | None:
     """None where there are too few trials, or none differ."""
     trials = sweep.ranked
-    values = np.array([trial["value"] for trial in trials])
+    values = np.array([trial.value for trial in trials])
     if len(trials) < LEAST_TRIALS or np.ptp(values) == 0:
         return None
-    columns = {key: encode([trial["params"].get(key) for trial in trials], sweep.config.space[key]) for key in sweep.config.space}
-    columns[ROWS] = np.array([trial["history"][-1]["rows"] for trial in trials], np.float64)
+    columns = {key: encode([trial.params.get(key) for trial in trials], sweep.config.space[key]) for key in sweep.config.space}
+    columns[ROWS] = np.array([trial.rows for trial in trials], np.float64)
     columns = {name: column for name, column in columns.items() if np.ptp(column) > 0}
     if not columns:
         return None

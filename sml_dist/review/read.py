@@ -12,6 +12,7 @@ from sml_dist.config.tune import SweepConfig
 from sml_dist.credentials import scrub
 from sml_dist.spec import InputError
 from sml_dist.train.report import RunFolder, objects
+from sml_dist.trials import BASE, SWEEP, Sweep, read_trials
 
 Line = dict[str, Any]
 SPLITS = ("valid", "test")
@@ -55,34 +56,6 @@ class Run:
         return {key: scrub(f"{name}{value}").removeprefix(name) for key, name, value in found}
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep, finished or not. `trials` are the lines of trials.jsonl, as tune/books.py describes them."""
-
-    path: Path
-    config: SweepConfig
-    base: dict[str, Any]
-    trials: list[dict[str, Any]]
-
-    @cached_property
-    def ranked(self) -> list[dict[str, Any]]:
-        """Those with a value that did not fail, best first."""
-        found = [t for t in self.trials if t["value"] is not None and t["status"] != "failed"]
-        return sorted(found, key=lambda t: -self.config.sign * t["value"])
-
-    @cached_property
-    def default(self) -> dict[str, Any] | None:
-        """The trial whose settings are all the base's own, if there was one."""
-        return next((t for t in self.ranked if all(self.base_value(key) == value for key, value in t["params"].items())), None)
-
-    def base_value(self, key: str) -> Any:
-        """A dotted key's value in the base configuration; None where it has none."""
-        value: Any = self.base
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        return value
-
-
 def positives(dataset: dict[str, Any], split: str) -> list[float]:
     """Of each label, of the dataset in an about.json."""
     found = dataset["positives"][split]
@@ -90,7 +63,7 @@ def positives(dataset: dict[str, Any], split: str) -> list[float]:
 
 
 def is_sweep(path: str) -> bool:
-    return (Path(path) / "sweep.yaml").is_file()
+    return (Path(path) / SWEEP).is_file()
 
 
 def read_run(path: str) -> Run:
@@ -98,7 +71,7 @@ def read_run(path: str) -> Run:
     folder = RunFolder(path)
     settings = folder.path / "config.yaml"
     if not settings.is_file():
-        raise InputError(f"{path} is no run (no config.yaml) and no sweep (no sweep.yaml); name the folder run.storage/run.name")
+        raise InputError(f"{path} is no run (no config.yaml) and no sweep (no {SWEEP}); name the folder run.storage/run.name")
     config = read_yaml(str(settings), resolve=False)
     if not {"run", "data", "model"} <= config.keys():
         raise InputError(f"{settings} is no run's configuration; take the folder away, or start the run again")
@@ -109,10 +82,10 @@ def read_run(path: str) -> Run:
 
 
 def read_sweep(path: str) -> Sweep:
-    folder = RunFolder(path)
-    base = read_yaml(str(folder.path / "base.yaml"), resolve=False) if (folder.path / "base.yaml").is_file() else {}
-    settings = load_settings(SweepConfig, str(folder.path / "sweep.yaml"), resolve=False)
-    return Sweep(folder.path, settings, base, folder.read_runs("trials.jsonl"))
+    """Raises InputError where its configuration or a line of its trials is damaged."""
+    folder = Path(path)
+    base = read_yaml(str(folder / BASE), resolve=False) if (folder / BASE).is_file() else {}
+    return Sweep(folder, load_settings(SweepConfig, str(folder / SWEEP), resolve=False), base, list(read_trials(folder)))
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

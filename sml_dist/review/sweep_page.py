@@ -7,13 +7,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from sml_dist.config.metrics import METRICS
-from sml_dist.review.figures import COLOURS, GREY, Series, lines, styled
+from sml_dist.review.figures import COLOURS, GREY, INK, Series, lines, styled
 from sml_dist.review.importance import LEAST_TRIALS, importance
 from sml_dist.review.lines import is_number
 from sml_dist.review.page import Fact, Section, Table, render, shown
-from sml_dist.review.read import Sweep
 from sml_dist.review.run_page import duration
-from sml_dist.review.sweep_verdict import Trial, best, label, pairs, short
+from sml_dist.trials import Record, Sweep, short_names
+from sml_dist.verdict import Contrast, about_contrasts, contrasts, verdict
 
 MOST_TRIALS = 200
 STATES = {"finished": COLOURS[2], "stopped": COLOURS[0], "cut": COLOURS[7], "running": GREY, "failed": COLOURS[4]}
@@ -35,6 +35,10 @@ def sweep_page(sweep: Sweep) -> str:
     return render(sweep.config.name, subtitle(sweep), headline(sweep), sections)
 
 
+def label(sweep: Sweep) -> str:
+    return METRICS[sweep.config.metric].title
+
+
 def unit(sweep: Sweep) -> str:
     return label(sweep) if "(" in label(sweep) else f"{label(sweep)} (0 to 1)"
 
@@ -45,29 +49,50 @@ def subtitle(sweep: Sweep) -> str:
 
 
 def headline(sweep: Sweep) -> list[Fact]:
-    ended = {state: sum(t["status"] == state for t in sweep.trials) for state in STATES}
-    facts = [Fact("trials", str(len(sweep.trials)), ", ".join(f"{n} {state}" for state, n in ended.items() if n))]
+    facts = [Fact("trials", str(len(sweep.trials)), ", ".join(f"{n} {status}" for status, n in sweep.counts.items()))]
     if sweep.ranked:
         top = sweep.ranked[0]
-        facts.insert(0, Fact(f"best {label(sweep)}", f"{top['value']:.5f}", f"trial {top['id']}"))
-    if sweep.ranked and (default := sweep.default):
-        facts.insert(1, Fact(f"default's {label(sweep)}", f"{default['value']:.5f}", f"trial {default['id']}"))
-        facts.insert(2, Fact("difference", f"{sweep.ranked[0]['value'] - default['value']:+.5f}", "best minus default"))
-    facts.append(Fact("work", duration(sum(t["seconds"] for t in sweep.trials)), "over all trials and attempts"))
-    facts.append(Fact("rows trained on", f"{sum(rows(t) for t in sweep.trials):,}", "over all trials"))
+        facts.insert(0, Fact(f"best {label(sweep)}", f"{top.value:.5f}", f"trial {top.id}"))
+    if default := sweep.default:
+        facts.insert(1, Fact(f"default's {label(sweep)}", f"{default.value:.5f}", f"trial {default.id}"))
+        facts.insert(2, Fact("better by", f"{sweep.gain:.5f}", "best against default"))
+    facts.append(Fact("work", duration(sum(t.seconds for t in sweep.trials)), "over all trials and attempts"))
+    facts.append(Fact("rows trained on", f"{sum(t.rows for t in sweep.trials):,}", "over all trials"))
     return facts
 
 
-def rows(trial: Trial) -> int:
-    return trial["history"][-1]["rows"] if trial["history"] else 0
+def best(sweep: Sweep) -> Section:
+    if not sweep.ranked:
+        return Section("Best against default")
+    top, default = sweep.ranked[0], sweep.default
+    was = default.params.get if default else sweep.base_value
+    found = [[key, shown(value), shown(was(key))] for key, value in top.params.items()]
+    return Section("Best against default", verdict(sweep), tables=[Table(["key", f"best (trial {top.id})", "default"], found)])
+
+
+def pairs(sweep: Sweep) -> Section:
+    found = contrasts(sweep)
+    if not found:
+        return Section("Pairs")
+    figures, rows = [difference_figure(sweep, contrast) for contrast in found], [contrast.row for contrast in found]
+    return Section("Pairs", about_contrasts(sweep), figures=figures, tables=[Table([*rows[0]], [[*row.values()] for row in rows])])
+
+
+def difference_figure(sweep: Sweep, contrast: Contrast) -> go.Figure:
+    found, mean = contrast.differences, contrast.result.mean
+    better = [COLOURS[2] if sweep.config.sign * difference > 0 else COLOURS[4] for difference in found.values()]
+    unit = f"difference of {label(sweep).split(' (')[0]} (the same unit)"
+    figure = styled(f"{sweep.config.pair}: {contrast}", "draw (number)", unit, height=280, meta="wide")
+    figure.add_bar(x=list(found), y=list(found.values()), marker={"color": better}, showlegend=False)
+    return figure.add_hline(y=mean, line={"color": INK, "dash": "dot", "width": 1.5}, annotation_text=f"mean {mean:+.5f}")
 
 
 def coordinates(sweep: Sweep) -> Section:
     found = sweep.ranked[:MOST_TRIALS][::-1]  # the best drawn last, on top
     if len(found) < 2:
         return Section("Parallel coordinates")
-    axes = [axis(short(key), [t["params"].get(key) for t in found]) for key in sweep.config.space]
-    values = [t["value"] for t in found]
+    axes = [axis(name, [t.params.get(key) for t in found]) for key, name in short_names(sweep.config.space).items()]
+    values = [t.value for t in found]
     axes.append({"label": unit(sweep), "values": values})
     worst, top = np.percentile(values, [10, 100]) if sweep.config.sign > 0 else np.percentile(values, [90, 0])
     figure = styled(
@@ -111,13 +136,12 @@ def importances(sweep: Sweep) -> Section:
     if found is None:
         few = f"Fewer than {LEAST_TRIALS} trials with a value say nothing of it."
         return Section("Which keys matter", facts=[Fact("importance", "not known", few)] if sweep.ranked else [])
+    names = [short_names(sweep.config.space).get(name, name) for name in found.names]
     figure = styled(
         "Permutation importance", "loss of R² when shuffled (share)", "key (name)", height=110 + 26 * len(found.names), meta="wide"
     )
     spread = {"type": "data", "array": found.deviation, "color": GREY}
-    figure.add_bar(
-        x=found.mean, y=[short(name) for name in found.names], orientation="h", error_x=spread, marker={"color": COLOURS[0]}, width=0.7
-    )
+    figure.add_bar(x=found.mean, y=names, orientation="h", error_x=spread, marker={"color": COLOURS[0]}, width=0.7)
     figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
     text = (
         f"A random forest over {found.trials} trials predicts the {label(sweep)} from the settings, R² {found.explained:.2f} out of bag; "
@@ -133,9 +157,9 @@ def curves(sweep: Sweep) -> Section:
     for trial in [t for t in sweep.ranked[::-1][-MOST_TRIALS:] if t not in (top, default)]:
         series.append(over_rows(trial, metric, "others", GREY, 1.2, legend=not series))
     if default:
-        series.append(over_rows(default, metric, f"default (trial {default['id']})", COLOURS[1], 2.6))
+        series.append(over_rows(default, metric, f"default (trial {default.id})", COLOURS[1], 2.6))
     if top and top != default:
-        series.append(over_rows(top, metric, f"best (trial {top['id']})", COLOURS[0], 2.6))
+        series.append(over_rows(top, metric, f"best (trial {top.id})", COLOURS[0], 2.6))
     if not series:
         return Section("Learning curves")
     figure = lines(
@@ -144,17 +168,17 @@ def curves(sweep: Sweep) -> Section:
     return Section("Learning curves", figures=[figure])
 
 
-def over_rows(trial: Trial, metric: str, name: str, colour: str, width: float, *, legend: bool = True) -> Series:
-    found = [at for at in trial["history"] if metric in at]
+def over_rows(trial: Record, metric: str, name: str, colour: str, width: float, *, legend: bool = True) -> Series:
+    found = [at for at in trial.history if metric in at]
     return Series(name, [at["rows"] for at in found], [at[metric] for at in found], colour, width, legend=legend)
 
 
 def budget(sweep: Sweep) -> Section:
-    started = [t["started"] for t in sweep.trials if t["started"]]
+    started = [t.started for t in sweep.trials if t.started]
     if not started:
         return Section("Budget")
     first, sign, metric = min(started), sweep.config.sign, sweep.config.metric
-    seen = sorted((at["time"], at[metric], t["id"]) for t in sweep.trials for at in t["history"] if metric in at)
+    seen = sorted((at["time"], at[metric], t.id) for t in sweep.trials for at in t.history if metric in at)
     minutes, so_far = [], []
     for when, value, _ in seen:
         if not so_far or sign * value > sign * so_far[-1]:
@@ -169,39 +193,26 @@ def budget(sweep: Sweep) -> Section:
         figures.append(figure.update_traces(line_shape="hv"))
     work = styled("Work by trial", "trial (number)", "time over all attempts (s)", barmode="stack")
     for state, colour in STATES.items():
-        found = [t for t in sweep.trials if t["status"] == state]
+        found = [t for t in sweep.trials if t.status == state]
         if found:
-            work.add_bar(x=[t["id"] for t in found], y=[t["seconds"] for t in found], name=state, marker={"color": colour})
+            work.add_bar(x=[t.id for t in found], y=[t.seconds for t in found], name=state, marker={"color": colour})
     return Section("Budget", figures=[*figures, work])
 
 
 def trials(sweep: Sweep) -> Section:
     keys = list(sweep.config.space)
     order = [*sweep.ranked, *(t for t in sweep.trials if t not in sweep.ranked)]
-    metrics = [m for m in METRICS if any(m in at for t in sweep.trials for at in t["history"])]
+    metrics = [m for m in METRICS if any(m in at for t in sweep.trials for at in t.history)]
     found = []
     for trial in order[:MOST_TRIALS]:
-        at = best_evaluation(trial, sweep)
+        at = trial.best(sweep.config.metric)
         shown = [at.get(metric) for metric in metrics]
-        found.append(
-            [
-                trial["id"],
-                trial["status"],
-                *shown,
-                rows(trial),
-                round(trial["seconds"], 1),
-                *(text(trial["params"].get(key)) for key in keys),
-            ]
-        )
+        settings = (text(trial.params.get(key)) for key in keys)
+        found.append([trial.id, trial.status, *shown, trial.rows, round(trial.seconds, 1), *settings])
     names = [METRICS[m].title for m in metrics]
     note = f"the best {MOST_TRIALS} of {len(order)}" if len(order) > MOST_TRIALS else ""
-    columns = ["trial", "state", *names, "rows", "time (s)", *map(short, keys)]
+    columns = ["trial", "status", *names, "rows", "time (s)", *short_names(keys).values()]
     return Section("Trials", "Best first; metrics of the evaluation at which the trial was best.", tables=[Table(columns, found, note)])
-
-
-def best_evaluation(trial: Trial, sweep: Sweep) -> dict[str, Any]:
-    known = [at for at in trial["history"] if sweep.config.metric in at]
-    return max(known, key=lambda at: sweep.config.sign * at[sweep.config.metric]) if known else {}
 
 
 def text(value: Any) -> Any:
@@ -209,7 +220,7 @@ def text(value: Any) -> Any:
 
 
 def failures(sweep: Sweep) -> Section:
-    found = [[t["id"], t["attempts"], t["error"]] for t in sweep.trials if t["error"]]
+    found = [[t.id, t.attempts, t.error] for t in sweep.trials if t.error]
     return Section("Failures", tables=[Table(["trial", "attempts", "error"], found)] if found else [])
 
 

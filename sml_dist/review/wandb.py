@@ -16,6 +16,7 @@ from sml_dist.review.artifacts import log_dataset_and_model
 from sml_dist.review.lines import happened, scalars
 from sml_dist.spec import to_dict
 from sml_dist.train.report import RunFolder
+from sml_dist.trials import SWEEP
 
 if TYPE_CHECKING:
     import wandb
@@ -122,7 +123,7 @@ def identity(folder: RunFolder) -> str:
 
 def sweep_of(folder: RunFolder) -> dict[str, Any] | None:
     """The configuration of the sweep that the run is a trial of, its space among it."""
-    text = RunFolder(folder.path.resolve().parent.parent).read("sweep.yaml")
+    text = RunFolder(folder.path.resolve().parent.parent).read(SWEEP)
     return OmegaConf.to_container(OmegaConf.create(text)) if text else None
 
 

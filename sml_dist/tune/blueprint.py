@@ -20,12 +20,12 @@ from sml_dist.spec import InputError, to_dict
 from sml_dist.train.check import check
 from sml_dist.train.report import RunFolder, objects
 from sml_dist.train.rows import training_plan
+from sml_dist.trials import SWEEP, value_at
 from sml_dist.tune.space import Params, Space, new_study
 
 # What a sweep sets itself, and what its trials share out the cluster by.
 OWN = ("run.name", "run.storage", "train.monitor", "train.eval_every_steps", "train.num_workers", "train.worker_resources", "train.device")
 SAMPLES = 50  # whole points that are drawn and checked beforehand
-MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -199,11 +199,3 @@ def with_values(raw: dict[str, Any], values: Params) -> dict[str, Any]:
         except (OmegaConfBaseException, AttributeError, TypeError) as error:
             raise InputError(f"{key}: {' '.join(str(error).split())}") from None
     return OmegaConf.to_container(found)
-
-
-def value_at(raw: Any, key: str) -> Any:
-    for part in key.split("."):
-        if not isinstance(raw, dict) or part not in raw:
-            return MISSING
-        raw = raw[part]
-    return raw

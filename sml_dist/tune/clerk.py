@@ -9,8 +9,9 @@ from ray.tune import Callback, Stopper
 
 from sml_dist.config.tune import SweepConfig
 from sml_dist.train.launch import root_cause
+from sml_dist.trials import Record
 from sml_dist.tune.blueprint import Blueprint
-from sml_dist.tune.books import Books, Record
+from sml_dist.tune.books import Books
 from sml_dist.tune.search import Search
 
 Show = Callable[[str, Record], None]  # an event (started, evaluated, exploited or a status) of a trial

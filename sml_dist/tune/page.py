@@ -1,119 +1,58 @@
 """What a sweep leaves for people: best.yaml, README.md with its tables, pairs.csv."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from sml_dist.config.run import dump
 from sml_dist.spec import to_dict
-from sml_dist.statistics import Paired, paired
 from sml_dist.tabular import Row, markdown_table, write_csv
 from sml_dist.train.report import RunFolder, finite
-from sml_dist.tune.blueprint import Blueprint, value_at
-from sml_dist.tune.books import Books, Record
+from sml_dist.trials import Record, Sweep, short_names
+from sml_dist.tune.blueprint import Blueprint
+from sml_dist.tune.books import Books
+from sml_dist.verdict import Contrast, about_contrasts, contrasts, verdict, way_to
 
-TARGET = 1e-4  # a difference that one wants to be able to see
 SHOWN = 50  # trials in the table
 
 
 def write_results(blueprint: Blueprint, books: Books) -> dict[str, Any]:
     """Writes what can be said of a sweep; returns it."""
-    folder, pairs = RunFolder(blueprint.folder), paired_differences(blueprint, books)
-    found: dict[str, Any] = {"folder": str(blueprint.folder), "trials": counts(books), "metric": blueprint.sweep.metric}
-    if ranked := books.ranked():
-        best = ranked[0]
-        what = f"Trial {best.id} of the sweep {blueprint.sweep.name}" + (f": {way_to(best)}" if best.exploits else "")
+    sweep = Sweep(blueprint.folder, blueprint.sweep, to_dict(blueprint.base), list(books.records.values()))
+    folder, pairs = RunFolder(sweep.path), contrasts(sweep)
+    found: dict[str, Any] = {"folder": str(sweep.path), "trials": sweep.counts, "metric": sweep.config.metric}
+    if sweep.ranked:
+        best, default = sweep.ranked[0], sweep.default
+        what = f"Trial {best.id} of the sweep {sweep.config.name}" + (f": {way_to(best)}" if best.exploits else "")
         folder.write("best.yaml", f"# {what}\n{dump(blueprint.best(best.params))}")
-        default = default_of(blueprint, books)
         found |= {"best": {"id": best.id, "value": best.value, "params": best.params}, "default": default and default.value}
     if pairs:
-        write_csv(blueprint.folder / "pairs.csv", [row for rows, _ in pairs.values() for row in rows])
-        found["pairs"] = finite({label: vars(result) for label, (_, result) in pairs.items()})
-    folder.write("README.md", page(blueprint, books, pairs))
+        write_csv(sweep.path / "pairs.csv", [row for contrast in pairs for row in draws(sweep.config.pair, contrast)])
+        found["pairs"] = finite({f"{sweep.config.pair} {contrast}": vars(contrast.result) for contrast in pairs})
+    folder.write("README.md", page(sweep, pairs, blueprint.epoch_rows))
     return found
 
 
-def counts(books: Books) -> dict[str, int]:
-    statuses = [record.status for record in books.records.values()]
-    return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
+def page(sweep: Sweep, pairs: list[Contrast], epoch_rows: int) -> str:
+    config, trials = sweep.config, sweep.trials
+    work = f"{sum(trial.rows for trial in trials):,} rows, {sum(trial.seconds for trial in trials) / 60:.1f} minutes of trials"
+    told = ", ".join(f"{number} {status}" for status, number in sweep.counts.items())
+    text = f"# {config.name}\n\n{len(trials)} trials of `{config.base}` ({told}); {work}.\n\n"
+    if sweep.ranked:
+        text += f"{verdict(sweep)}\n\n"
+        text += f"{about_contrasts(sweep)}\n\n{markdown_table([contrast.row for contrast in pairs])}\n" if pairs else ""
+        lines = [line(trial, config.metric, config.space, epoch_rows) for trial in sweep.ranked[:SHOWN]]
+        text += f"Best first, by {config.metric} on the validation rows:\n\n{markdown_table(lines)}\n"
+    return text + "".join(f"- trial {trial.id} failed: {trial.error}\n" for trial in trials if trial.error)
 
 
-def default_of(blueprint: Blueprint, books: Books) -> Record | None:
-    """The trial whose settings are all the base's own."""
-    base = to_dict(blueprint.base)
-    return next((each for each in books.ranked() if all(value_at(base, key) == value for key, value in each.params.items())), None)
+def line(trial: Record, metric: str, keys: Iterable[str], epoch_rows: int) -> Row:
+    found = {"trial": trial.id, metric: f"{trial.value:.5f}", "status": trial.status}
+    found |= {"epochs": round(trial.rows / epoch_rows, 2), "seconds": round(trial.seconds, 1)}
+    return found | {name: trial.params.get(key) for key, name in short_names(keys).items()}
 
 
-def page(blueprint: Blueprint, books: Books, pairs: dict[str, tuple[list[Row], Paired]]) -> str:
-    sweep, ranked = blueprint.sweep, books.ranked()
-    rows = sum(record.rows for record in books.records.values())
-    minutes = sum(record.seconds for record in books.records.values()) / 60
-    told = ", ".join(f"{number} {status}" for status, number in counts(books).items())
-    text = f"# {sweep.name}\n\n{len(books.records)} trials of `{sweep.base}` ({told}); {rows:,} rows, {minutes:.1f} minutes of trials.\n\n"
-    if ranked:
-        text += verdict(blueprint, ranked[0], default_of(blueprint, books)) + "\n"
-        text += "".join(f"\n{difference(sweep.metric, label, result)}\n" for label, (_, result) in pairs.items())
-        lines = [line(each, blueprint) for each in ranked[:SHOWN]]
-        text += f"\nBest first, by {sweep.metric} on the validation rows:\n\n{markdown_table(lines)}\n"
-    failed = [record for record in books.records.values() if record.error]
-    return text + "".join(f"- trial {record.id} failed: {record.error}\n" for record in failed)
-
-
-def verdict(blueprint: Blueprint, best: Record, default: Record | None) -> str:
-    sweep = blueprint.sweep
-    text = f"Best: trial {best.id} with {sweep.metric} {best.value:.5f}: {way_to(best)}."
-    if default is None:
-        return text
-    if best is default:
-        return f"{text} It is the default, the base itself: no trial was better."
-    early = "" if default.status == "finished" else f", {default.status} after {default.rows / blueprint.epoch_rows:.3g} epochs"
-    return (
-        f"{text} The default (trial {default.id}{early}) has {default.value:.5f}: "
-        f"a difference of {best.value - default.value:+.5f}, of the best of many."
-    )
-
-
-def way_to(best: Record) -> str:
-    """How one has what a trial came to."""
-    if best.exploits:
-        return f"its settings changed as it went, so its checkpoint in {best.run} is the result; `best.yaml` has the last ones alone"
-    return "`best.yaml` trains it"
-
-
-def line(record: Record, blueprint: Blueprint) -> Row:
-    found = {"trial": record.id, blueprint.sweep.metric: f"{record.value:.5f}", "status": record.status}
-    found |= {"epochs": round(record.rows / blueprint.epoch_rows, 2), "seconds": round(record.seconds, 1)}
-    return found | {short(key, [*found, *blueprint.sweep.space]): record.params.get(key) for key in blueprint.sweep.space}
-
-
-def short(key: str, columns: list[str]) -> str:
-    """A key's shortest end that is no end of another column's name."""
-    parts, others = key.split("."), [f".{column}" for column in columns if column != key]
-    ends = (".".join(parts[n:]) for n in reversed(range(len(parts))))
-    return next((end for end in ends if not any(other.endswith(f".{end}") for other in others)), key)
-
-
-def paired_differences(blueprint: Blueprint, books: Books) -> dict[str, tuple[list[Row], Paired]]:
-    """For each value of `pair` but the control: a row for each draw both of whose trials finished, and what they say."""
-    pair, found = blueprint.sweep.pair, {}
-    if not pair:
-        return found
-    values = blueprint.space.extremes(pair)
-    control = blueprint.sweep.control(values, value_at(to_dict(blueprint.base), pair))
-    finished = {(each.pair, str(each.params.get(pair))): each for each in books.records.values() if each.status == "finished"}
-    draws = sorted({draw for draw, _ in finished})
-    for other in (value for value in values if value != control):
-        both = [(draw, finished.get((draw, str(other))), finished.get((draw, str(control)))) for draw in draws]
-        rows = [
-            {"draw": draw, pair: other, "trial": a.id, "against": b.id, "value": a.value, "of": b.value, "difference": a.value - b.value}
-            for draw, a, b in both
-            if a and b
-        ]
-        if rows:
-            found[f"{pair} {other} minus {control}"] = rows, paired([row["difference"] for row in rows], TARGET)
-    return found
-
-
-def difference(metric: str, label: str, result: Paired) -> str:
-    return (
-        f"{label}: {metric} {result.mean:+.5f}, 95 % interval [{result.t_low:+.5f}, {result.t_high:+.5f}] (Student's t, "
-        f"{result.seeds} draws of the rest; higher in {result.wins}; p {result.p:.3f})."
-    )
+def draws(key: str, contrast: Contrast) -> list[Row]:
+    return [
+        {"draw": draw, key: contrast.value, "trial": a.id, "against": b.id, "value": a.value, "of": b.value, "difference": difference}
+        for (a, b), (draw, difference) in zip(contrast.pairs, contrast.differences.items(), strict=True)
+    ]

@@ -14,8 +14,9 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from sml_dist.config.tune import SearchConfig
+from sml_dist.trials import Record
 from sml_dist.tune.blueprint import Blueprint
-from sml_dist.tune.books import Books, Record
+from sml_dist.tune.books import Books
 from sml_dist.tune.space import Params, new_study
 
 Draw = tuple[optuna.Trial, list[Params]]

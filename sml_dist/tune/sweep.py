@@ -23,6 +23,7 @@ from sml_dist.session import check_cpus, environment
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.launch import check_place, worker_resources
 from sml_dist.train.report import RunFolder
+from sml_dist.trials import BASE, SWEEP
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books
 from sml_dist.tune.clerk import Budget, Clerk, Show
@@ -55,7 +56,7 @@ def run(path: str, overrides: list[str] | None = None, show: Show = lambda event
 
 
 def carry_out(blueprint: Blueprint, rows: int, show: Show) -> dict[str, Any]:
-    books = Books(blueprint.folder, blueprint.sweep.sign, blueprint.sweep.metric)
+    books = Books(blueprint.folder, blueprint.sweep.metric)
     if in_actor(blueprint.base):
         check_cpus(blueprint.sweep.cpus)
         check_place(blueprint.base)
@@ -80,7 +81,7 @@ def carry_out(blueprint: Blueprint, rows: int, show: Show) -> dict[str, Any]:
 def begin(blueprint: Blueprint, stack: contextlib.ExitStack) -> None:
     """Takes the folder until the stack ends, and writes what the sweep is. Raises InputError where it holds another."""
     folder = RunFolder(blueprint.folder)
-    now = {"sweep.yaml": OmegaConf.to_yaml(OmegaConf.create(to_dict(blueprint.sweep))), "base.yaml": dump(blueprint.base)}
+    now = {SWEEP: OmegaConf.to_yaml(OmegaConf.create(to_dict(blueprint.sweep))), BASE: dump(blueprint.base)}
     for name, text in now.items():
         if earlier := folder.read(name):
             refuse_another(blueprint, name, *(OmegaConf.to_container(OmegaConf.create(each)) for each in (earlier, text)))
@@ -100,8 +101,8 @@ def begin(blueprint: Blueprint, stack: contextlib.ExitStack) -> None:
 
 def refuse_another(blueprint: Blueprint, name: str, earlier: dict[str, Any], now: dict[str, Any]) -> None:
     for key in {**earlier, **now}:
-        if earlier.get(key) != now.get(key) and not (name == "sweep.yaml" and key in FREE):
-            what = key if name == "sweep.yaml" else f"the base's {key}"
+        if earlier.get(key) != now.get(key) and not (name == SWEEP and key in FREE):
+            what = key if name == SWEEP else f"the base's {key}"
             raise InputError(f"{blueprint.folder} holds a sweep with another {what}; choose another name, or remove the folder")
 
 

@@ -10,11 +10,13 @@ from omegaconf import OmegaConf
 
 from sml_dist.review.compare_page import differences, headline
 from sml_dist.review.importance import importance
-from sml_dist.review.read import Run, Sweep, read_run, read_sweep
+from sml_dist.review.read import Run, read_run, read_sweep
 from sml_dist.review.report import write_report
-from sml_dist.review.sweep_page import axis, trials
-from sml_dist.review.sweep_verdict import auc_error, auc_interval, pairs
+from sml_dist.review.sweep_page import axis, pairs, trials
 from sml_dist.spec import InputError
+from sml_dist.statistics import auc_error
+from sml_dist.trials import Record, Sweep
+from sml_dist.verdict import auc_interval
 from tests.review.folders import DEFAULT, write, write_run, write_sweep
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -108,7 +110,7 @@ def test_several_labels_and_an_auc_that_is_none_have_pages(tmp_path):
         about["dataset"]["positives"] = {split: [count, 10] for split, count in about["dataset"]["positives"].items()}
         write(run, "about.json", about)
     assert "9,000 (25.00%, 0.11% clicks)" in Path(write_report([str(runs[1])])["report"]).read_text()
-    assert auc_interval(read_sweep(str(sweep)), {"value": 0.8}, {"value": 0.7}) > 0
+    assert auc_interval(read_sweep(str(sweep)), *(Record(0, {}, "", value=value) for value in (0.8, 0.7))) > 0
     summary = json.loads((runs[1] / "summary.json").read_text())
     write(runs[1], "summary.json", summary | {"valid": summary["valid"] | {"auc": None}})
     assert write_report(list(map(str, runs)), str(tmp_path / "two.html"))["bytes"] > 1e6
@@ -193,16 +195,16 @@ def changed(folder: Path, **changes: dict) -> Sweep:
 
 
 def test_the_default_is_the_base_itself_and_not_the_better_of_its_pair(tmp_path):
-    assert read_sweep(str(write_sweep(tmp_path, trials=3))).default["id"] == 0
+    assert read_sweep(str(write_sweep(tmp_path, trials=3))).default.id == 0
     folder = write_sweep(tmp_path / "paired", trials=6, pair=True)
     sweep = changed(folder, t0={"value": 0.5}, t1={"value": 0.9})
-    assert [sweep.trials[id]["point"] for id in (0, 1)] == [0, 0] and sweep.default["id"] == 0
+    assert [sweep.trials[id].point for id in (0, 1)] == [0, 0] and sweep.default.id == 0
 
 
 def test_a_trial_that_failed_is_not_the_best_and_stands_in_the_table(tmp_path):
     folder = write_sweep(tmp_path, trials=9)
     sweep = changed(folder, t7={"value": 2.0, "history": [{"rows": 1, "time": 1.7e9, "auc": 2.0}]})
-    assert sweep.ranked[0]["id"] != 7 and len(sweep.ranked) == 8
+    assert sweep.ranked[0].id != 7 and len(sweep.ranked) == 8
     assert [row[0] for row in trials(sweep).tables[0].rows][-1] == 7
 
 
@@ -214,15 +216,15 @@ def test_a_switch_stands_on_its_axis_by_name_and_a_number_by_size():
 def test_pairs_are_of_trials_that_came_to_their_end_and_held_against_off(tmp_path):
     sweep = changed(write_sweep(tmp_path, trials=8, pair=True), t4={"status": "cut"}, t7={"status": "finished", "value": 0.5})
     (row,) = pairs(sweep).tables[0].rows
-    expected = [sweep.trials[on]["value"] - sweep.trials[off]["value"] for on, off in ((0, 1), (2, 3), (6, 7))]
-    assert row[:3] == ["True - False", 3, pytest.approx(sum(expected) / 3)]
+    expected = [sweep.trials[on].value - sweep.trials[off].value for on, off in ((0, 1), (2, 3), (6, 7))]
+    assert row[:3] == ["True minus False", 3, pytest.approx(sum(expected) / 3)]
 
 
 def test_the_value_that_others_are_held_against_does_not_hang_on_which_trial_came_first(tmp_path):
     folder = write_sweep(tmp_path, trials=8, pair=True)
     (folder / "sweep.yaml").write_text((folder / "sweep.yaml").read_text().replace('"pair": "model.sml.enabled"', '"pair": "train.lr"'))
     records = {f"t{id}": {"params": DEFAULT | {"train.lr": (1e-2, 1e-4)[id % 2]}} for id in range(8)}
-    assert pairs(changed(folder, **records)).tables[0].rows[0][0] == "0.01 - 0.0001"
+    assert pairs(changed(folder, **records)).tables[0].rows[0][0] == "0.01 minus 0.0001"
 
 
 def test_the_standard_error_of_an_auc_is_hanley_and_mcneils():

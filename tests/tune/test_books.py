@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from sml_dist.spec import InputError
+from sml_dist.trials import Record
 from sml_dist.tune import books as module
-from sml_dist.tune.books import Books, Record
+from sml_dist.tune.books import Books
 from tests.tune.sweeps import trials
 
 
 def opened(folder, count: int = 0) -> Books:
-    books = Books(folder, 1, "auc")
+    books = Books(folder, "auc")
     if count:
         books.add(Record(id, {"train.lr": id / 10}, f"trials/{id:05d}") for id in range(count))
     return books
@@ -96,6 +97,6 @@ def test_what_is_no_number_is_null_or_left_out_and_the_lines_are_json(tmp_path):
     books.end(0, "finished", summary={"valid": {"auc": 0.7, "gauc": float("nan")}})
     found = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "trials.jsonl").read_text().splitlines()]
     assert found[0]["summary"] == {"valid": {"auc": 0.7, "gauc": None}} and found[0]["history"][0].keys() == {*evaluation(1, 0.7), "time"}
-    books = Books(tmp_path, 1, "gauc")
+    books = Books(tmp_path, "gauc")
     books.recover(0, [evaluation(2, 0.8) | {"gauc": 0.6}])
     assert len(books.records[0].history) == 2 and books.records[0].value == 0.6

@@ -1,11 +1,15 @@
 """What a sweep leaves for people says who was best, and what of: not of trials that failed, and of the default by its settings."""
 
+import contextlib
+import html
 from pathlib import Path
-from types import SimpleNamespace
 
+from sml_dist.review.report import write_report
+from sml_dist.trials import Record
 from sml_dist.tune.blueprint import Blueprint
-from sml_dist.tune.books import Books, Record
+from sml_dist.tune.books import Books
 from sml_dist.tune.page import line, write_results
+from sml_dist.tune.sweep import begin
 from tests.tune.sweeps import write_sweep
 
 SML, RATE = "model.sml.enabled", "embedding.lr"
@@ -13,7 +17,7 @@ SML, RATE = "model.sml.enabled", "embedding.lr"
 
 def result(path: str, *records: Record) -> tuple[dict, str]:
     blueprint = Blueprint.read(path)
-    books = Books(blueprint.folder, blueprint.sweep.sign, blueprint.sweep.metric)
+    books = Books(blueprint.folder, blueprint.sweep.metric)
     books.add(records)
     return write_results(blueprint, books), (blueprint.folder / "README.md").read_text()
 
@@ -34,7 +38,7 @@ def test_the_default_is_the_base_itself_whatever_the_first_point_is(rows, tmp_pa
     space = {RATE: {"loguniform": [1e-3, 0.2]}}
     first, base = ended(0, 0.8, {RATE: 0.1}, point=0), ended(1, 0.7, {RATE: 0.05}, "stopped", point=1)
     found, text = result(write_sweep(tmp_path, rows, space=space, points=[{RATE: 0.1}, {}]), first, base)
-    assert found["default"] == 0.7 and "The default (trial 1, stopped after 0.5 epochs) has 0.70000" in text
+    assert found["default"] == 0.7 and "The default (trial 1, stopped after 4,000 rows) has 0.70000" in text
 
 
 def test_of_a_population_the_result_is_a_checkpoint_not_the_settings_it_had_last(rows, tmp_path):
@@ -43,14 +47,13 @@ def test_of_a_population_the_result_is_a_checkpoint_not_the_settings_it_had_last
     exploits = [{"step": 10, "from": 1, "params": {RATE: 0.1}}]
     _, text = result(path, ended(0, 0.7, {RATE: 0.05}, exploits=exploits))
     said = ": its settings changed as it went, so its checkpoint in trials/00000 is the result; `best.yaml` has the last ones alone"
-    assert f"Best: trial 0 with auc 0.70000{said}." in text
+    assert f"Best: trial 0 with AUC 0.70000{said}." in text
     assert (tmp_path / "s/best.yaml").read_text().startswith(f"# Trial 0 of the sweep s{said}\n")
 
 
 def test_the_table_has_a_column_of_its_own_for_every_key(rows, tmp_path):
     keys = ["train.epochs", "train.lr", "embedding.lr", "model.sml.mtn.rank", "data.seconds", "model.auc", "x.y.z", "v.y.z"]
-    blueprint = SimpleNamespace(sweep=SimpleNamespace(metric="auc", space=keys), epoch_rows=8_000)
-    found = line(ended(0, 0.7, {key: key for key in keys}), blueprint)
+    found = line(ended(0, 0.7, {key: key for key in keys}), "auc", keys, 8_000)
     assert found["epochs"] == 0.5 and found["train.epochs"] == "train.epochs" and found["auc"] == "0.70000"
     assert list(found)[5:] == ["train.epochs", "train.lr", "embedding.lr", "rank", "data.seconds", "model.auc", "x.y.z", "v.y.z"]
 
@@ -64,3 +67,19 @@ def test_a_pair_is_held_against_off_in_whatever_order_its_values_stand(rows, tmp
         found, _ = result(path, *pairs, *cut)
         assert list(found["pairs"]) == ["model.sml.enabled True minus False"] and found["pairs"][f"{SML} True minus False"]["seeds"] == 2
         assert found["default"] == 0.7 and (Path(found["folder"]) / "pairs.csv").read_text().count("\n") == 3
+
+
+def test_the_readme_and_the_report_of_a_sweep_say_the_same_in_the_same_words(rows, tmp_path):
+    """Of a metric of which less is better, too."""
+    space = {SML: {"choice": [True, False]}, RATE: {"loguniform": [1e-3, 0.2]}}
+    path = write_sweep(tmp_path, rows, space=space, pair=SML, metric="logloss")
+    blueprint = Blueprint.read(path)
+    with contextlib.ExitStack() as stack:
+        begin(blueprint, stack)
+    values = {(0, False): 0.45, (0, True): 0.43, (1, False): 0.41, (1, True): 0.40}
+    _, text = result(path, *(ended(2 * d + on, value, {SML: on, RATE: (0.05, 0.02)[d]}, pair=d) for (d, on), value in values.items()))
+    page = html.unescape(Path(write_report([str(blueprint.folder)])["report"]).read_text())
+    said = [line for line in text.splitlines() if line.startswith(("Best: ", SML))]
+    assert len(said) == 2 and all(line in page for line in said)
+    assert "The default (trial 0) has 0.45000: the best is better by 0.05000." in said[0] and "logloss (lower is better)" in said[1]
+    assert "| True minus False | 2 | -0.015 |" in text and ">True minus False<" in page and ">-0.015<" in page

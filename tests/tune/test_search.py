@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from sml_dist.trials import Record
 from sml_dist.tune.blueprint import Blueprint
-from sml_dist.tune.books import Books, Record
+from sml_dist.tune.books import Books
 from sml_dist.tune.schedule import make_scheduler
 from sml_dist.tune.search import Search
 from tests.tune.sweeps import write_sweep
@@ -15,7 +16,7 @@ from tests.tune.sweeps import write_sweep
 
 def opened(path: str) -> tuple[Blueprint, Books]:
     blueprint = Blueprint.read(path)
-    return blueprint, Books(blueprint.folder, 1, "auc")
+    return blueprint, Books(blueprint.folder, "auc")
 
 
 def drawn(path: str, count: int) -> list[dict]:
@@ -122,7 +123,7 @@ def test_asha_decides_after_a_restart_as_if_there_had_been_none(rows, tmp_path):
     blueprint, books = opened(write_sweep(tmp_path, rows, scheduler={"name": "asha", "grace": 1, "reduction": 2}))
     values = [(0.6, 0.7, 0.8), (0.7, 0.75, 0.85), (0.55, 0.6, 0.6), (0.65, 0.74, 0.79), (0.8, 0.9, 0.95)]
     books.add(Record(id, {}, f"trials/{id:05d}") for id in range(5))
-    whole = make_scheduler(blueprint, Books(Path(tmp_path / "none"), 1, "auc"), 48_000)
+    whole = make_scheduler(blueprint, Books(Path(tmp_path / "none"), "auc"), 48_000)
     whole.books.records = {id: Record(id, {}, "") for id in range(5)}
     expected = {(id, epoch): asked(whole, id, epoch, value[epoch - 1]) for id, value in enumerate(values) for epoch in (1, 2)}
     for id in (0, 1, 2):

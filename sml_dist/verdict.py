@@ -1,0 +1,108 @@
+"""What a sweep found, and how sure one can be of it: the same words and numbers for its README.md and its report.html."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sml_dist.config.metrics import METRICS
+from sml_dist.statistics import CONFIDENCE, Paired, auc_difference, paired
+from sml_dist.tabular import Row
+from sml_dist.train.report import RunFolder, finite
+from sml_dist.trials import Record, Sweep
+
+TARGET = 1e-4  # a difference that one wants to be able to see
+
+
+def verdict(sweep: Sweep) -> str:
+    """The best trial, and by how much it is better than the default; some trial must have a value."""
+    best, default, metric = sweep.ranked[0], sweep.default, METRICS[sweep.config.metric]
+    text = f"Best: trial {best.id} with {metric.short} {best.value:.5f}: {way_to(best)}."
+    if default is None:
+        return (
+            f"{text} No trial with the base's own settings has a value (points: [{{}}] adds one): there is no default to compare it with."
+        )
+    if best is default:
+        return f"{text} It is the default, the base itself: no trial was better."
+    early = "" if default.status == "finished" else f", {default.status} after {default.rows:,} rows"
+    text += f" The default (trial {default.id}{early}) has {default.value:.5f}: the best is better by {sweep.gain:.5f}"
+    if (half := auc_interval(sweep, best, default)) is not None:
+        how = "by Hanley and McNeil, as if the two AUCs came from different rows, so wider than it need be"
+        sure = "The interval does not contain 0" if sweep.gain > half else "The interval contains 0: these rows do not tell the two apart"
+        text += f" ± {half:.5f} ({CONFIDENCE:.0%}, {how}). {sure}"
+    return (
+        f"{text}. The best of {len(sweep.ranked)} is partly luck: where both have checkpoints, `sml-dist evaluate {best.run} "
+        f"--against {default.run}` in the sweep's folder compares the two on the same test rows."
+    )
+
+
+def way_to(best: Record) -> str:
+    """How one has what a trial came to."""
+    if best.exploits:
+        return f"its settings changed as it went, so its checkpoint in {best.run} is the result; `best.yaml` has the last ones alone"
+    return "`best.yaml` trains it"
+
+
+def auc_interval(sweep: Sweep, best: Record, default: Record) -> float | None:
+    """Half the interval of the difference of two AUCs; None for other metrics, or where the rows' labels were not counted."""
+    found = (RunFolder(sweep.path / trial.run).read_json("about.json") for trial in sweep.trials)
+    dataset = next((about["dataset"] for about in found if about), None) if sweep.config.metric == "auc" else None
+    if dataset is None:
+        return None
+    clicks = float(np.ravel(dataset["positives"]["valid"])[0])  # the first label's, whose AUC the metric is
+    return auc_difference(best.value, default.value, clicks, dataset["rows"]["valid"] - clicks)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One value of the paired key minus the control: of each draw that finished with both, the two trials."""
+
+    value: Any
+    control: Any
+    pairs: list[tuple[Record, Record]]
+
+    def __str__(self) -> str:
+        return f"{self.value} minus {self.control}"
+
+    @property
+    def differences(self) -> dict[int, float]:
+        """By draw."""
+        return {trial.pair: trial.value - control.value for trial, control in self.pairs}
+
+    @cached_property
+    def result(self) -> Paired:
+        return paired(list(self.differences.values()), TARGET)
+
+    @property
+    def row(self) -> Row:
+        p, sure = self.result, f"({CONFIDENCE:.0%})"
+        row = {"difference": str(self), "pairs": p.seeds, "mean": p.mean, f"low {sure}": p.t_low, f"high {sure}": p.t_high}
+        return finite(row | {"pairs above 0": p.wins, "p": p.p})
+
+
+def contrasts(sweep: Sweep) -> list[Contrast]:
+    """For each value of `pair` but the control, draw by draw, at the same settings of everything else."""
+    key = sweep.config.pair
+    finished = [trial for trial in sweep.trials if trial.status == "finished" and trial.value is not None]
+    if not key or not finished:
+        return []
+    of = {(trial.pair, str(trial.params[key])): trial for trial in finished}
+    dimension = sweep.config.space[key]
+    values = dimension.choice or dimension.grid or sorted({trial.params[key] for trial in finished})
+    control = sweep.config.control(values, sweep.base_value(key))
+    found = []
+    for value in (value for value in values if value != control):
+        draws = sorted(draw for draw, each in of if each == str(value) and (draw, str(control)) in of)
+        if draws:
+            found.append(Contrast(value, control, [(of[draw, str(value)], of[draw, str(control)]) for draw in draws]))
+    return found
+
+
+def about_contrasts(sweep: Sweep) -> str:
+    """What stands over the table of their rows."""
+    metric = METRICS[sweep.config.metric]
+    return (
+        f"{sweep.config.pair}: the same draw of everything else, trained to the end with each value; differences of the validation "
+        f"{metric.short} ({'higher' if metric.sign > 0 else 'lower'} is better), Student's t intervals."
+    )
