@@ -103,7 +103,7 @@ class _Columns:
 
     def _number(self, name: str) -> pa.Array:
         array = self.value(name)
-        if is_text(array.type):
+        if is_text(array.type) or pa.types.is_decimal(array.type):  # Arrow casts decimal 0.35 to 0.35000000000000003
             text = self.text(name)
             values, bad = parse_numbers(text)
         else:

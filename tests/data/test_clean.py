@@ -2,6 +2,7 @@
 
 from calendar import monthrange
 from datetime import date, datetime
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +43,13 @@ def test_numbers_of_parquet_may_be_null_nan_or_of_any_type():
         rows, rejects = cleaned({"n": column})
         assert rows["number:n"].to_pylist() == [1, None] and not rejects
     assert cleaned({"n": pa.array([float("inf")])})[1] == ["row 1: column n: inf is not a finite number"]
+
+
+@pytest.mark.parametrize("kind", [pa.decimal32(7, 2), pa.decimal64(12, 3), pa.decimal128(10, 2), pa.decimal256(50, 9)])
+def test_a_decimal_is_the_number_that_its_text_is(kind):
+    texts = [f"{cents / 100:.2f}" for cents in range(-2000, 2000)]
+    rows, rejects = cleaned({"n": pa.array([*map(Decimal, texts), None], kind)})
+    assert rows["number:n"].to_pylist() == [*map(float, texts), None] and not rejects
 
 
 def test_labels_are_zero_or_one_unless_a_threshold_makes_them_so():
