@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sml_dist.data.hashing import hash64
-from sml_dist.data.numeric import FLOAT32_MAX
 from sml_dist.data.quarantine import Faults, Reject, quote
 from sml_dist.data.schema import Label, Schema, Timestamp
 from sml_dist.data.text import BROKEN, is_text
@@ -62,7 +61,7 @@ class _Columns:
     """The raw columns as text, numbers or lists; what cannot be read as such is noted in `faults` and null in the result."""
 
     def __init__(self, raw: pa.Table, schema: Schema, faults: Faults):
-        self.raw, self.faults = raw, faults
+        self.raw, self.faults, self.compared = raw, faults, schema.compared
         self.missing = pa.array(schema.missing, pa.string()) if schema.missing else None
         self.texts: dict[str, pa.Array] = {}
         self.numbers: dict[str, pa.Array] = {}
@@ -96,14 +95,18 @@ class _Columns:
         return array
 
     def number(self, name: str) -> pa.Array:
-        """float64 within float32's range; null is missing."""
+        """float64 that rounds to a finite float32; null is missing.
+
+        A float32 0.7 is 0.699999988: where a threshold or an edge is compared, it is the 0.7 that CSV and JSON write for it.
+        """
         if name not in self.numbers:
             self.numbers[name] = self._number(name)
         return self.numbers[name]
 
     def _number(self, name: str) -> pa.Array:
         array = self.value(name)
-        if is_text(array.type) or pa.types.is_decimal(array.type):  # Arrow casts decimal 0.35 to 0.35000000000000003
+        short = pa.types.is_float32(array.type) and name in self.compared
+        if is_text(array.type) or short or pa.types.is_decimal(array.type):  # Arrow casts decimal 0.35 to 0.35000000000000003
             text = self.text(name)
             values, bad = parse_numbers(text)
         else:
@@ -112,8 +115,8 @@ class _Columns:
                 values = pc.if_else(pc.is_nan(values), None, values)
             text = array
         numbers = pc.fill_null(values, 0.0).to_numpy()
-        with np.errstate(invalid="ignore"):
-            outside = ~(np.abs(numbers) <= FLOAT32_MAX)
+        with np.errstate(over="ignore"):
+            outside = ~np.isfinite(numbers.astype(np.float32))
         if bad is not None or outside.any():
             bad = outside if bad is None else bad | outside
             self.faults.add(bad, name, lambda i: f"{quote(text[i].as_py())} is not a finite number")

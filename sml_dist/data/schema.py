@@ -255,6 +255,12 @@ class Schema:
         return list(dict.fromkeys(column for group in self.numeric for column in group.columns))
 
     @property
+    def compared(self) -> set[str]:
+        """Columns whose numbers are held against a threshold or an edge."""
+        edges = [feature.column for feature in self.features if feature.origin in ("bucket", "log_square")]
+        return {*edges, *(label.column for label in self.targets.values() if label.at_least is not None)}
+
+    @property
     def inputs(self) -> list[str]:
         """Columns that a model's input is made of: what a row to be scored must have."""
         derived = [self.timestamp.column] if self.timestamp and self.timestamp.fields else []

@@ -44,7 +44,9 @@ class Model:
         return self.graph(torch.cat(parts, 1), dense)
 
     def features(self, rows: pa.Table) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-        dense = [dense_feature(self.number(rows[n["column"]].combine_chunks()), n) for n in self.spec["dense"]]
+        compared = {field["column"] for field in self.spec["fields"] if field["origin"] in ("bucket", "log_square")}
+        numbers = [self.number(rows[n["column"]].combine_chunks(), n["column"] in compared) for n in self.spec["dense"]]
+        dense = [dense_feature(x, n) for x, n in zip(numbers, self.spec["dense"], strict=True)]
         return [self.ids(rows, field) for field in self.spec["fields"]], torch.stack(dense, 1) if dense else torch.zeros(len(rows), 0)
 
     def ids(self, rows: pa.Table, field: dict) -> tuple[Tensor, Tensor | None]:
@@ -59,10 +61,10 @@ class Model:
                 return torch.tensor(found, dtype=torch.int64).view(-1, most), None
             return self.lookup([t for cell in cells for t in cell[:most]], field), torch.tensor([len(cell[:most]) for cell in cells]).long()
         if origin == "bucket":  # 0 is missing
-            x, edges = self.number(column), torch.tensor(field["edges"], dtype=torch.float64)
+            x, edges = self.number(column, True), torch.tensor(field["edges"], dtype=torch.float64)
             return torch.where(x.isnan(), 0, 1 + torch.searchsorted(edges, x.nan_to_num(), right=True))[:, None], None
         if origin == "log_square":
-            return self.lookup([log_square(x) for x in self.number(column).tolist()], field)[:, None], None
+            return self.lookup([log_square(x) for x in self.number(column, True).tolist()], field)[:, None], None
         return self.lookup(self.text(column).to_pylist() if origin == "column" else self.times(column, origin), field)[:, None], None
 
     def lookup(self, tokens: list[str], field: dict) -> Tensor:
@@ -79,12 +81,13 @@ class Model:
         x, missing = x.cast(pa.string()), self.spec["missing"] if missing is None else missing
         return pc.if_else(pc.is_in(x, pa.array([None, *missing], pa.string())), "", x)
 
-    def number(self, x: pa.Array) -> Tensor:
-        """float64, NaN where missing."""
+    def number(self, x: pa.Array, compared: bool = False) -> Tensor:
+        """float64, NaN where missing; a float32 0.7 is 0.699999988, but 0.7 where it is compared with a bucket's edges."""
         text = pc.utf8_trim_whitespace(self.text(x))
-        x = x if any(kind(x.type) for kind in (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)) else text
+        direct = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_float64 if compared else pa.types.is_floating)
+        x = x if any(kind(x.type) for kind in direct) else text
         x = pc.if_else(pc.equal(text, ""), None, x).cast(pa.float64(), safe=False)
-        if not pc.all(pc.less_equal(pc.abs(x), torch.finfo(torch.float32).max), min_count=0).as_py():
+        if not pc.all(pc.is_finite(x.cast(pa.float32(), safe=False)), min_count=0).as_py():
             raise ValueError("a number is not finite")
         return torch.tensor(pc.fill_null(x, math.nan).to_pylist(), dtype=torch.float64)
 

@@ -52,6 +52,23 @@ def test_a_decimal_is_the_number_that_its_text_is(kind):
     assert rows["number:n"].to_pylist() == [*map(float, texts), None] and not rejects
 
 
+NUMBERS = ["0.7", "3.6", "0.1", "-2.35", "16777216", "1e-7", "3.4028235e38", "", "5"]
+SPELT = {
+    "text": pa.array(NUMBERS),
+    "float32": pa.array([float(text) if text else None for text in NUMBERS], pa.float32()),
+    "float64": pa.array([float(text) if text else float("nan") for text in NUMBERS]),
+}
+
+
+@pytest.mark.parametrize("spelt", SPELT)
+def test_a_number_that_is_compared_is_the_same_from_text_and_from_floats_of_either_size(spelt):
+    edges = {"numeric": [{"columns": "n", "transform": "bucket", "buckets": 9}]}
+    rows, rejects = cleaned({"n": SPELT[spelt]}, **edges)
+    assert rows["number:n"].to_pylist() == [float(text) if text else None for text in NUMBERS] and not rejects
+    rows, _ = cleaned({"y": SPELT[spelt]}, label={"column": "y", "at_least": 0.7})
+    assert rows["label"].to_pylist() == [float(text) >= 0.7 for text in NUMBERS if text]
+
+
 def test_labels_are_zero_or_one_unless_a_threshold_makes_them_so():
     rows, rejects = cleaned({"y": ["1", "0", "1.0", "", "2", "yes", "0.5"]})
     assert rows["label"].to_pylist() == [1, 0, 1]

@@ -39,6 +39,18 @@ def test_truth_is_one_and_zero_as_prepare_has_it():
         assert reader(*missing).number(numbers).nan_to_num(9).tolist() == [1, 0, 9]
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.float32(), pa.float64(), pa.decimal128(10, 2), pa.int16(), pa.bool_()])
+@pytest.mark.parametrize("origin", ["bucket", "log_square"])
+def test_a_number_is_held_against_edges_as_prepare_does_in_every_type(kind, origin):
+    texts = ["1", "0", None] if kind in (pa.int16(), pa.bool_()) else ["0.70", "3.60", "0.35", "-2.35", "5.00", None]
+    numbers = pa.array(texts).cast(kind)
+    group = {"columns": "n", "transform": origin} | ({"buckets": 9} if origin == "bucket" else {})
+    schema = from_dict(Schema, {"name": "x", "format": "parquet", "label": "y", "numeric": [group]})
+    expected = clean(pa.table({"n": numbers}), np.arange(len(texts)), schema, labelled=False)[0]["number:n"]
+    assert reader().number(numbers, compared=True).nan_to_num(-1e9).tolist() == expected.fill_null(-1e9).to_pylist()
+    assert expected.to_pylist() == [text and float(text) for text in texts]
+
+
 LISTS = [
     pa.array([[1.0, 2.5, float("nan")], None, [], [2.0**60, -0.0, None]]),
     pa.array([[0.1, 7.0], None], pa.list_(pa.float32())),
