@@ -149,9 +149,13 @@ class _Columns:
 
 
 def plain(array: pa.Array) -> pa.Array:
-    """Without dictionary, view, fixed size or half precision of its values: Arrow computes little on those."""
+    """Without dictionary, extension type, view, fixed size or half precision of its values: Arrow computes little on those."""
     if pa.types.is_dictionary(array.type):
         return plain(array.dictionary_decode())
+    if isinstance(array.type, pa.UuidType):
+        return pa.array([cell and str(cell) for cell in array.to_pylist()], pa.string())
+    if isinstance(array.type, pa.BaseExtensionType):
+        return plain(array.storage)
     if pa.types.is_string_view(array.type):
         return array.cast(pa.string())
     if pa.types.is_binary_view(array.type) or pa.types.is_fixed_size_binary(array.type):
@@ -249,8 +253,12 @@ def _timestamp(column: _Columns, timestamp: Timestamp) -> pa.Array:
     else:
         seconds, good = _seconds(column, name, array, timestamp.unit)
     wanted = f"a time of the form {timestamp.format}" if timestamp.format else f"a time in {timestamp.unit} since 1970"
-    text = column.text(name) if pc.any(pc.invert(good)).as_py() else None
-    column.faults.add(~_mask(good), name, lambda i: f"{quote(text[i].as_py())} is not {wanted}" if text[i].as_py() else "is missing")
+
+    def reason(i: int) -> str:
+        value = column.text(name)[i].as_py() if array[i].is_valid else ""
+        return f"{quote(value)} is not {wanted}" if value else "is missing"
+
+    column.faults.add(~_mask(good), name, reason)
     return pc.fill_null(pc.if_else(good, seconds, 0), 0)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sml_dist.data.clean import plain
 from sml_dist.data.schema import Schema
 from sml_dist.data.spans import RawBatch, RawFile, Span, check_columns, group_spans
 from sml_dist.data.text import is_text
@@ -41,13 +42,16 @@ def parquet_types(file: RawFile) -> pa.Schema:
 
 
 def _check_types(types: pa.Schema, schema: Schema, columns: list[str]) -> None:
-    """Every column can be read as what the schema takes it for: tried on an empty column of its type."""
+    """Every column can be read as what the schema takes it for: tried on a column of its type."""
     numbers = {*schema.numbers, *(label.column for label in schema.targets.values()), schema.weight}
     lists = {column for column, separator in schema.list_separators.items() if separator is None}
+    texts = {schema.group, *(feature.column for feature in schema.features if feature.origin in ("column", "list", "sequence"))}
     for column in (name for name in schema.used if name in columns):
         kind = types.field(column).type
-        values = kind.value_type if pa.types.is_dictionary(kind) else kind
+        values = plain(pa.nulls(0, kind)).type
         wanted = pa.list_(pa.string()) if column in lists else pa.float64() if column in numbers else pa.string()
+        if pa.types.is_timestamp(values) and not schema.missing and column not in numbers | texts:
+            continue  # a time alone: its zone need not be known
         if not (_readable_list(kind) if column in lists else _readable(values, wanted)):
             hint = "; a multi-valued column that is no list needs its `separator`" if column in lists else ""
             raise InputError(f"column {column!r} is {kind}, which cannot be read as {wanted}{hint}")
@@ -56,8 +60,10 @@ def _check_types(types: pa.Schema, schema: Schema, columns: list[str]) -> None:
 
 
 def _readable(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    """A timestamp is tried with a value: only then does Arrow look for its zone."""
+    values = pa.array([0], kind) if pa.types.is_timestamp(kind) else plain(pa.nulls(0, kind))
     try:
-        pa.nulls(0, pa.string() if is_text(kind) else kind).cast(wanted)
+        (pa.nulls(0, pa.string()) if is_text(values.type) else values).cast(wanted)
     except pa.ArrowException:
         return False
     return True

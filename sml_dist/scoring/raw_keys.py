@@ -32,7 +32,8 @@ def key_types(files: Sequence[RawFile], schema: Schema, keys: Sequence[str]) -> 
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Files differ in their dictionaries and views; and predict's writer takes lists of a fixed size for lists that lack nothing."""
+    """Files differ in their dictionaries, extension types and views; and predict's writer takes lists of a fixed size for lists that
+    lack nothing."""
     kind = plain(pa.nulls(0, kind)).type
     return pa.list_(kind.value_type) if pa.types.is_fixed_size_list(kind) else kind
 
@@ -45,9 +46,9 @@ def joined(key: str, earlier: pa.DataType, kind: pa.DataType, file: RawFile) -> 
     return both.field(key).type
 
 
-def as_key(column: pa.ChunkedArray, key: str, kind: pa.DataType, path: str) -> pa.ChunkedArray:
+def as_key(column: pa.ChunkedArray, key: str, kind: pa.DataType, path: str) -> pa.Array:
     """The column in its output's type, where each value keeps its worth. Raises InputError."""
     try:
-        return column.cast(kind)
+        return plain(column.combine_chunks()).cast(kind)
     except pa.ArrowException as error:
         raise InputError(f"{path}: column {key!r} cannot be {kind}, as other files have it: {one_line(error)}; {WAY_OUT}") from None

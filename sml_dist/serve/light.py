@@ -74,6 +74,8 @@ class Model:
 
     def text(self, x: pa.Array, missing: list[str] | None = None) -> pa.Array:
         """Strings, "" where missing (a list's values only where empty); whole numbers are their digits."""
+        if isinstance(x, pa.ExtensionArray):  # a UUID is its 36 characters
+            x = pa.array([u and str(u) for u in x.to_pylist()], pa.string()) if x.type.extension_name == "arrow.uuid" else x.storage
         x = x.cast(pa.float32()) if pa.types.is_float16(x.type) else x  # Arrow computes little on half precision
         if pa.types.is_floating(x.type):
             whole = pc.if_else(pc.and_(pc.equal(pc.floor(x), x), pc.less(pc.abs(x), 2.0**63)), x, None).cast(pa.int64())

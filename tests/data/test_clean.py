@@ -3,6 +3,7 @@
 from calendar import monthrange
 from datetime import date, datetime
 from decimal import Decimal
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -185,6 +186,35 @@ def test_tokens_are_equal_from_text_and_from_any_type_of_parquet():
         rows, _ = cleaned({"c": column}, categorical=[{"columns": "c"}])
         assert rows["token:c"].to_pylist() == expected
     assert as_text(pa.array([1.5, 2.0])).to_pylist() == ["1.5", "2"]
+
+
+UUIDS = [UUID(int=number) for number in (1, 2**127)]
+EXTENDED = {
+    "uuid": (pa.uuid(), pa.array([each.bytes for each in UUIDS] + [None], pa.binary(16)), [*map(str, UUIDS), ""]),
+    "json": (pa.json_(), pa.array(["1", '{"a": 2}', None]), ["1", '{"a": 2}', ""]),
+    "bool8": (pa.bool8(), pa.array([0, 1, None], pa.int8()), ["0", "1", ""]),
+}
+
+
+@pytest.mark.parametrize("name", EXTENDED)
+@pytest.mark.parametrize("missing", [[], ["none"]])
+def test_an_extension_type_is_read_as_what_it_is_stored_as_and_a_uuid_as_its_text(name, missing):
+    kind, stored, expected = EXTENDED[name]
+    column = pa.ExtensionArray.from_storage(kind, stored)
+    rows, _ = cleaned({"c": column}, categorical=[{"columns": "c"}], missing=missing)
+    assert rows["token:c"].to_pylist() == expected
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 3]), column)
+    rows, _ = cleaned({"g": lists}, **LISTS, missing=missing)
+    assert rows["list:g"].to_pylist() == [expected[:1], expected[1:2]]
+    numbers = [text for text in expected if text in ("0", "1", "")]
+    rows, rejects = cleaned({"n": column}, missing=missing)
+    assert rows["number:n"].to_pylist() == [float(text) if text else None for text in numbers] and len(rejects) == 3 - len(numbers)
+    assert len(cleaned({"t": column}, timestamp={"column": "t"}, missing=missing)[0]) == len(numbers) - 1
+
+
+def test_a_time_of_parquet_needs_no_zone_that_is_known():
+    rows, rejects = cleaned({"t": pa.array([5, None], pa.timestamp("s", "Mars/Base"))}, timestamp={"column": "t"})
+    assert rows["timestamp"].to_pylist() == [5] and rejects == ["row 2: column t: is missing"]
 
 
 def test_further_spellings_of_missing_are_missing_everywhere():

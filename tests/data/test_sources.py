@@ -147,6 +147,8 @@ def damage(tmp_path, name):
         pq.write_table(table.set_column(1, "price", pa.array([0] * 300, pa.timestamp("s"))), path)
     elif name == "nested.parquet":
         pq.write_table(table.set_column(3, "site", pa.array([["a"]] * 300)), path)
+    elif name == "zone.parquet":
+        pq.write_table(table.set_column(3, "site", pa.array([0] * 300, pa.timestamp("us", "Mars/Base"))), path)
     elif name == "logs.zip":
         path.write_bytes(b"PK\x03\x04")
     return path
@@ -172,6 +174,7 @@ def damage(tmp_path, name):
         ("truncated.parquet", "{path} cannot be read: "),
         ("text.parquet", "{path} cannot be read: Parquet magic bytes not found"),
         ("times.parquet", "{path}: column 'price' is timestamp[ms], which cannot be read as double"),
+        ("zone.parquet", "{path}: column 'site' is timestamp[us, tz=Mars/Base], which cannot be read as string"),
         ("nested.parquet", "{path}: column 'site' is list<element: string>, which cannot be read as string"),
     ],
 )

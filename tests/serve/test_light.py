@@ -60,6 +60,8 @@ LISTS = [
     pa.array([[b"x", b""]], pa.large_list(pa.binary())),
     pa.array([["a", None, "", "none", "a b"]]),
     pa.array([["a"], ["b"]]).slice(1),
+    pa.ListArray.from_arrays(pa.array([0, 1, 2]), pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"\xff" * 16, None], pa.binary(16)))),
+    pa.ListArray.from_arrays(pa.array([0, 1, 2]), pa.ExtensionArray.from_storage(pa.bool8(), pa.array([0, 1], pa.int8()))),
     pa.nulls(2),
     pa.array([], pa.list_(pa.string())),
 ]
