@@ -28,7 +28,10 @@ DAY = pa.scalar(86_400, pa.duration("s"))
 
 
 def clean(raw: pa.Table, rows: np.ndarray, schema: Schema, *, labelled: bool = True) -> tuple[pa.Table, np.ndarray, list[Reject]]:
-    """(clean table, the row numbers it kept, rejects). `labelled=False` leaves out label and weight: rows to be scored."""
+    """(clean table, the row numbers it kept, rejects). `labelled=False` leaves out label and weight: rows to be scored.
+
+    All text must be UTF-8, also that of columns without a role, which predict passes on as keys.
+    """
     faults = Faults(rows)
     column = _Columns(raw, schema, faults)
     roles: dict[str, pa.Array] = {}
@@ -43,6 +46,9 @@ def clean(raw: pa.Table, rows: np.ndarray, schema: Schema, *, labelled: bool = T
     roles |= {f"number:{name}": column.number(name) for name in schema.numbers}
     roles |= {f"token:{f.column}": column.text(f.column) for f in schema.features if f.origin == "column"}
     roles |= {f"list:{name}": column.list(name, separator) for name, separator in schema.list_separators.items()}
+    for name in raw.column_names:
+        if pa.types.is_string(raw.schema.field(name).type):
+            column.text(name)
     table = pa.table(roles)
     if faults.bad.any():
         good = ~faults.bad

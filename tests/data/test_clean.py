@@ -13,6 +13,7 @@ from raw_logs import write_schema
 from sml_dist.data.clean import as_text, clean, group_ids
 from sml_dist.data.hashing import hash64
 from sml_dist.data.schema import Schema, load_schema
+from sml_dist.data.text import BROKEN
 from sml_dist.spec import from_dict
 
 BASE = {"name": "x", "format": "csv", "label": "y", "numeric": [{"columns": "n"}]}
@@ -246,6 +247,13 @@ def test_bytes_that_are_not_utf8_reject_the_row_in_the_column_that_is_read():
     assert rows["token:c"].to_pylist() == ["ok"] and rejects == ["row 2: column c: not UTF-8: '??ab'"]
     rows, rejects = cleaned({"g": pa.array([[b"ok"], [b"ok", b"\xff"], []])}, **LISTS)
     assert rows["list:g"].to_pylist() == [["ok"], []] and rejects == ["row 2: column g: not UTF-8"]
+
+
+def test_bytes_that_are_not_utf8_reject_the_row_in_a_key_too():
+    """Passed on as marks, two such keys would be one."""
+    keys = [f"caf{BROKEN}", f"caf{BROKEN}", "café"]
+    rows, rejects = cleaned({"c": ["a", "b", "c"], "id": keys}, categorical=[{"columns": "c"}])
+    assert rows["token:c"].to_pylist() == ["c"] and rejects == [f"row {row}: column id: not UTF-8: 'caf?'" for row in (1, 2)]
 
 
 def test_groups_keep_integers_and_hash_all_else_to_non_negative_numbers():
