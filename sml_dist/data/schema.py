@@ -18,7 +18,8 @@
     weight: w
 
 In place of `label`, several: `labels: {like: {column: rating, at_least: 4}, love: {column: rating, at_least: 5}}`.
-`A1..A9` stands for A1, A2 to A9. `columns:` at the top names the columns of a text file without a header row.
+`A1..A9` stands for A1, A2 to A9, and `A01..A12` for A01, A02 to A12.
+`columns:` at the top names the columns of a text file without a header row.
 """
 
 import re
@@ -54,9 +55,12 @@ def _expand_one(item: Any) -> list[Any]:
     if not span:
         return [item]
     prefix, first, last = span[1], int(span[2]), int(span[3])
+    if last < first:
+        raise ValueError(f"{item} counts down; write {prefix}{span[3]}..{prefix}{span[2]}")
     if last - first >= MAX_COLUMNS:
         raise ValueError(f"{item} stands for {last - first + 1} columns, more than {MAX_COLUMNS}")
-    return [f"{prefix}{number}" for number in range(first, last + 1)]
+    width = len(span[2]) if span[2].startswith("0") else 0
+    return [f"{prefix}{number:0{width}}" for number in range(first, last + 1)]
 
 
 def _is_utf8(name: str) -> str:

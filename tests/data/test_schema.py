@@ -38,6 +38,21 @@ def test_criteo_has_thirteen_numbers_and_twenty_six_fields():
     assert len(schema.used) == 40
 
 
+@pytest.mark.parametrize(
+    ("span", "names"),
+    [
+        ("C9..C11", ["C9", "C10", "C11"]),
+        ("C08..C10", ["C08", "C09", "C10"]),
+        ("C0..C2", ["C0", "C1", "C2"]),
+        ("x_00..x_01", ["x_00", "x_01"]),
+        ("5..5", ["5"]),
+    ],
+)
+def test_a_range_stands_for_its_columns_with_the_zeros_that_its_first_number_begins_with(tmp_path, span, names):
+    schema = load(tmp_path, BASE + f"categorical: [{{columns: {span}}}]")
+    assert [feature.name for feature in schema.features] == names
+
+
 def test_a_number_can_be_dense_and_categorical_at_once(tmp_path):
     text = "numeric:\n- {columns: [a]}\n- {columns: [a], transform: log_square}\n- {columns: a, transform: bucket, buckets: 9}"
     schema = load(tmp_path, BASE + text)
@@ -62,6 +77,7 @@ def test_multivalued_fields_come_last(tmp_path):
         ("categorical: [{columns: a, min_count: 2, hash: 9}]", "categorical.0: give `min_count` (vocabulary) or `hash` (rows), not both"),
         ("numeric: [{columns: a, transform: log}]", "numeric.0.transform: Input should be 'log1p'"),
         ("numeric: [{columns: a, transform: bucket}]", "numeric.0: `buckets` belongs to `transform: bucket`, and that needs it"),
+        ("categorical: [{columns: [a, C3..C1]}]", "categorical.0.columns: C3..C1 counts down; write C1..C3"),
         ("numeric: [{columns: [a, a]}]", "column 'a' is a dense feature twice"),
         ("categorical: [{columns: [a, b]}, {columns: b}]", "column 'b' makes a categorical field twice"),
         ("categorical: [{columns: [a, y]}]", "column 'y' is the label, so it cannot be a feature"),
