@@ -1,6 +1,6 @@
 """Raw files on any file system, and the pieces they are read in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -84,7 +84,10 @@ def list_files(pattern: str, option: str, schema: Schema, split: str | None = No
     refuse(pattern, option)
     fs, path = file_system(pattern)
     with reading(pattern):
-        found = [fs.info(path)] if fs.isfile(path) else _glob(fs, f"{path.rstrip('/')}/*" if fs.isdir(path) else path)
+        if fs.isfile(path):
+            found = [fs.info(path)]
+        else:
+            found = _visible(fs.ls(path, detail=True) if fs.isdir(path) else fs.glob(path, detail=True).values())
     local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
     infos = sorted(found, key=lambda info: info["name"])
     if not infos:
@@ -103,9 +106,8 @@ def file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise InputError(f"{url}: {one_line(error)}") from None
 
 
-def _glob(fs: fsspec.AbstractFileSystem, pattern: str) -> list[dict[str, Any]]:
-    """The files of a glob, without hidden ones and marks such as _SUCCESS."""
-    infos = fs.glob(pattern, detail=True).values()
+def _visible(infos: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The files among these, without folders, hidden files and marks such as _SUCCESS."""
     return [info for info in infos if info["type"] == "file" and not PurePosixPath(info["name"]).name.startswith((".", "_"))]
 
 

@@ -75,6 +75,16 @@ def test_files_are_read_in_the_order_of_their_names_and_numbered_over_all(tmp_pa
     ]
 
 
+@pytest.mark.parametrize("folder", ["{tmp_path}/run[1]", "memory://run[1]*?"])
+def test_a_folder_is_its_visible_files_whatever_its_name(tmp_path, folder):
+    schema, folder = load_schema("criteo"), folder.format(tmp_path=tmp_path)
+    for name in ("b.tsv", "a.tsv", "_SUCCESS", ".hidden.tsv", "deeper/c.tsv"):
+        with fsspec.open(f"{folder}/{name}", "wb", auto_mkdir=True) as file:
+            file.write(b"1")
+    for path in (folder, f"{folder}/"):
+        assert [file.path.rsplit("/")[-1] for file in list_files(path, "--input", schema)] == ["a.tsv", "b.tsv"]
+
+
 def test_small_files_share_a_part_and_large_ones_do_not(tmp_path):
     schema = load_schema(write_schema(tmp_path))
     for i in range(6):
