@@ -78,8 +78,9 @@ def _layout(file: RawFile, schema: Schema, columns: list[str]) -> Layout:
 
 
 def text_columns(file: RawFile, schema: Schema) -> list[str]:
-    """The header's names, or the schema's `columns`: without the labels if the first line has that many values less."""
-    first = split_line(_first_line(file), schema.separator, schema.format == "csv")
+    """The header's names, or the schema's `columns`: without the labels if the first line that is not blank has that many values less."""
+    line = _first_line(file, schema)
+    first = split_line(line, schema.separator, schema.format == "csv") if line or not schema.columns else []
     if not schema.columns:
         return first
     labels = [label.column for label in schema.targets.values()]
@@ -87,8 +88,8 @@ def text_columns(file: RawFile, schema: Schema) -> list[str]:
     return features if len(first) == len(features) else schema.columns
 
 
-def _first_line(file: RawFile) -> bytes:
-    """Raises InputError for what is no text, before it is looked at as text."""
+def _first_line(file: RawFile, schema: Schema) -> bytes:
+    """The header; without one the first line that is not blank. Raises InputError for what is no text, before it is looked at as text."""
     with _open(file) as stream:
         chunks = _chunks(stream, HEAD_BYTES)
         head = next(chunks, b"")
@@ -96,10 +97,12 @@ def _first_line(file: RawFile) -> bytes:
             if head.startswith(magic):
                 raise InputError(f"the content is {kind}, not text; rename the file, or set the schema's format")
         block = next(line_blocks(chain([head], chunks)), b"")
-    return block[: block.find(b"\n") + 1].removeprefix(BOM)
+    block = block.removeprefix(BOM)
+    block = block.lstrip(b"\r\n") if schema.columns else block
+    return block[: block.find(b"\n") + 1]
 
 
 def check_head(file: RawFile, schema: Schema, columns: list[str]) -> None:
     _layout(file, schema, columns)
-    if schema.columns and _first_line(file).rstrip(b"\r\n") == schema.separator.join(schema.columns).encode():
+    if schema.columns and _first_line(file, schema).rstrip(b"\r\n") == schema.separator.join(schema.columns).encode():
         raise InputError("the first line is a header with the names of the schema's `columns`; take `columns` out of the schema")

@@ -212,6 +212,19 @@ def test_a_header_that_the_schema_denies_is_an_error_and_not_a_row(tmp_path):
         spans_of(tmp_path / "a.tsv", schema)
 
 
+@pytest.mark.parametrize(("line", "labelled"), [("1,5,a\n", True), ("5,a\n", False), ("", True)])
+@pytest.mark.parametrize("blank", ["\n", "\r\n\n", "\ufeff\n"])
+def test_the_first_line_of_a_log_without_a_header_that_is_not_blank_tells_whether_it_is_labelled(tmp_path, line, labelled, blank):
+    text = "name: x\nformat: csv\nlabel: y\ncolumns: [y, t, c]\ncategorical: [{{columns: c}}]"
+    schema = load_schema(write_schema(tmp_path, text))
+    (tmp_path / "a.csv").write_text(blank + line * 2)
+    [file] = list_files(str(tmp_path / "a.csv"), "--input", schema)
+    assert columns_of(file, schema) == ["y", "t", "c"][not labelled :]
+    found = [(row[1], row[2]) for row in rows_in(spans_of(tmp_path / "a.csv", schema), schema, ["c"])]
+    lines = blank.count("\n")
+    assert found == ([(lines + 1, "a"), (lines + 2, "a")] if line else [])
+
+
 def test_a_protocol_that_nothing_opens_is_named():
     with pytest.raises(InputError, match="s4://bucket/x: Protocol not known"):
         list_files("s4://bucket/x", "--input", load_schema("criteo"))
