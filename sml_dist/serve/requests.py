@@ -65,7 +65,7 @@ def list_values(rows: pa.Table, schema: Schema) -> int:
 
 def values_in(column: pa.ChunkedArray, separator: str | None) -> int:
     if separator is None:
-        return pc.sum(pc.list_value_length(column), min_count=0).as_py()
+        return 0 if pa.types.is_null(column.type) else pc.sum(pc.list_value_length(column), min_count=0).as_py()
     return len(column) + pc.sum(pc.count_substring(column.cast(pa.string()), separator), min_count=0).as_py()
 
 
@@ -194,9 +194,17 @@ def parse_arrow(body: bytes, schema: Schema, max_rows: int) -> pa.Table:
                 batch.validate(full=True)
                 batches.append(batch.select(inputs))
             check_count(count, max_rows)
-            return pa.Table.from_batches(batches)
+            return without_null_lists(pa.Table.from_batches(batches))
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOFError, struct.error, MemoryError) as error:
         raise Refusal(400, "malformed", f"the body is no Arrow IPC stream: {one_line(error)[:200]}") from None
+
+
+def without_null_lists(rows: pa.Table) -> pa.Table:
+    """Lists of nulls alone are missing lists: such values take no bytes in the body, which may therefore claim any number of them."""
+    for place, column in enumerate(rows.columns):
+        if getattr(column.type, "value_type", None) == pa.null():
+            rows = rows.set_column(place, rows.column_names[place], pa.nulls(len(rows)))
+    return rows
 
 
 def check_columns(found: pa.Schema, schema: Schema) -> None:
@@ -218,8 +226,10 @@ def is_plain(kind: pa.DataType, time: bool, truth: bool) -> bool:
 
 
 def is_list_of_text(kind: pa.DataType) -> bool:
-    values = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
-    return values is not None and (pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_integer(values))
+    """Or a type that Arrow finds where there is no text: null, or a list of nulls."""
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_null)
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return pa.types.is_null(kind) or (listed and any(test(kind.value_type) for test in tests))
 
 
 def messages(body: bytes) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sml_dist.data.clean import timestamps
+from sml_dist.data.clean import clean, timestamps
 from sml_dist.data.schema import Schema
 from sml_dist.serve import application
 from sml_dist.serve.delta import tokens
@@ -117,6 +117,25 @@ def test_list_values_that_no_max_length_cuts_fill_a_batch_as_rows_do(model):
     texts = {**lists, "multivalued": [{"columns": ["free"], "separator": ", "}]}
     for column, values in ((["a, b,c", None, ""], 4), ([1, 2, None], 3), ([None] * 3, 3)):  # an empty text is counted, too
         assert list_values(pa.table({"free": pa.array(column)}), from_dict(Schema, texts)) == values
+
+
+@pytest.mark.parametrize("lists", [[[]], [None], [[None, None]]], ids=str)
+@pytest.mark.parametrize("cut", [{}, {"max_length": 2}])
+def test_lists_without_a_value_are_taken_whatever_type_arrow_finds_for_them(lists, cut):
+    schema = from_dict(Schema, {"name": "x", "format": "parquet", "label": "y", "multivalued": [{"columns": "l", "hash": 9, **cut}]})
+    for kind in (None, pa.list_(pa.null()), pa.large_list(pa.null()), pa.list_(pa.string())):
+        rows = parse(ARROW, arrow(pa.table({"l": pa.array(lists, kind)})), schema, 9).rows
+        found, _, rejects = clean(rows, np.arange(1), schema, labelled=False)
+        assert found["list:l"].to_pylist() == [[]] and not rejects
+
+
+def test_nulls_in_a_list_cost_no_more_than_their_body():
+    """A body of some hundred bytes may claim 2**31 of them, each of which would take 4 bytes as text."""
+    schema = from_dict(Schema, {"name": "x", "format": "parquet", "label": "y", "multivalued": [{"columns": "l", "max_length": 2}]})
+    many = 10_000_000
+    body = arrow(pa.table({"l": pa.ListArray.from_arrays(pa.array([0, many], pa.int32()), pa.nulls(many))}))
+    assert len(body) < 1000
+    assert parse(ARROW, body, schema, 9).rows["l"].type == pa.null()
 
 
 def test_the_schema_is_asked_for_its_columns_as_often_for_many_rows_as_for_one(model, monkeypatch):
