@@ -76,7 +76,7 @@ class _Columns:
         return plain(self.raw.column(name).combine_chunks())
 
     def value(self, name: str) -> pa.Array:
-        """The column as it came, but null where it is missing: a -1 of Parquet is spelled as that of CSV."""
+        """The column in its own type, null where its text spells a missing value: a -1 of Parquet counts as one of CSV."""
         array = self[name]
         if self.missing is None or is_text(array.type):
             return array
@@ -155,7 +155,7 @@ class _Columns:
 
 
 def plain(array: pa.Array) -> pa.Array:
-    """Without dictionary, extension type, view, fixed size or half precision of its values: Arrow computes little on those."""
+    """The values without dictionary, extension type, view, fixed size or half precision, which few functions of Arrow take."""
     if pa.types.is_dictionary(array.type):
         return plain(array.dictionary_decode())
     if isinstance(array.type, pa.UuidType):
@@ -271,9 +271,10 @@ def _timestamp(column: _Columns, timestamp: Timestamp) -> pa.Array:
 def read_times(text: pa.Array, form: str) -> pa.Array:
     """timestamp[s], null where the text is not of the form or names a day that its month has not.
 
-    strptime takes 31 April for 1 May. Of a field that is read twice the last counts: with a 1 behind the text read as its month, any day
-    lies in January, which has all 31, so one that was moved differs from what the same text gives where the 1 is a second. Hour and
-    offset are read again as 0, for they move days, too. Only days near a month's first are looked at.
+    strptime reads 31 April as 1 May. Of a field that is given twice it keeps the last, so the text is read twice more with a 1 appended:
+    as the month, which puts any day into January, which has all 31; and as the second, which leaves the day alone. Where the two days
+    differ, the month has no such day. Hour and offset are appended as 0, for they move days, too. Only days near a month's first are
+    read again.
     """
     times = pc.strptime(text, format=form, unit="s", error_is_null=True)
     near = np.flatnonzero(_mask(pc.less(pc.day(pc.add(times, DAY)), 6)))

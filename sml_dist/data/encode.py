@@ -120,7 +120,7 @@ class Encoder:
         return self.vocabularies[feature.name].lookup
 
     def _owner(self, feature: Feature) -> Feature:
-        """Whose ids the field has: its own, but for a sequence."""
+        """The feature whose ids the field has: itself, or what a sequence is `of`."""
         return next(f for f in self.schema.features if f.name == feature.of) if feature.of else feature
 
 

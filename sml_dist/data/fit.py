@@ -77,10 +77,10 @@ def statistics_of(total: Fitted, wanted: Wanted) -> Statistics:
 
 
 def mean_and_std(moments: Moments) -> tuple[float, float]:
-    """To 10 digits, as far as they do not depend on how the rows were cut into parts.
+    """Rounded to 10 digits, which do not depend on how the rows were cut into parts.
 
-    The mean of n times 0.3 is not 0.3, so a constant has a std of 1e-17, by which a difference of digits would become millions.
-    A std below the last digit kept of the mean (1e-9 of it) counts as 0; where that digit is more than 1, it is the std instead.
+    The computed mean of n times 0.3 is not 0.3, so a constant has a std of 1e-17, and a rounding error divided by that is millions.
+    A std below the last digit kept of the mean (1e-9 of it) counts as 0; where that digit is more than 1, the digit is the std.
     """
     digit = 1e-9 * abs(moments.mean)
     std = moments.std if moments.std > digit else digit if digit > 1 else 0.0
@@ -111,7 +111,7 @@ def _fit_part(number: int, part: Part, job: Job, wanted: Wanted) -> Fitted:
 
 
 def write_vocabularies(job: Job, fields: list[Feature], counts: list[str], progress: Progress) -> None:
-    """Adds the counts of all parts up, range by range of the hashes; then orders each field's tokens."""
+    """Adds up the counts of all parts, one range of hashes at a time; then orders each field's tokens."""
     if not fields:
         return
     steps, done, merged = job.ranges + len(fields), 0, []

@@ -2,7 +2,7 @@
 
 While prepare runs, and after it failed or was killed, the folder holds the file INCOMPLETE; the next prepare clears such a folder
 and begins anew. The mark stays after a failure because a task that is still at work may yet write a file. Of two at once the second
-is refused where the folder can be held (held.py); elsewhere the first notices at its end.
+is refused where the folder can be locked (held.py); elsewhere the first finds out when it ends.
 """
 
 import os
@@ -49,7 +49,7 @@ def writing(root: str) -> Iterator[None]:
 
 
 def folder_of(root: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Whose file system and where, of a folder that is there or can be made. Raises InputError."""
+    """The file system and path of a folder that exists or can be made. Raises InputError."""
     fs, folder = file_system(root)
     if fs.isfile(folder):
         raise InputError(f"--output {root} is a file; name a folder")
@@ -58,9 +58,9 @@ def folder_of(root: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 @contextmanager
 def own(root: str) -> Iterator[None]:
-    """The folder as this command's own; made where it is not there, and gone again if it stays empty.
+    """Locks the folder for this command; makes it if it does not exist, and removes it again if it stays empty.
 
-    Raises InputError where another command has it. Only folders of a machine's own file system can be held so.
+    Raises InputError if another command has it. Only folders on this machine's own file system can be locked.
     """
     fs, folder = folder_of(root)
     if not isinstance(fs, LocalFileSystem):
@@ -90,7 +90,7 @@ def check_free(root: str, overwrite: bool) -> None:
 
 @contextmanager
 def claimed(root: str, overwrite: bool) -> Iterator[Output]:
-    """The folder to write a dataset into, marked as in work and without what an earlier prepare left; emptied on failure."""
+    """The folder to write a dataset into, marked as unfinished, without what an earlier prepare left; emptied on failure."""
     with own(root):
         with writing(root):
             check_free(root, overwrite)

@@ -64,7 +64,7 @@ def _expand_one(item: Any) -> list[Any]:
 
 
 def _is_utf8(name: str) -> str:
-    """Half a surrogate pair, which YAML's "\\ud800" makes, fits no file, no Arrow schema and no terminal."""
+    """Refuses half a surrogate pair, which YAML's "\\ud800" makes: no file, Arrow schema or terminal can hold it."""
     name.encode()
     return name
 
@@ -125,7 +125,7 @@ class Multivalued(Categorical):
 @spec
 class Sequence:
     """List columns in order, the newest value last: values of the categorical column `of`, whose vocabulary and table they share.
-    The newest `max_length` values count. What `of` itself never held in the training rows shares row 0."""
+    The newest `max_length` values count. Values that `of` itself never has in the training rows share row 0."""
 
     columns: Columns
     of: Text
@@ -169,7 +169,7 @@ class Feature:
 
     @property
     def positions(self) -> list[str]:
-        """A sequence's, by name; none of any other field."""
+        """The names of a sequence's positions; none for any other field."""
         return positions(self.name, self.max_length) if self.of else []
 
 

@@ -46,7 +46,7 @@ def count_rows(span: Span, schema: Schema, part_bytes: int = PART_BYTES, columns
 
 
 def columns_of(file: RawFile, schema: Schema) -> list[str]:
-    """The names of a file's columns; one of text without a header may lack the labels of the schema's `columns`."""
+    """The names of a file's columns; a text file without a header may lack the labels among the schema's `columns`."""
     with reading(file.path):
         return parquet_types(file).names if schema.format == "parquet" else text_columns(file, schema)
 

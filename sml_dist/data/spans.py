@@ -54,7 +54,7 @@ class Span:
 
 @dataclass
 class RawBatch:
-    """Raw columns as they stand in the file, with row numbers, and the rows that could not be told into columns."""
+    """Raw columns as they stand in the file, with row numbers, and the rows that could not be split into columns."""
 
     table: pa.Table
     rows: np.ndarray
@@ -77,9 +77,9 @@ def reading(path: str) -> Iterator[None]:
 
 
 def list_files(pattern: str, option: str, schema: Schema, split: str | None = None) -> list[RawFile]:
-    """The files of a glob, a folder or a path, in the order of their names; raises InputError if there are none or one is empty.
+    """The files of a glob, a folder or a path, in the order of their names.
 
-    And for a secret in the pattern: rejects, predictions and errors name the files.
+    Raises InputError if there are none, if one is empty, or for a secret in the pattern: rejects, predictions and errors name the files.
     """
     refuse(pattern, option)
     fs, path = file_system(pattern)
@@ -99,7 +99,7 @@ def list_files(pattern: str, option: str, schema: Schema, split: str | None = No
 
 
 def file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Whose files the user's URL names, and the path there. Raises InputError."""
+    """The file system that the user's URL names, and the path on it. Raises InputError."""
     try:
         return fsspec.url_to_fs(url)
     except (ValueError, ImportError) as error:  # an unknown protocol, or one whose package is not installed

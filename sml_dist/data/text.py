@@ -1,6 +1,6 @@
 """Lines of delimited text to Arrow columns. A record is a line: a stray quote or a broken byte costs its own line alone.
 
-A quoted value may hold delimiters and doubled quotes, but no line break (such data belongs into Parquet). So any file can be cut
+A quoted value may hold delimiters and doubled quotes, but no line break (such data belongs in Parquet). So any file can be cut
 at any line, the row number is the line number, and one unclosed quote cannot swallow the rest of a file in silence, as it does
 in CSV readers that let values span lines.
 """
@@ -28,7 +28,7 @@ codecs.register_error("mark_broken", lambda error: (BROKEN, error.end))
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of a text file in order, those that are read, and how fields stand apart."""
+    """The columns of a text file in order, those that are read, and how fields are separated."""
 
     columns: list[str]
     used: list[str]
@@ -38,7 +38,7 @@ class Layout:
 
 @dataclass
 class Parsed:
-    """Records that have the right number of fields: string columns, their row numbers; and the records that have not."""
+    """The records with the right number of fields as string columns, their row numbers, and all other records as rejects."""
 
     table: pa.Table
     rows: np.ndarray
@@ -112,8 +112,8 @@ def _parse_rest(lines: list[bytes], layout: Layout, first_row: int) -> Parsed:
 
 def _record(layout: Layout) -> re.Pattern[bytes]:
     """A line that Arrow reads as a record: each quote that a field begins with is closed, and \\r stands before the \\n only.
-    Other quotes mean nothing. There is one way to read a line, so that none is tried for long; possessive quantifiers, which would say so,
-    are broken in Python before 3.11.5."""
+    Other quotes mean nothing. A line matches in one way at most, so that no time goes into backtracking; possessive quantifiers, which
+    would say so, are broken in Python before 3.11.5."""
     delimiter = re.escape(layout.delimiter.encode())
     value = (rb'(?:"[^"\r]*(?:""[^"\r]*)*"(?!")|(?!"))' if layout.quoted else b"") + rb"[^\r\n%b]*" % delimiter
     return re.compile(rb"%b(?:%b%b)*\r?\n" % (value, delimiter, value))
@@ -146,8 +146,8 @@ def _empty(layout: Layout) -> pa.Table:
 def _parse_whole(block: bytes, layout: Layout, first_row: int) -> Parsed | None:
     """None if the lines are not one record each.
 
-    Arrow says nothing of a quote that is never closed: only the count of records shows it. A blank line at the end, which Arrow
-    reads as one more record, makes the count show it for the last line too.
+    Arrow does not report a quote that is never closed: only the number of records shows it. A blank line is appended, which Arrow reads
+    as one more record, so that the number shows an open quote in the last line too.
     """
     if block.count(b"\r") != block.count(b"\r\n"):
         return None

@@ -78,7 +78,7 @@ def _layout(file: RawFile, schema: Schema, columns: list[str]) -> Layout:
 
 
 def text_columns(file: RawFile, schema: Schema) -> list[str]:
-    """The header's names, or the schema's `columns`: without the labels if the first line that is not blank has that many values less."""
+    """The header's names, or the schema's `columns`: without the labels if the first line that is not blank has no values for them."""
     line = _first_line(file, schema)
     first = split_line(line, schema.separator, schema.format == "csv") if line or not schema.columns else []
     if not schema.columns:
