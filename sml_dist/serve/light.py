@@ -25,8 +25,7 @@ class Model:
     """`spec` is features.json; a table is a list of (first row, tensors), one for each of its files, mapped into memory."""
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        self.spec = json.loads((self.folder / "features.json").read_text())
+        self.folder, self.spec = Path(folder), json.loads((Path(folder) / "features.json").read_text())
         self.graph = torch.export.load(self.folder / "dense.pt2").module()
         self.tables = [[(s["first"], read_tensors(self.folder / s["path"])) for s in field["shards"]] for field in self.spec["fields"]]
         self.vocabulary = cache(lambda path: {t: i for i, t in enumerate(pq.read_table(self.folder / path)["token"].to_pylist(), 1)})
@@ -44,9 +43,7 @@ class Model:
         return self.graph(torch.cat(parts, 1), dense)
 
     def features(self, rows: pa.Table) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-        compared = {field["column"] for field in self.spec["fields"] if field["origin"] in ("bucket", "log_square")}
-        numbers = [self.number(rows[n["column"]].combine_chunks(), n["column"] in compared) for n in self.spec["dense"]]
-        dense = [dense_feature(x, n) for x, n in zip(numbers, self.spec["dense"], strict=True)]
+        dense = [dense_feature(self.number(rows[n["column"]].combine_chunks()), n) for n in self.spec["dense"]]
         return [self.ids(rows, field) for field in self.spec["fields"]], torch.stack(dense, 1) if dense else torch.zeros(len(rows), 0)
 
     def ids(self, rows: pa.Table, field: dict) -> tuple[Tensor, Tensor | None]:
@@ -74,8 +71,7 @@ class Model:
 
     def text(self, x: pa.Array, missing: list[str] | None = None) -> pa.Array:
         """Strings, "" where missing (a list's values only where empty); whole numbers are their digits."""
-        if isinstance(x, pa.ExtensionArray):  # a UUID is its 36 characters
-            x = pa.array([u and str(u) for u in x.to_pylist()], pa.string()) if x.type.extension_name == "arrow.uuid" else x.storage
+        x = pa.array([u and str(u) for u in x.to_pylist()], pa.string()) if str(x.type) == "extension<arrow.uuid>" else x
         x = x.cast(pa.float32()) if pa.types.is_float16(x.type) else x  # Arrow computes little on half precision
         if pa.types.is_floating(x.type):
             whole = pc.if_else(pc.and_(pc.equal(pc.floor(x), x), pc.less(pc.abs(x), 2.0**63)), x, None).cast(pa.int64())
@@ -86,8 +82,7 @@ class Model:
     def number(self, x: pa.Array, compared: bool = False) -> Tensor:
         """float64, NaN where missing; a float32 0.7 is 0.699999988, but 0.7 where it is compared with a bucket's edges."""
         text = pc.utf8_trim_whitespace(self.text(x))
-        direct = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_float64 if compared else pa.types.is_floating)
-        x = x if any(kind(x.type) for kind in direct) else text
+        x = x if any(getattr(pa.types, f"is_{t}")(x.type) for t in ("boolean", "integer", "float64" if compared else "floating")) else text
         x = pc.if_else(pc.equal(text, ""), None, x).cast(pa.float64(), safe=False)
         if not pc.all(pc.is_finite(x.cast(pa.float32(), safe=False)), min_count=0).as_py():
             raise ValueError("a number is not finite")
