@@ -20,7 +20,7 @@ from sml_dist.spec import InputError, to_dict
 from sml_dist.train.check import check
 from sml_dist.train.report import RunFolder, objects
 from sml_dist.train.rows import training_plan
-from sml_dist.trials import SWEEP, value_at
+from sml_dist.trials import value_at
 from sml_dist.tune.space import Params, Space, new_study
 
 # What a sweep sets itself, and what its trials share out the cluster by.
