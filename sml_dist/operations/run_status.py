@@ -4,11 +4,14 @@ import json
 import time
 from typing import Any
 
+import fsspec
+
 from sml_dist.spec import InputError
 from sml_dist.train.report import objects
-from sml_dist.train.storage import Storage
+from sml_dist.train.storage import tried
 from sml_dist.train.watchdog import DONE, NOTE, START_SECONDS
 
+WAITS = (0.2,)  # seconds before a read that failed is tried again: a file of a network's may just have been put in another's place
 STALE_SECONDS = 60.0  # without a word from worker 0, which speaks every five
 SHOWN = ("loss", "samples_per_second", "data_wait_fraction")
 
@@ -19,9 +22,9 @@ def run_status(folder: str, now: float | None = None) -> dict[str, Any]:
     `valid_auc` and `valid_logloss` are the last evaluation's, and of a run that is done those of its summary, the best one's.
     The clocks of this machine and of the run's should agree to some seconds. Raises InputError for what is no run's folder.
     """
-    now, storage = now or time.time(), Storage(folder, waits=(0.2,))
-    note, error, summary = _json(storage, NOTE), _json(storage, "error.json"), _json(storage, "summary.json")
-    lines = _lines(storage)
+    now = now or time.time()
+    note, error, summary = _json(folder, NOTE), _json(folder, "error.json"), _json(folder, "summary.json")
+    lines = _lines(folder)
     if not (note or lines or error or summary):
         raise InputError(f"{folder} is no run's folder, or no worker has started yet (no {NOTE})")
     heard = max([each["time"] for each in (note, *lines[-1:]) if each], default=0.0)
@@ -76,20 +79,23 @@ def eta(lines: list[dict[str, Any]], now: float) -> float | None:
     return round(max(0.0, (last["total_steps"] - last["step"]) * pace - (now - last["time"])), 1)
 
 
-def _json(storage: Storage, name: str) -> Any:
+def _json(folder: str, name: str) -> Any:
     try:
-        text = storage.read(name)
+        text = _read(folder, name)
         return json.loads(text) if text.strip() else None
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except ValueError:
-        raise InputError(f"{storage.path(name)} is damaged: no JSON") from None
+        raise InputError(f"{folder}/{name} is damaged: no JSON") from None
 
 
-def _lines(storage: Storage) -> list[dict[str, Any]]:
+def _lines(folder: str) -> list[dict[str, Any]]:
     """metrics.jsonl but for lines that are torn, as the last one may be."""
+    return list(objects(_read(folder, "metrics.jsonl").decode(errors="replace").splitlines()))
+
+
+def _read(folder: str, name: str) -> bytes:
+    """The file's bytes, none where there is no such file."""
+    fs, path = fsspec.url_to_fs(folder)
     try:
-        text = storage.read("metrics.jsonl").decode(errors="replace")
+        return tried(lambda: fs.cat_file(f"{path}/{name}"), WAITS, missing=True)
     except (FileNotFoundError, NotADirectoryError):
-        return []
-    return list(objects(text.splitlines()))
+        return b""

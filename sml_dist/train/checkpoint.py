@@ -190,7 +190,7 @@ class Checkpoints:
         started = time.monotonic()
         name = step_name(step)
         try:
-            folder = agree(self._opened(name) if dist.get_rank() == 0 else None, self.group)
+            folder = agree(PARTIAL + uuid.uuid4().hex, self.group)
             outcomes: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
             dist.gather_object(self._written(folder, pieces), outcomes, dst=0, group=self.group)
             fault = self._complete(folder, name, manifest, outcomes, best) if outcomes is not None else None
@@ -201,13 +201,6 @@ class Checkpoints:
                 self.written = about | {"blocked_seconds": manifest["blocked_seconds"]}
         except Exception as error:  # a rank died: so does this one, at its next collective; until then it is said
             self.fault = error
-
-    def _opened(self, name: str) -> str:
-        """Where to write: a folder of its own, to be renamed; on an object store the checkpoint's own, its mark taken away."""
-        if self.storage.local:
-            return PARTIAL + uuid.uuid4().hex
-        self.storage.remove(f"{name}/{MANIFEST}")
-        return name
 
     def _written(self, folder: str, pieces: list[Piece]) -> dict[str, Any]:
         """This rank's part: {"files", "tensors"}, or {"fault"}."""
@@ -231,10 +224,9 @@ class Checkpoints:
             about = {"format": FORMAT} | manifest | {"versions": {p: version(p) for p in PACKAGES}, "files": files, "tensors": tensors}
             about["sha256"] = _seal(about)
             self.storage.write(f"{folder}/{MANIFEST}", lambda: [json.dumps(about, indent=1).encode()])
-            if self.storage.local:
-                self.storage.tried(lambda: self.storage.sync_folder(folder))
-                self._replace(folder, name)
-                self.storage.tried(self.storage.sync_folder)
+            self.storage.tried(lambda: self.storage.sync_folder(folder))
+            self._replace(folder, name)
+            self.storage.tried(self.storage.sync_folder)
             self._prune(name, best)
         except (Diverged, RunError, Incomplete) as error:
             self.storage.remove(folder)
@@ -311,12 +303,7 @@ def anew(storage: Storage) -> str:
 
 def steps(storage: Storage) -> list[str]:
     """The names of all checkpoints, the newest first."""
-    return sorted((name for name in storage.names() if name.startswith("step-") and _counts(storage, name)), reverse=True)
-
-
-def _counts(storage: Storage, name: str) -> bool:
-    """A folder was renamed whole; on an object store the manifest comes last, and without it a save has died."""
-    return storage.local or storage.tried(lambda: storage.fs.exists(storage.path(f"{name}/{MANIFEST}")))
+    return sorted((name for name in storage.names() if name.startswith("step-")), reverse=True)
 
 
 def read(storage: Storage, name: str) -> Checkpoint:

@@ -101,7 +101,7 @@ class Reader:
         """
         inexact = set()
         for file in self._files(pieces):
-            with self.storage.local_copy(f"{self.name}/{file}") as path, safe_open(path, "pt") as stored:
+            with safe_open(self.storage.path(f"{self.name}/{file}"), "pt") as stored:
                 for piece in pieces:
                     for source in self._sources(piece, file):
                         _copy(stored, source, piece)

@@ -243,27 +243,6 @@ def test_a_checkpoint_of_another_format_is_not_passed_over_as_damaged_but_said_t
         assert said == [f"{where}: take that version, move {tmp_path}/c away, or name another run"] * 3
 
 
-def on_object_store(root: str) -> list:
-    """A store without rename; the manifest comes last."""
-    store = Checkpoints(Storage(root))
-    for step in (1, 2):
-        store.save(step, state(step), {})
-        store.wait()
-    both = loaded(store)
-    store.storage.remove("step-000000002/MANIFEST.json")  # a save that died before its last file
-    before = loaded(store)
-    store.save(2, state(2), {})
-    store.wait()
-    store.storage.remove("step-000000001")
-    again = loaded(store)
-    store.storage.remove("step-000000002/MANIFEST.json")
-    return [both, before, again, loaded(store)]
-
-
-def test_on_an_object_store_the_manifest_makes_the_checkpoint():
-    assert on_ranks(1, on_object_store, "memory://checkpoints") == [[(2, {2.0}), (1, {1.0}), (2, {2.0}), (None, set())]]
-
-
 def test_any_safetensors_reader_reads_the_files(tmp_path):
     from safetensors.torch import load_file
 

@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import fsspec
 import pytest
 from rich.console import Console
 
@@ -34,6 +35,12 @@ def test_a_torn_line_in_the_middle_is_passed_over(tmp_path):
     first, second, *_ = (tmp_path / "metrics.jsonl").read_bytes().splitlines()
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([first, b'{"time": 1010.0, "st\xff', b"7", second, b""]))
     assert (run_status(run, now=1035.0)["step"], run_status(run, now=1035.0)["eta_seconds"]) == (20, 80 * 2.0 - 15.0)
+
+
+def test_a_run_is_read_through_any_file_system_of_fsspec():
+    with fsspec.open("memory://runs/a/heartbeat.json", "w") as file:
+        json.dump({"time": 1000.0, "doing": "step 7"}, file)
+    assert run_status("memory://runs/a", now=1001.0)["state"] == "alive"
 
 
 def test_an_eta_counts_from_the_last_restart_alone(tmp_path):
