@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +26,7 @@ import torch
 import torch.distributed as dist
 
 from sml_dist.config.run import RunConfig, parse
+from sml_dist.config.train import LONGEST
 from sml_dist.spec import InputError, RunError
 from sml_dist.train.finite import Diverged
 from sml_dist.train.shards import Incomplete, Reader, chunks, index_of, merged, nonfinite
@@ -36,6 +38,7 @@ FORMAT = 2
 PACKAGES = ("torch", "torchrec", "ray", "pyarrow", "sml-dist")
 PARTIAL = ".partial-"
 NICENESS = 10  # of the writer's thread, above the process' own
+POLL_SECONDS = 0.2
 
 
 class Damaged(Exception):
@@ -81,13 +84,16 @@ def step_name(step: int) -> str:
 class Checkpoints:
     """The checkpoints of one run; every rank calls the same methods in the same order.
 
-    `durable` is called by each rank's writer first: what must be on disk before the checkpoint counts.
+    `durable` is called by each rank's writer first: what must be on disk before the checkpoint counts. Whoever waits here calls
+    the storage's `beat` while its own bytes move, and while it waits for other ranks, which are watched themselves. That is why
+    the writers' group has a year to wait: a slow disk may take any time, and one that hangs is its own worker's watchdog's to find.
     """
 
     def __init__(self, storage: Storage, keep: int = 2, durable: Callable[[], None] = lambda: None):
         self.storage, self.keep, self.durable = storage, keep, durable
         # a group of the writers' own: theirs and training's collectives go on side by side
-        self.group = dist.new_group(backend="gloo")
+        self.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=LONGEST))
+        self.busy = threading.Lock()  # held by the writer at its own part of a save, not while it waits for the other ranks
         self.copies: dict[tuple[str, tuple[int, ...]], torch.Tensor] = {}
         self.thread: threading.Thread | None = None
         self.fault: Exception | None = None
@@ -113,11 +119,24 @@ class Checkpoints:
         """Until the save under way is done. Raises RunError if it could not be written, Diverged if a number was not finite."""
         if self.thread is not None:
             started = time.monotonic()
-            self.thread.join()
+            seen = self.storage.moved
+            while self.thread.is_alive():
+                self.thread.join(POLL_SECONDS)
+                if self.storage.moved != seen or not self.busy.locked():
+                    seen = self.storage.moved
+                    self.storage.beat()
             self.thread, self.waited = None, time.monotonic() - started
         if self.fault is not None:
             fault, self.fault = self.fault, None
             raise fault
+
+    def meet(self) -> None:
+        """Waits for all ranks to come here, each of which may have had more to read than this one."""
+        all_here = dist.barrier(self.group, async_op=True)
+        while not all_here.is_completed():
+            time.sleep(0.01)
+            self.storage.beat()
+        all_here.wait()
 
     def take_written(self) -> dict[str, Any] | None:
         """What there is to tell of the last save that was completed: {"step", "seconds", "blocked_seconds", "bytes"}; once."""
@@ -167,6 +186,7 @@ class Checkpoints:
             verify(self.storage, name, dist.get_rank(), dist.get_world_size())
         except (Damaged, OtherFormat) as error:
             mine = error
+        self.meet()
         faults: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(faults, mine)
         fault = next((fault for fault in faults if fault), None)
@@ -192,8 +212,11 @@ class Checkpoints:
         try:
             folder = agree(PARTIAL + uuid.uuid4().hex, self.group)
             outcomes: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
-            dist.gather_object(self._written(folder, pieces), outcomes, dst=0, group=self.group)
-            fault = self._complete(folder, name, manifest, outcomes, best) if outcomes is not None else None
+            with self.busy:
+                outcome = self._written(folder, pieces)
+            dist.gather_object(outcome, outcomes, dst=0, group=self.group)
+            with self.busy:
+                fault = self._complete(folder, name, manifest, outcomes, best) if outcomes is not None else None
             self.fault = agree(fault, self.group)
             size = sum(piece.tensor.numel() * piece.tensor.element_size() for piece in pieces)
             if self.fault is None:
@@ -206,7 +229,7 @@ class Checkpoints:
         """This rank's part: {"files", "tensors"}, or {"fault"}."""
         file = f"rank-{dist.get_rank():05d}.safetensors"
         try:
-            if name := nonfinite(pieces):
+            if name := nonfinite(pieces, self.storage.advance):
                 return {"fault": Diverged(f"{name} holds a number that is not finite; no checkpoint was made of it")}
             self.storage.tried(self.durable)
             return {"files": {file: self.storage.write(f"{folder}/{file}", lambda: chunks(pieces))}, "tensors": index_of(pieces, file)}

@@ -34,12 +34,13 @@ class Keeper:
     optimizers: Optimizers
     plan: list[dict[str, Any]]  # where each table lives
     log: Callable[..., None]
+    beat: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.folder = folder = RunFolder(self.config.run.folder)
         self.ledger = Ledger(folder.path / "ledger", self.place.rank) if self.config.train.record_rows else None
         durable = self.ledger.flush if self.ledger else lambda: None
-        self.store = Checkpoints(Storage(folder.checkpoints), self.config.train.keep_checkpoints, durable)
+        self.store = Checkpoints(Storage(folder.checkpoints, beat=self.beat), self.config.train.keep_checkpoints, durable)
         self.dataset = fingerprint(self.config.data.path)
 
     def start(self) -> Progress:
@@ -47,7 +48,7 @@ class Keeper:
         progress, events = self._restored()
         if self.place.rank == 0:
             self.folder.forget_after(progress.step if progress else 0)
-            keep_dataset(self.config.data.path, Storage(self.folder.path))
+            keep_dataset(self.config.data.path, Storage(self.folder.path, beat=self.beat))
         if progress:
             progress.restarts += 1
             about = {"epoch": progress.epoch, "workers": self.place.workers, "restarts": progress.restarts}
@@ -55,7 +56,7 @@ class Keeper:
         self.optimizers.create_state()  # a checkpoint has it even where every step so far was skipped
         progress = Progress()
         if self.config.run.warm_start:
-            text, progress.warm_steps = warm_start(self.config, self.model, self.optimizers, self.manifest)
+            text, progress.warm_steps = warm_start(self.config, self.model, self.optimizers, self.manifest, self.beat)
             events = [{"event": "warm start", "text": text}]
         return self._attempt(progress, events)
 
@@ -87,10 +88,12 @@ class Keeper:
         found = self.store.at(progress.best_step)
         if progress.best_step != progress.step:
             load_weights(found, self.model)
+            self.store.meet()
         return found.path
 
     def _attempt(self, progress: Progress, events: list[dict[str, Any]]) -> Progress:
         """What follows is an attempt of its own, which began with these events."""
+        self.store.meet()
         for event in events:
             self.log(**event, step=progress.step)
         attempt = agree(new_attempt()) if self.ledger else None

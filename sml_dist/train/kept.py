@@ -4,7 +4,7 @@ It holds dataset.json and vocab/ as they are, so its fingerprint is the dataset'
 takes some bytes a table row, where each checkpoint takes 4 for every column.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import fsspec
@@ -25,16 +25,17 @@ def keep_dataset(root: str, folder: Storage) -> None:
     folder.remove(KEPT)
     folder.remove(target)
     for name in (*read_manifest(root).source.get("vocabularies", {}).values(), MANIFEST):
-        folder.write(f"{target}/{name}", partial(_chunks, f"{root}/{name}"))
+        folder.write(f"{target}/{name}", partial(_chunks, f"{root}/{name}", folder.beat))
     folder.rename(target, KEPT)
     folder.tried(folder.sync_folder)
 
 
-def _chunks(url: str) -> Iterator[bytes]:
+def _chunks(url: str, beat: Callable[[], None]) -> Iterator[bytes]:
     try:
         with fsspec.open(url, "rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+                beat()
     except FileNotFoundError:  # which no further try mends
         raise InputError(f"{url} is missing; restore the file or prepare the dataset again") from None
 

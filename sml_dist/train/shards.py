@@ -6,7 +6,7 @@ in its file under `key(name, offset)`.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -72,8 +72,11 @@ def merged(parts: list[Index]) -> Index:
     return whole
 
 
-def nonfinite(pieces: list[Piece]) -> str | None:
-    """The first tensor with a number that is not finite. NumPy alone, so that a background thread opens no second OpenMP team."""
+def nonfinite(pieces: list[Piece], advance: Callable[[int], None] = lambda size: None) -> str | None:
+    """The first tensor with a number that is not finite; `advance` is told of the bytes that were looked at.
+
+    NumPy alone, so that a background thread opens no second OpenMP team.
+    """
     for piece in pieces:
         if not piece.tensor.is_floating_point():
             continue
@@ -82,6 +85,7 @@ def nonfinite(pieces: list[Piece]) -> str | None:
             part = flat[start : start + (1 << 20)]
             if not np.isfinite(part.sum(dtype=np.float32)) and not np.isfinite(part).all():
                 return piece.name
+            advance(part.nbytes)
     return None
 
 
@@ -104,7 +108,7 @@ class Reader:
             with safe_open(self.storage.path(f"{self.name}/{file}"), "pt") as stored:
                 for piece in pieces:
                     for source in self._sources(piece, file):
-                        _copy(stored, source, piece)
+                        _copy(stored, source, piece, self.storage.beat)
                         if piece.rowwise and _overlap(piece, source)[1][1] < source["shape"][1]:
                             inexact.add(piece.name)
         return inexact
@@ -137,15 +141,23 @@ def _overlap(piece: Piece, source: dict[str, Any]) -> tuple[tuple[int, ...], tup
     return start, tuple(max(min(pair) - first, 0) for pair, first in zip(ends, start, strict=True))
 
 
-def _copy(stored: Any, source: dict[str, Any], piece: Piece) -> None:
+def _copy(stored: Any, source: dict[str, Any], piece: Piece, beat: Callable[[], None]) -> None:
+    """Some rows at a time, and a beat for each."""
     name = key(piece.name, source["offset"])
     if not piece.whole:
         piece.tensor.copy_(stored.get_tensor(name))
         return
-    start, shape = _overlap(piece, source)
+    (first, *start), (count, *shape) = _overlap(piece, source)
+    step = max(1, CHUNK // (piece.tensor.element_size() * _size(source["shape"][1:])))
+    for row in range(first, first + count, step):
+        _copy_rows(stored.get_slice(name), source, piece, (row, *start), (min(step, first + count - row), *shape))
+        beat()
+
+
+def _copy_rows(stored: Any, source: dict[str, Any], piece: Piece, start: tuple[int, ...], shape: tuple[int, ...]) -> None:
     here = tuple(slice(a - o, a - o + n) for a, o, n in zip(start, piece.offset, shape, strict=True))
     there = tuple(slice(a - o, a - o + n) for a, o, n in zip(start, source["offset"], shape, strict=True))
-    rows = stored.get_slice(name)[there[0].start : there[0].stop]
+    rows = stored[there[0].start : there[0].stop]
     if not piece.rowwise:
         piece.tensor[here] = rows[(slice(None), *there[1:])]
     elif shape[1] == piece.shape[1]:

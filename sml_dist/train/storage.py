@@ -13,13 +13,18 @@ T = TypeVar("T")
 
 WAITS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between tries of an operation that fails
 CHUNK = 8 << 20
+SYNC_EVERY = 256 << 20  # bytes: a single sync at the end of a large file would be minutes in which nothing is seen to move
 
 
 class Storage:
-    """Files below the folder `root`; names are relative to it. A folder appears whole by `rename` after everything in it was synced."""
+    """Files below the folder `root`; names are relative to it. A folder appears whole by `rename` after everything in it was synced.
 
-    def __init__(self, root: str | Path, waits: tuple[float, ...] = WAITS):
-        self.root, self.waits = os.path.abspath(root), waits
+    `beat` is called for each chunk that is read, by the thread that waits for it; `moved` counts the bytes that a writer's
+    thread has checked and written, for the thread that waits for it.
+    """
+
+    def __init__(self, root: str | Path, waits: tuple[float, ...] = WAITS, beat: Callable[[], None] = lambda: None):
+        self.root, self.waits, self.beat, self.moved = os.path.abspath(root), waits, beat, 0
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
@@ -29,15 +34,24 @@ class Storage:
         return self.tried(lambda: self._write(name, chunks()))
 
     def _write(self, name: str, chunks: Iterable[Any]) -> str:
-        total = hashlib.sha256()
+        total, unsynced = hashlib.sha256(), 0
         os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
         with open(self.path(name), "wb") as file:
             for chunk in chunks:
                 total.update(chunk)
                 self.put(file, chunk)
+                self.advance(len(chunk))
+                unsynced += len(chunk)
+                if unsynced >= SYNC_EVERY:
+                    file.flush()
+                    self.sync(file.fileno())
+                    unsynced = 0
             file.flush()
             self.sync(file.fileno())
         return total.hexdigest()
+
+    def advance(self, size: int) -> None:
+        self.moved += size
 
     def put(self, file: Any, chunk: Any) -> None:
         file.write(chunk)
@@ -69,6 +83,7 @@ class Storage:
             with open(self.path(name), "rb") as file:
                 while chunk := file.read(CHUNK):
                     total.update(chunk)
+                    self.beat()
             return total.hexdigest()
 
         return self.tried(hashed, missing=True)

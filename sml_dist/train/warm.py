@@ -9,7 +9,7 @@ in any run.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,14 @@ class Match:
     how: str
 
 
-def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: Optimizers, manifest: Manifest) -> tuple[str, int]:
+def warm_start(
+    config: RunConfig, model: DistributedModelParallel, optimizers: Optimizers, manifest: Manifest, beat: Callable[[], None] = lambda: None
+) -> tuple[str, int]:
     """Fills what the checkpoint `run.warm_start` has of this run; a table that says what, and the steps that tables count on from.
 
     Collective. Raises InputError.
     """
-    found = open_checkpoint(config.run.warm_start)
+    found = open_checkpoint(config.run.warm_start, beat)
     was, old, fields = found.config, other_dataset(found, config.data.path), by_table(manifest)
     matches = dict(match_tables(found, old, config, manifest))
     same_tables = was.embedding.optimizer == config.embedding.optimizer
@@ -85,17 +87,17 @@ def warm_start(config: RunConfig, model: DistributedModelParallel, optimizers: O
     return rendered(found, lines), steps
 
 
-def open_checkpoint(where: str) -> Checkpoint:
+def open_checkpoint(where: str, beat: Callable[[], None] = lambda: None) -> Checkpoint:
     """The checkpoint of a folder, whatever its name, or the newest sound one of a run's folder. Collective. Raises InputError."""
     folder = Path(where).absolute()
     if (folder / MANIFEST).is_file():
         try:
-            return Checkpoints(Storage(folder.parent)).named(folder.name)
+            return Checkpoints(Storage(folder.parent, beat=beat)).named(folder.name)
         except Damaged as error:
             raise InputError(f"run.warm_start: checkpoint {error}; name another, or the folder of its run") from None
         except OtherFormat as error:
             raise InputError(f"run.warm_start: checkpoint {take_that_version(error, ANOTHER)}") from None
-    found = Checkpoints(Storage(folder / "checkpoints")).latest(f"{ANOTHER} as run.warm_start")
+    found = Checkpoints(Storage(folder / "checkpoints", beat=beat)).latest(f"{ANOTHER} as run.warm_start")
     if found is None:
         raise InputError(f"run.warm_start {where} is neither a checkpoint nor the folder of a run that has one")
     return found

@@ -1,9 +1,11 @@
 """A small process beside each worker that stops it when it makes no progress, and writes down where it stood.
 
 The worker sends a line down a pipe at each step, and worker 0 notes now and then in the run's heartbeat.json that it is
-alive, for `sml-dist status`. After `timeout` seconds without a line the watchdog writes the worker's state and stack to a
-file and kills it, so that Ray Train restarts the group. It works where a thread of the worker could not: a process that is
-stopped, stuck in a system call, or holds the interpreter's lock. It ends with its worker.
+alive, for `sml-dist status`. A worker that waits for a checkpoint sends lines while the bytes of its own part move, and
+while it waits for the parts of others: each of those has a watchdog of its own. After `timeout` seconds without a line the
+watchdog writes the worker's state and stack to a file and kills it, so that Ray Train restarts the group. It works where a
+thread of the worker could not: a process that is stopped, stuck in a system call, or holds the interpreter's lock. It ends
+with its worker.
 """
 
 import contextlib
@@ -17,31 +19,31 @@ import sys
 import time
 from pathlib import Path
 
-START_SECONDS = 600.0  # from the worker's first line of code to its first step: planning, loading, the first window
+START_SECONDS = 600.0  # without a line before the first step: planning, loading, the first window
 BEAT_SECONDS = 0.2
 NOTE_SECONDS = 5.0
-NOTE, DONE = "heartbeat.json", "done"
+NOTE, STARTING, DONE = "heartbeat.json", "starting", "done"
 STACK_SECONDS = 15.0
 
 
 class Watchdog:
-    """The worker's end. Call `beat` at each step."""
+    """The worker's end. Call `beat` at each step, and with nothing to say while the worker gets on with what it does."""
 
     def __init__(self, folder: Path, rank: int, timeout: float):
         own = ["-m", "sml_dist.train.watchdog", str(os.getpid()), str(rank), str(timeout), str(folder)]
         self.process = subprocess.Popen([sys.executable, *own], stdin=subprocess.PIPE, start_new_session=True)
         self.pipe, self.last = self.process.stdin.fileno(), 0.0
         os.set_blocking(self.pipe, False)
-        self.note, self.noted = folder.parent / NOTE if rank == 0 else None, 0.0
-        self._note("starting", 0.0)
+        self.note, self.noted, self.doing = folder.parent / NOTE if rank == 0 else None, 0.0, STARTING
+        self._note(STARTING, 0.0)
 
-    def beat(self, doing: str = "training") -> None:
-        now = time.monotonic()
+    def beat(self, doing: str | None = None) -> None:
+        now, self.doing = time.monotonic(), doing or self.doing
         if now - self.last > BEAT_SECONDS or doing == DONE:
             self.last = now
             with contextlib.suppress(BlockingIOError, BrokenPipeError):
-                os.write(self.pipe, f"{doing}\n".encode())
-            self._note(doing, 0.0 if doing == DONE else NOTE_SECONDS)
+                os.write(self.pipe, f"{self.doing}\n".encode())
+            self._note(self.doing, 0.0 if doing == DONE else NOTE_SECONDS)
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -60,14 +62,15 @@ class Watchdog:
 
 def watch(pid: int, rank: int, timeout: float, folder: Path) -> None:
     """The watchdog's end."""
-    doing, limit = "starting", max(timeout, START_SECONDS)
+    doing = STARTING
     while True:
+        limit = max(timeout, START_SECONDS) if doing == STARTING else timeout
         ready, _, _ = select.select([0], [], [], limit)
         if ready:
             lines = os.read(0, 65_536)
             if not lines:
                 return  # the worker has ended
-            doing, limit = lines.decode().split("\n")[-2], timeout
+            doing = lines.decode().split("\n")[-2]
         elif alive(pid):
             stop(pid, f"worker {rank} (process {pid}, {state(pid)}) made no progress for {limit:g} s; its last was {doing}", folder, rank)
             return

@@ -84,7 +84,7 @@ def train_watched(config: RunConfig, place: Place, stream_type: type[Stream] = S
         return train(config, place, stream_type, report, watchdog.beat)
 
 
-def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Report | None, beat: Callable[[str], None]) -> dict[str, Any]:
+def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Report | None, beat: Callable[..., None]) -> dict[str, Any]:
     """The whole of a run on this worker; the summary is the same on every worker. Raises Stopped where `report` said so."""
     started, folder = time.monotonic(), RunFolder(config.run.folder)
     clock = TracedClock() if config.train.profile_steps else Clock()
@@ -124,7 +124,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
         if not agree(report(metrics | reached) if place.rank == 0 else None):
             raise Stopped
 
-    keeper = Keeper(config, manifest, place, model, optimizers, [vars(table) for table in placed], log)
+    keeper = Keeper(config, manifest, place, model, optimizers, [vars(table) for table in placed], log, beat)
     progress = keeper.start()
     if place.rank == 0:  # not before: a run that cannot go on under this configuration keeps its own
         folder.begin(dump(config), plan_text(placed))

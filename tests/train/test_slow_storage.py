@@ -1,0 +1,122 @@
+"""The watchdog on slow disks: it stops a worker whose disk hangs, and none whose own or whose neighbour's disk is merely slow."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+from torch.multiprocessing.spawn import ProcessException
+
+from sml_dist.config.run import parse
+from sml_dist.data.stream import DirectStream
+from sml_dist.data.synthetic import synth
+from sml_dist.train import shards, storage
+from sml_dist.train.checkpoint import Checkpoints
+from sml_dist.train.place import Place
+from sml_dist.train.storage import Storage
+from sml_dist.train.worker import train_watched
+from tests.faults.test_checkpoints import state
+from tests.train.ranks import on_ranks
+
+TIMEOUT = 4.0
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> str:
+    path = str(tmp_path_factory.mktemp("data") / "synth")
+    synth(2_000, path, fields=4, dense=2, table_rows=1_000)
+    return path
+
+
+def on_a_slow_disk(dataset: str, folder: Path, *, hangs: bool) -> dict:
+    """A run of two workers. The disk of worker 1 takes 0.3 s for each half a KiB that it writes, or hangs at a sync."""
+    if dist.get_rank() == 1:
+        shards.CHUNK, put, sync = 512, Storage.put, Storage.sync
+        Storage.put = lambda self, file, chunk: (time.sleep(0.3), put(self, file, chunk))
+        Storage.sync = lambda self, handle: (threading.Event().wait() if hangs else None, sync(self, handle))
+    raw = {
+        "run": {"name": "slow", "storage": str(folder)},
+        "data": {"path": dataset, "streams": 4},
+        "model": {"name": "lr"},
+        "embedding": {"sharding": "row_wise", "dim": 8},
+        "train": {"num_workers": 2, "global_batch_size": 96, "max_steps": 5, "threads": 1, "step_timeout_s": TIMEOUT, "device": "cpu"},
+    }
+    return train_watched(parse(raw), Place(dist.get_rank(), 2, 2), DirectStream)
+
+
+def slow(dataset: str, folder: Path) -> dict:
+    return on_a_slow_disk(dataset, folder, hangs=False)
+
+
+def hung(dataset: str, folder: Path) -> dict:
+    return on_a_slow_disk(dataset, folder, hangs=True)
+
+
+def test_a_worker_that_writes_slowly_is_not_stopped_nor_is_one_that_waits_for_it(dataset, tmp_path):
+    for summary in on_ranks(2, slow, dataset, tmp_path):
+        assert summary["steps"] == 5 and summary["seconds_by_phase"]["checkpoint"] > TIMEOUT, "the disk was too quick to tell"
+
+
+def test_a_worker_whose_disk_hangs_is_stopped_and_no_other(dataset, tmp_path):
+    with pytest.raises(ProcessException):
+        on_ranks(2, hung, dataset, tmp_path)
+    [note] = (tmp_path / "slow/stacks").iterdir()
+    assert note.read_text().startswith("worker 1 (process") and f"no progress for {TIMEOUT:g} s; its last was" in note.read_text()
+
+
+def beats(folder: Path) -> tuple[dict[str, int], set[float]]:
+    """Of each rank while it waits for a checkpoint to be written, found and loaded; the second rank's disk is slow to read."""
+    storage.CHUNK = shards.CHUNK = 1024
+    heard, count = 0, {}
+
+    def beat() -> None:
+        nonlocal heard
+        heard += 1
+
+    def since() -> int:
+        nonlocal heard
+        before, heard = heard, 0
+        return before
+
+    class Slow(Storage):
+        def sha256(self, name: str) -> str:
+            time.sleep(0.5)
+            return super().sha256(name)
+
+    store = Checkpoints((Slow if dist.get_rank() == 1 else Storage)(folder, beat=beat))
+    store.save(1, state(1), {})
+    store.wait()
+    since()
+    found = store.latest()
+    count["find"] = since()
+    wanted = state(-1)
+    found.reader.fill(wanted)
+    count["load"] = since()
+    if dist.get_rank() == 1:
+        time.sleep(0.5)
+    store.meet()
+    count["meet"] = since()
+    return count, {value for piece in wanted for value in piece.tensor.reshape(-1).tolist()}
+
+
+def test_who_reads_a_checkpoint_or_waits_for_who_reads_more_is_seen_to_get_on(tmp_path):
+    (waiting, first), (reading, second) = on_ranks(2, beats, tmp_path)
+    assert first == second == {1.0}
+    assert waiting["find"] > 20 and waiting["meet"] > 20, "the first rank waits for half a second"
+    assert reading["find"] >= 5 and reading["load"] >= 10, "a beat for each chunk"
+
+
+class Counting(Storage):
+    syncs = 0
+
+    def sync(self, handle: int) -> None:
+        self.syncs += 1
+        super().sync(handle)
+
+
+def test_a_large_file_is_synced_as_it_grows(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "SYNC_EVERY", 1000)
+    kept = Counting(tmp_path)
+    kept.write("x", lambda: [b"x" * 400] * 10)
+    assert (kept.syncs, kept.moved, (tmp_path / "x").read_bytes()) == (4, 4000, b"x" * 4000)
