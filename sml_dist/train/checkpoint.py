@@ -100,11 +100,11 @@ class Checkpoints:
         self.written: dict[str, Any] | None = None
         self.waited = 0.0  # seconds, for the save before
 
-    def save(self, step: int, pieces: list[Piece], manifest: dict[str, Any], best: int | None = None) -> float:
+    def save(self, step: int, pieces: list[Piece], manifest: dict[str, Any], best: int | None = None) -> None:
         """Starts to commit the pieces as step-N, after which all but the newest `keep`, and the `best` of each, go.
 
-        Returns the seconds that training stood still for it: copying, and waiting for the save before, whose fault it raises
-        (see `wait`).
+        Raises the fault of the save before (see `wait`). Its manifest has the seconds that training stood still for it: copying, and
+        waiting for the save before.
         """
         self.wait()
         started = time.monotonic()
@@ -113,7 +113,6 @@ class Checkpoints:
         about = manifest | {"step": step, "blocked_seconds": round(blocked, 4)}
         self.thread = threading.Thread(target=self._commit, args=(step, copies, about, best), name="checkpoint", daemon=True)
         self.thread.start()
-        return blocked
 
     def wait(self) -> None:
         """Until the save under way is done. Raises RunError if it could not be written, Diverged if a number was not finite."""
