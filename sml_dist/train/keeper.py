@@ -8,7 +8,7 @@ from typing import Any
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import Manifest, fingerprint
 from sml_dist.spec import to_dict
-from sml_dist.train.checkpoint import Checkpoints, agree
+from sml_dist.train.checkpoints import Checkpoints, agree
 from sml_dist.train.finite import Diverged
 from sml_dist.train.kept import keep_dataset
 from sml_dist.train.ledger import Ledger, new_attempt

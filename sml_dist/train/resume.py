@@ -8,7 +8,8 @@ from torch import nn
 
 from sml_dist.config.run import FIXED, RunConfig, absolute
 from sml_dist.spec import InputError, to_dict
-from sml_dist.train.checkpoint import MANIFEST, Checkpoint, Checkpoints
+from sml_dist.train.checkpoint import MANIFEST, Checkpoint
+from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.loop import Progress, monitored
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.shards import Incomplete

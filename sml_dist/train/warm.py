@@ -24,7 +24,8 @@ from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import Field, Manifest, by_table, fingerprint, read_manifest
 from sml_dist.data.vocab import read_tokens, read_vocabulary
 from sml_dist.spec import InputError
-from sml_dist.train.checkpoint import ANOTHER, MANIFEST, Checkpoint, Checkpoints, Damaged, OtherFormat, take_that_version
+from sml_dist.train.checkpoint import ANOTHER, MANIFEST, Checkpoint, Damaged, OtherFormat, take_that_version
+from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.kept import holds, places
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.shards import Reader

@@ -18,7 +18,7 @@ from sml_dist.embeddings.sharding import placements, plan_text
 from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.about import about
 from sml_dist.train.build import training_task
-from sml_dist.train.checkpoint import agree
+from sml_dist.train.checkpoints import agree
 from sml_dist.train.clock import Clock, TracedClock, tracing
 from sml_dist.train.curves import curves
 from sml_dist.train.evaluate import Evaluation, Scores

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from sml_dist.config.run import RunConfig
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
-from sml_dist.train.checkpoint import Checkpoints
+from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.evaluate import evaluate
 from sml_dist.train.finite import Diverged
 from sml_dist.train.loop import Progress

@@ -12,7 +12,8 @@ import torch.distributed as dist
 
 from sml_dist.spec import InputError, RunError
 from sml_dist.train import shards
-from sml_dist.train.checkpoint import FORMAT, MANIFEST, Checkpoints, Damaged, newest, verify
+from sml_dist.train.checkpoint import FORMAT, MANIFEST, Damaged, newest, verify
+from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.finite import Diverged
 from sml_dist.train.state import Piece
 from sml_dist.train.storage import Storage

@@ -10,7 +10,7 @@ import pytest
 from sml_dist.config.run import RunConfig, load
 from sml_dist.data.synthetic import synth
 from sml_dist.session import LOCAL_ENVIRONMENT
-from sml_dist.train.checkpoint import Checkpoints
+from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.loop import Progress
 from sml_dist.train.state import pieces
 from sml_dist.train.storage import Storage

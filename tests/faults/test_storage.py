@@ -11,7 +11,7 @@ import pytest
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError, RunError
 from sml_dist.train.alone import train_alone
-from sml_dist.train.checkpoint import Checkpoints
+from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.launch import launch
 from sml_dist.train.storage import Storage
 from tests.faults.runs import config, rows_used_once

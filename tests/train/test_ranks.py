@@ -8,7 +8,7 @@ import pytest
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
-from sml_dist.train.checkpoint import Checkpoints
+from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.loop import Progress
 from sml_dist.train.resume import load
 from sml_dist.train.sharded import average_batch_statistics

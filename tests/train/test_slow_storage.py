@@ -12,7 +12,7 @@ from sml_dist.config.run import parse
 from sml_dist.data.stream import DirectStream
 from sml_dist.data.synthetic import synth
 from sml_dist.train import shards, storage
-from sml_dist.train.checkpoint import Checkpoints
+from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.place import Place
 from sml_dist.train.storage import Storage
 from sml_dist.train.worker import train_watched

@@ -13,7 +13,7 @@ from sml_dist.data.dataset import fingerprint, read_manifest
 from sml_dist.data.prepare import prepare
 from sml_dist.data.vocab import read_tokens
 from sml_dist.spec import InputError, to_dict
-from sml_dist.train.checkpoint import Checkpoints
+from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.keeper import Keeper
 from sml_dist.train.loop import Progress, Trainer
 from sml_dist.train.place import Place
