@@ -72,7 +72,7 @@ class Checkpoints:
         self.waited = 0.0  # seconds, for the save before
 
     def save(self, step: int, pieces: list[Piece], manifest: dict[str, Any], best: int | None = None) -> None:
-        """Starts to commit the pieces as step-N, after which all but the newest `keep`, and the `best` of each, go.
+        """Starts to write the pieces as step-N, after which all but the newest `keep`, and the `best` of each, go.
 
         Raises the fault of the save before (see `wait`). Its manifest has the seconds that training stood still for it: copying, and
         waiting for the save before.
@@ -82,7 +82,7 @@ class Checkpoints:
         copies = self._copied(mine(pieces))
         blocked, self.waited = self.waited + time.monotonic() - started, 0.0
         about = manifest | {"step": step, "blocked_seconds": round(blocked, 4)}
-        self.thread = threading.Thread(target=self._commit, args=(step, copies, about, best), name="checkpoint", daemon=True)
+        self.thread = threading.Thread(target=self._save, args=(step, copies, about, best), name="checkpoint", daemon=True)
         self.thread.start()
 
     def wait(self) -> None:
@@ -174,7 +174,7 @@ class Checkpoints:
             found.append(replace(piece, tensor=self.copies[place].copy_(source)))
         return found
 
-    def _commit(self, step: int, pieces: list[Piece], manifest: dict[str, Any], best: int | None) -> None:
+    def _save(self, step: int, pieces: list[Piece], manifest: dict[str, Any], best: int | None) -> None:
         """The writer's thread: any outcome is every rank's."""
         give_way()
         started = time.monotonic()

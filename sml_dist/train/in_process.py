@@ -76,9 +76,6 @@ class Laboratory:
             device=place.device,
             steps_per_epoch=plan.steps,
             evaluate=lambda: valid.run(model, collate, place.device),
-            commit=lambda progress: None,
-            restore=lambda: None,
-            settle=lambda: None,
             log=lambda **values: None,
         )
         return cls(config, manifest, stream, trainer)

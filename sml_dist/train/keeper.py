@@ -60,7 +60,7 @@ class Keeper:
             events = [{"event": "warm start", "text": text}]
         return self._attempt(progress, events)
 
-    def go_on(self) -> Progress | None:
+    def restore(self) -> Progress | None:
         """From the newest checkpoint, if there is one."""
         progress, events = self._restored()
         return progress and self._attempt(progress, events)
@@ -70,7 +70,7 @@ class Keeper:
             self.store.wait()
         return restore(self.store, self.model, self.optimizers, self.config, self.dataset)
 
-    def commit(self, progress: Progress) -> None:
+    def save(self, progress: Progress) -> None:
         average_batch_statistics(self.model)
         about = {"config": to_dict(self.config), "dataset": self.dataset, "workers": self.place.workers, "plan": self.plan}
         about["progress"] = progress.as_dict()
@@ -78,7 +78,7 @@ class Keeper:
         self.store.save(progress.step, pieces(self.model, self.optimizers), about, best=progress.best_step)
 
     def settle(self) -> None:
-        """Waits for the commit under way, and logs what it took."""
+        """Waits for the save under way, and logs what it took."""
         self.store.wait()
         if written := self.store.take_written():
             self.log(event="checkpoint", **written)

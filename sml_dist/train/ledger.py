@@ -4,7 +4,7 @@ ledger/<attempt>-rank-<r>.jsonl   one line a step: step, epoch, batch, rows, dig
 
 An attempt is one life of a worker group, or of what follows a rollback. Files are only appended to; which lines belong to
 the history of a checkpoint is said by the `history` in its manifest: [attempt, first step, workers], so a step done by an
-attempt that died before committing it counts for nothing, and is done again by a later one. An attempt without a ledger has
+attempt that died before saving it counts for nothing, and is done again by a later one. An attempt without a ledger has
 no name there: null.
 """
 
@@ -32,7 +32,7 @@ def digest(rows: np.ndarray) -> int:
 
 
 class Ledger:
-    """One worker's part. Lines wait in memory until `flush`, which a commit calls before it writes."""
+    """One worker's part. Lines wait in memory until `flush`, which a save calls before it writes."""
 
     def __init__(self, folder: Path, rank: int):
         self.folder, self.rank, self.lines, self.path = folder, rank, [], None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,18 +31,21 @@ from sml_dist.train.report import Meter
 from sml_dist.train.schedule import Schedule
 from sml_dist.train.task import CTRTask
 
+if TYPE_CHECKING:
+    from sml_dist.train.keeper import Keeper
+
 LOG_SECONDS = 1.0
 BAD_STEPS = 3  # in a row, that make the run go back to its last checkpoint
 ROLLBACK_FACTOR = 0.5  # on the learning rates, each time it does
 
 
 class Stopped(Exception):
-    """Whoever hears of the run's evaluations has heard enough: training ends where it stands, its checkpoint committed."""
+    """Whoever hears of the run's evaluations has heard enough: training ends where it stands, its checkpoint saved."""
 
 
 @dataclass
 class Progress:
-    """All of a run's state that is not a tensor; committed with every checkpoint."""
+    """All of a run's state that is not a tensor; saved with every checkpoint."""
 
     step: int = 0
     warm_steps: int = 0  # of the run whose tables' optimiser state this one was started with, and of those before it
@@ -79,14 +82,27 @@ class Progress:
         return asdict(self)
 
 
+class NoKeeper:
+    """What the loop asks of a keeper (keeper.py), of one that keeps nothing."""
+
+    ledger: Ledger | None = None
+
+    def save(self, progress: Progress) -> None:
+        """Starts to write a checkpoint."""
+
+    def restore(self) -> Progress | None:
+        """The newest sound checkpoint's progress, if there is one; its weights are loaded."""
+
+    def settle(self) -> None:
+        """Waits for the save under way."""
+
+
 @dataclass
 class Trainer:
     """What the loop needs, made by the worker.
 
-    `evaluate`, `commit`, `restore` (the newest sound checkpoint's progress; its weights are loaded), `settle` (waits for
-    the commit under way) and `report` (of each evaluation, once it is committed; may raise Stopped) are
-    collective; `log` does nothing but on rank 0; `beat` tells a watchdog that the worker is alive; `traced` is told of each
-    step's end.
+    `evaluate`, `report` (of each evaluation, once it is saved; may raise Stopped) and the keeper's methods are collective;
+    `log` does nothing but on rank 0; `beat` tells a watchdog that the worker is alive; `traced` is told of each step's end.
     """
 
     config: TrainConfig
@@ -97,11 +113,8 @@ class Trainer:
     device: torch.device
     steps_per_epoch: int
     evaluate: Callable[[], dict[str, Any]]
-    commit: Callable[[Progress], None]
-    restore: Callable[[], Progress | None]
-    settle: Callable[[], None]
     log: Callable[..., None]
-    ledger: Ledger | None = None
+    keeper: "Keeper | NoKeeper" = field(default_factory=NoKeeper)
     beat: Callable[[str], None] = lambda doing: None
     traced: Callable[[], None] = lambda: None
     report: Callable[[Progress, dict[str, Any]], None] = lambda progress, metrics: None
@@ -117,7 +130,7 @@ class Trainer:
             try:
                 self.stretch(batches, progress)
                 self.clock.enter("checkpoint")
-                self.settle()
+                self.keeper.settle()
             except Diverged as fault:
                 progress = self.roll_back(fault, progress)
             finally:
@@ -163,7 +176,7 @@ class Trainer:
         return sent_ahead(items, self.task.tables, lambda table: self.collate(table, self.device), self.clock.enter)
 
     def conclude(self, progress: Progress) -> None:
-        """Evaluates, commits and reports what there is."""
+        """Evaluates, saves and reports what there is."""
         self.clock.enter("evaluation")
         metrics = self.evaluate()
         self.judge(metrics, progress)
@@ -172,7 +185,7 @@ class Trainer:
 
     def save(self, progress: Progress) -> None:
         self.clock.enter("checkpoint")
-        self.commit(progress)
+        self.keeper.save(progress)
         self.clock.enter("other")
         self.meter.reset()
 
@@ -220,8 +233,8 @@ class Trainer:
         enter("communication")
         bad = any_worker(~finite)
         enter("other")
-        if self.ledger:
-            self.ledger.add(progress, table, bad)
+        if self.keeper.ledger:
+            self.keeper.ledger.add(progress, table, bad)
         if bad:
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
@@ -261,7 +274,7 @@ class Trainer:
         way_out = "mend the data, or lower train.lr or embedding.lr"
         if progress.rollbacks == self.config.max_rollbacks:
             raise InputError(f"{fault}; given up after {progress.rollbacks} rollbacks (train.max_rollbacks); {way_out}")
-        earlier = self.restore()
+        earlier = self.keeper.restore()
         if earlier is None:
             raise InputError(f"{fault}; there is no checkpoint yet to go back to; {way_out}")
         self.log(event="rolled back", step=earlier.step, epoch=earlier.epoch, batch=earlier.batch, why=str(fault))

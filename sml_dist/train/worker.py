@@ -41,7 +41,7 @@ Report = Callable[[dict[str, Any]], bool]
 
 
 def run(raw: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
-    """Trains, evaluates, commits. Returns the summary, or {"input_error" or "run_error": line}: what is not to be retried,
+    """Trains, evaluates, saves. Returns the summary, or {"input_error" or "run_error": line}: what is not to be retried,
     or {"stopped": True} where `report` said so.
 
     Where there are several, what is not to be retried is written to error.json and raised: only so does Ray end the others, who
@@ -138,11 +138,8 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
         device=place.device,
         steps_per_epoch=plan.steps,
         evaluate=lambda: valid.run(model, collate, place.device, beat),
-        commit=keeper.commit,
-        restore=keeper.go_on,
-        settle=keeper.settle,
         log=log,
-        ledger=keeper.ledger,
+        keeper=keeper,
         beat=beat,
         clock=clock,
         report=hear,

@@ -101,7 +101,7 @@ def interrupted(config: RunConfig, monkeypatch: pytest.MonkeyPatch, at: int) -> 
 
     def step(trainer, table, progress, *more):
         if progress.step == at:
-            trainer.settle()
+            trainer.keeper.settle()
             raise KeyboardInterrupt
         return whole(trainer, table, progress, *more)
 

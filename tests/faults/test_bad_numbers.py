@@ -145,7 +145,7 @@ def rolled_back(config: RunConfig, folder: Path, bad: list[int], once: bool) -> 
         load(found, trainer.model, trainer.optimizers)
         return Progress(**found.manifest["progress"])
 
-    def commit(progress):
+    def save(progress):
         store.save(progress.step, pieces(trainer.model, trainer.optimizers), {"progress": progress.as_dict()})
         store.wait()
 
@@ -166,7 +166,7 @@ def rolled_back(config: RunConfig, folder: Path, bad: list[int], once: bool) -> 
         current = at
         return step(table, at, *more)
 
-    trainer.step, trainer.loss, trainer.restore, trainer.commit = tracked, sometimes, restore, commit
+    trainer.step, trainer.loss, trainer.keeper.restore, trainer.keeper.save = tracked, sometimes, restore, save
     try:
         end = trainer.run(batches, progress)
     except InputError as error:

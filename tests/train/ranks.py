@@ -70,9 +70,6 @@ def make_trainer(config: RunConfig, nodes: tuple[int, ...] | None = None) -> tup
         device=device,
         steps_per_epoch=plan.steps,
         evaluate=lambda: {"auc": 0.5},
-        commit=lambda progress: None,
-        restore=lambda: None,
-        settle=lambda: None,
         log=lambda **values: None,
     )
     return trainer, stream.batches

@@ -202,9 +202,9 @@ def gone_on_with(config: RunConfig, sharding: str) -> list[int]:
         for table in itertools.islice(batches(), 5):
             trainer.step(table, progress)
             trainer.advance(progress)
-        keeper.commit(progress)
+        keeper.save(progress)
         keeper.settle()
-    keeper.go_on()
+    keeper.restore()
     return [*counts, count_of(trainer)]
 
 
