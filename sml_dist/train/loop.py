@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -152,7 +153,7 @@ class Trainer:
                 self.meter.start(waited)
                 waited = 0.0
             loss = self.step(table, progress, batch, sent)
-            self.meter.step(self.config.global_batch_size, loss, waited)
+            self.meter.step(self.config.global_batch_size, loss, 0.0 if progress.bad_steps else self.weight(table), waited)
             self.advance(progress)
             self.beat(f"step {progress.step}")
             self.traced()
@@ -258,7 +259,15 @@ class Trainer:
         losses = F.binary_cross_entropy_with_logits(logits_HB, batch.label.expand_as(logits_HB), reduction="none").mean(dim=0)
         if losses.dim() == 2:  # several labels
             losses = losses.mean(dim=1)
-        return (losses * batch.weight).sum() * (dist.get_world_size() / self.config.global_batch_size)
+        return (losses * batch.weight).sum() * self.row_weight
+
+    @property
+    def row_weight(self) -> float:
+        return dist.get_world_size() / self.config.global_batch_size
+
+    def weight(self, table: pa.Table) -> float:
+        """What `loss` is to be divided by for the mean over this worker's rows: it may have more than B/W of them, or padding."""
+        return pc.sum(table["weight"]).as_py() * self.row_weight
 
     def skip(self, progress: Progress, reason: str) -> None:
         """Books a bad step, the same on every worker. Raises Diverged at the third in a row."""
@@ -318,7 +327,7 @@ class Trainer:
         self.log(event="health", step=progress.step + 1, epoch=progress.epoch, **found, **self.usage.read())
 
     def log_steps(self, progress: Progress) -> None:
-        if self.meter.steps:
+        if self.meter.weight:
             lr = self.optimizers.rates[0][0]["lr"]
             self.log(step=progress.step, epoch=progress.epoch, batch=progress.batch, lr=lr, **self.meter.read())
 

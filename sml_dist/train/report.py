@@ -142,7 +142,7 @@ def _step(line: str) -> float:
 
 
 class Meter:
-    """Time and rows of the steps since the last reading: samples/s and the share of time spent waiting for data."""
+    """Time, rows and loss of the steps since the last reading: mean loss, samples/s and the share of time spent waiting for data."""
 
     def __init__(self) -> None:
         self.reset()
@@ -151,28 +151,29 @@ class Meter:
         self.first_batch_seconds = 0.0
 
     def reset(self) -> None:
-        self.started, self.waited, self.rows, self.loss, self.steps = time.monotonic(), 0.0, 0, 0.0, 0
+        self.started, self.waited, self.rows, self.loss, self.weight = time.monotonic(), 0.0, 0, 0.0, 0.0
 
     def start(self, waited: float) -> None:
         """The pipeline gave its first batch: time counts from here."""
         self.first_batch_seconds = waited
         self.reset()
 
-    def step(self, rows: int, loss: Any, waited: float) -> None:
-        """`loss` may be a tensor, which is read with the others: a GPU is not waited for at each step."""
+    def step(self, rows: int, loss: Any, weight: float, waited: float) -> None:
+        """`loss` is a sum over rows that weigh `weight` together. It may be a tensor, which is read with the others: a GPU is not
+        waited for at each step."""
         self.rows += rows
         self.loss += loss
+        self.weight += weight
         self.waited += waited
-        self.steps += 1
 
     def read(self) -> dict[str, float]:
-        """What happened since the last reading; starts the next."""
+        """What happened since the last reading, in which some row weighed something; starts the next."""
         seconds = max(time.monotonic() - self.started, 1e-9)
         self.total_seconds += seconds
         self.total_wait += self.waited
         self.total_rows += self.rows
         values = {
-            "loss": float(self.loss) / max(self.steps, 1),
+            "loss": float(self.loss) / self.weight,
             "samples_per_second": round(self.rows / seconds, 1),
             "data_wait_fraction": round(self.waited / seconds, 4),
         }

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch.distributed as dist
+from torch.nn import functional as F
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
+from sml_dist.train import loop
 from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.loop import Progress
 from sml_dist.train.resume import load
@@ -127,3 +130,31 @@ def test_fused_optimisers_count_on_from_the_step_of_the_checkpoint(dataset, tmp_
     """Adam's bias correction goes by it, on a GPU."""
     each = config(dataset, embedding={"sharding": "row_wise", "optimizer": "adagrad"})
     assert on_ranks(1, steps_counted, each, tmp_path)[0] == [[3, 3], [3, 3]]
+
+
+def reported_and_true_loss(config: RunConfig, bad: int) -> tuple[float, float]:
+    """This rank's training loss as logged and the mean over its rows, those of step `bad` aside, whose loss is NaN on the last rank."""
+    trainer, batches = make_trainer(config)
+    loss, progress, logged, sums = trainer.loss, Progress(), [], []
+
+    def heard(logit, batch):
+        spoilt = progress.step == bad
+        if not spoilt:
+            rows = F.binary_cross_entropy_with_logits(logit.detach(), batch.label, reduction="none")[batch.weight > 0]
+            sums.append((float(rows.sum()), len(rows)))
+        return loss(logit, batch) * (float("nan") if spoilt and dist.get_rank() == dist.get_world_size() - 1 else 1)
+
+    trainer.loss, trainer.log = heard, lambda **values: logged.append(values)
+    loop.LOG_SECONDS = 1e9
+    trainer.run(batches, progress)
+    (line,) = [line for line in logged if "loss" in line]
+    return line["loss"], sum(total for total, _ in sums) / sum(rows for _, rows in sums)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_training_loss_is_the_mean_over_a_workers_rows_whatever_its_share_padding_and_skipped_steps(dataset, workers):
+    # 16 streams are 6, 5 and 5; the last of 6 batches holds 100 rows or fewer
+    each = config(dataset, data={"streams": 16}, train={"global_batch_size": 304, "epochs": 1})
+    for bad in (None, 2):
+        for found, true in on_ranks(workers, reported_and_true_loss, each, bad):
+            assert found == pytest.approx(true, rel=1e-5)
