@@ -38,7 +38,8 @@ class ProcessGroup(Backend):
 
 @dataclass
 class ProcessGroupConfig(BackendConfig):
-    """`backend` is torch.distributed's name; a collective that takes longer than `timeout_s` fails."""
+    """`backend` is torch.distributed's name, gloo where a worker's torch can use no GPU; a collective that takes longer than `timeout_s`
+    fails."""
 
     backend: str
     timeout_s: int
@@ -50,7 +51,10 @@ class ProcessGroupConfig(BackendConfig):
 
 def join(backend: str, meeting: str, timeout: timedelta) -> None:
     with importing():
+        import torch
         import torch.distributed as dist
+    if "nccl" in backend and not torch.cuda.is_available():  # a build for CPUs, whatever GPUs Ray counts
+        backend = "gloo"
     take_the_nodes_interface()
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()

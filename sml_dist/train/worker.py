@@ -1,6 +1,7 @@
 """What one worker does, from the configuration to the summary: every room of the way of a row is listed here."""
 
 import contextlib
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -67,9 +68,15 @@ def run(raw: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
 
 
 def ray_place(device: str) -> Place:
-    """This Ray Train worker's; a GPU becomes this thread's own."""
+    """This Ray Train worker's; a GPU becomes this thread's own. `auto` is one where the workers' group has NCCL (process_group.py).
+
+    Raises InputError where torch can use no GPU and is told to.
+    """
     context, where = ray.train.get_context(), torch.device("cpu")
-    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+    if device == "cuda" and not torch.cuda.is_available():
+        way_out = "run `make KIND=gpu setup` there if that is a build for CPUs, or set train.device=cpu"
+        raise InputError(f"train.device=cuda: torch {torch.__version__} on {socket.gethostname()} can use no GPU; {way_out}")
+    if device == "cuda" or (device == "auto" and "nccl" in dist.get_backend_config()):
         from ray.train.torch import get_device
 
         where = get_device()
