@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -55,6 +55,7 @@ class Stream:
     plan: Plan
     rank: int = 0
     workers: int = 1
+    _: KW_ONLY
     epochs: int = 1
     reader_cpus: float = 0.5
     prefetch: int = 2

@@ -102,8 +102,17 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     plan, collate = training_plan(manifest, config), Collator(manifest)
     source = Source.of(config.data.path, manifest, "train")
     ahead = windows_ahead(config.data.prefetch_windows, source, plan, gpu=place.device.type == "cuda")
-    reading = (config.train.epochs, config.data.reader_cpus, ahead, config.train.record_rows, config.data.readers)
-    stream = stream_type(source, plan, place.rank, place.workers, *reading)
+    stream = stream_type(
+        source,
+        plan,
+        place.rank,
+        place.workers,
+        epochs=config.train.epochs,
+        reader_cpus=config.data.reader_cpus,
+        prefetch=ahead,
+        numbered=config.train.record_rows,
+        readers=config.data.readers,
+    )
     valid = evaluation(config, manifest, stream, "valid", folder, place.device, times=config.train.most_evaluations(plan.steps))
 
     # model
