@@ -302,9 +302,9 @@ class Trainer:
         return progress.finished(self.config) or (progress.step % every == 0 if every else progress.batch == 0)
 
     def judge(self, metrics: dict[str, Any], progress: Progress) -> None:
-        """Books an evaluation: the best so far, the plateau schedule, early stopping.
+        """Records an evaluation: the best so far, the plateau schedule, early stopping.
 
-        Raises InputError where it is NaN: scores are finite here, so the rows leave it undefined (logloss only where none counts).
+        Raises InputError if these rows leave the metric undefined, Diverged if its value is otherwise not finite.
         """
         value = monitored(metrics, self.config)
         if not np.isfinite(value):
