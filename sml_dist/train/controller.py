@@ -14,6 +14,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.placement_group import NODE_ID_LABEL_KEY
 
 from sml_dist.session import ALONE, environment
 
@@ -33,7 +34,7 @@ class Trainer(DataParallelTrainer):
     def _initialize_and_run_controller(self, **given: Any) -> Any:
         said = get_env_vars_to_propagate()
         options = {"runtime_env": {"env_vars": said}} if said else {}
-        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        here = {NODE_ID_LABEL_KEY: ray.get_runtime_context().get_node_id()}
         controller = ray.remote(num_cpus=0, label_selector=here, **options)(Controller).remote(**given)
         try:
             ray.get(controller.run.remote())

@@ -5,14 +5,13 @@ Ray's own makes the driver and the controller import torch, more than a second o
 
 import contextlib
 import os
+import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import ray
 import ray.train
-from ray._common.network_utils import build_address
-from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
 
 from sml_dist.importing import importing
@@ -27,8 +26,8 @@ class ProcessGroup(Backend):
     share_cuda_visible_devices = True
 
     def on_start(self, worker_group: Any, backend_config: "ProcessGroupConfig") -> None:
-        address, port = worker_group.execute_single(0, get_address_and_port)
-        meeting = f"tcp://{build_address(address, port)}"
+        address, port = worker_group.execute_single(0, free_address)
+        meeting = f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
         worker_group.execute(join, backend_config.backend, meeting, timedelta(seconds=backend_config.timeout_s))
 
     def on_shutdown(self, worker_group: Any, backend_config: "ProcessGroupConfig") -> None:
@@ -47,6 +46,14 @@ class ProcessGroupConfig(BackendConfig):
     @property
     def backend_cls(self) -> type[ProcessGroup]:
         return ProcessGroup
+
+
+def free_address() -> tuple[str, int]:
+    """This node's, with a port that nobody listens on now."""
+    address = ray.util.get_node_ip_address()
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as free:
+        free.bind(("", 0))
+        return address, free.getsockname()[1]
 
 
 def join(backend: str, meeting: str, timeout: timedelta) -> None:

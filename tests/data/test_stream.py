@@ -11,10 +11,11 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from ray.data import DataContext
 
 from sml_dist.data.dataset import SplitWriter
 from sml_dist.data.plan import Cursor, Plan
-from sml_dist.data.stream import Reader, Source, Stream, held_bytes, placing, step_seconds, windows_ahead, with_weight
+from sml_dist.data.stream import Reader, Source, Stream, Unhurried, held_bytes, placing, step_seconds, windows_ahead, with_weight
 from sml_dist.session import LOCAL_ENVIRONMENT
 from sml_dist.spec import InputError
 
@@ -76,6 +77,16 @@ def test_a_stream_goes_on_from_any_cursor(ray_local, source):
     for cursor in (Cursor(0, 17), Cursor(1, 0), Cursor(1, steps - 1)):
         found = [rows_of(t) for t in Stream(source, plan(source), 1, 2, epochs=2).batches(cursor)]
         assert found == whole[cursor.epoch * steps + cursor.batch :]
+
+
+@pytest.mark.ray
+def test_ray_data_knows_what_a_pipeline_sets_and_calls_its_callback_at_each_step(ray_local, source, monkeypatch):
+    """One that it no longer called would cost training a factor of three, and nobody would hear of it."""
+    stream, waited, slow = Stream(source, plan(source)), [], Unhurried.on_execution_step
+    monkeypatch.setattr(Unhurried, "on_execution_step", lambda self, executor: waited.append(self.seconds) or slow(self, executor))
+    list(stream.batches())
+    assert set(waited) == {step_seconds(stream.prefetch)}
+    assert vars(stream._pipeline(stream._reader(Cursor()), range(1)).context).keys() <= vars(DataContext()).keys()
 
 
 def test_multi_valued_rows_keep_their_values(source):

@@ -1,3 +1,5 @@
+import socket
+
 import pytest
 
 from sml_dist.train import process_group
@@ -19,6 +21,12 @@ def test_workers_meet_at_the_first_ones_node():
     ProcessGroup().on_start(Group(), ProcessGroupConfig("gloo", 60))
     (backend, where, timeout) = told[process_group.join]
     assert (backend, where, timeout.total_seconds()) == ("gloo", "tcp://[fd00::7]:1234", 60)
+
+
+def test_the_first_ones_port_is_free(monkeypatch):
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "127.0.0.1")
+    with socket.socket() as taken:
+        taken.bind(process_group.free_address())
 
 
 def test_workers_take_their_nodes_interface_before_gloo_starts(monkeypatch):
