@@ -1,9 +1,9 @@
 """Which rows each stream reads in which order: pure NumPy, no Ray.
 
-An epoch lays the dataset's row groups in a row (permuted by (seed, epoch), full ones first) and cuts that row of N rows
-into *windows* of C x L rows, C streams by L rows of a full row group. Stream c reads the c-th piece of each window, so a
-full row group is decoded by one stream and once. Only the last window has pieces of other lengths; they differ by at
-most one row. Inside a piece rows are permuted by (seed, epoch, window, stream).
+An epoch lays the dataset's row groups end to end (permuted by (seed, epoch), full ones first) and cuts these N rows into *windows* of C x L
+rows, C streams by L rows of a full row group. Stream c reads the c-th piece of each window, so a full row group is decoded by one stream
+and once. Only the last window has pieces of other lengths; they differ by at most one row. Inside a piece rows are permuted by (seed,
+epoch, window, stream).
 
 Global batch b is the union over streams of their rows [b*m, (b+1)*m), m = B / C. It does not depend on the number of
 workers: worker r of W reads C/W streams that lie side by side in every window. Where W does not divide C some workers
@@ -29,7 +29,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one reader task does: read `slices` one after another, `take` these rows of them, give them `weight`."""
+    """What one reader task does: read `slices` one after another, `take` these rows of them; not all are `real`."""
 
     slices: list[Slice]
     take: np.ndarray  # int64 (rows,), rows of every stream in turn: row i of each stream, then row i + 1 ...
@@ -94,7 +94,7 @@ class Plan:
         return range(*first)
 
     def _enough(self, workers: int) -> str:
-        """Streams for so many workers, of those that divide the batch the nearest to four each, and the batch too where there are none."""
+        """What to set for so many workers: streams that divide the batch, nearest to four each; where none do, the batch too."""
         wanted = 4 * workers
         dividing = [streams for streams in range(workers, 4 * wanted) if self.batch_size % streams == 0]
         if dividing:
@@ -131,7 +131,7 @@ class Plan:
         last = window == self.windows - 1
         whole = (self.steps * self.micro - window * self.window) * len(share) if last else self.window * len(share)
         begin, end = first + starts[0], first + starts[-1]
-        if begin == end:  # a worker without a row in the last window pads with a row that is another's
+        if begin == end:  # a worker without a row in the last window pads with another's row
             begin, end = self.rows - 1, self.rows
         padding = np.resize(take if len(take) else np.zeros(1, np.int64), max(whole - len(take), 0))
         real = (np.arange(len(take) + len(padding)) < len(take))[skip * len(share) :]

@@ -20,7 +20,7 @@ from sml_dist.spec import InputError
 ERROR = "input error"
 DATA_NODES = {"sml-dist/role": "data"}
 ROOM_SECONDS = 60.0
-FEWEST, MOST = 2, 16  # windows ahead, where nobody says how many
+FEWEST, MOST = 2, 16  # windows ahead, unless configured
 MAX_TASKS = 2_000  # windows of one pipeline; Ray Data puts every task's input into the object store before the first starts
 
 
@@ -111,7 +111,7 @@ def held_bytes(source: Source, plan: Plan, prefetch: int) -> int:
 
 
 def windows_ahead(asked: int | None, source: Source, plan: Plan, gpu: bool) -> int:
-    """As many as asked for; else two, and for a GPU, which outruns two readers tenfold, 16 or what half of the object stores hold."""
+    """As many as asked for; else two, or for a GPU, which outruns two readers tenfold, 16 or what half of the object stores hold."""
     if asked or not gpu:
         return asked or FEWEST
     room = ray.cluster_resources().get("object_store_memory", 0) / 2
@@ -119,7 +119,7 @@ def windows_ahead(asked: int | None, source: Source, plan: Plan, gpu: bool) -> i
 
 
 def step_seconds(windows: int) -> float:
-    """How often an executor looks for windows that are read, and has others read: the more often the more there are ahead."""
+    """The seconds after which an executor looks again for windows that are read and has others read: the fewer, the more are ahead."""
     return min(0.1, 0.2 / windows)
 
 
@@ -147,7 +147,7 @@ def placing(readers: str) -> dict[str, Any]:
 
 
 class DirectStream(Stream):
-    """The same batches read by this process when they are asked for: where a pipeline of one's own would cost more than it brings."""
+    """The same batches read by this process when they are asked for: where a pipeline would cost more than it brings."""
 
     def _blocks(self, start: Cursor) -> Iterator[pa.Table]:
         read = self._reader(start)
@@ -156,7 +156,7 @@ class DirectStream(Stream):
 
 
 class Unhurried(ExecutionCallback):
-    """Lets an executor's step take so many seconds at least.
+    """Makes an executor's step take so many seconds at least.
 
     While the consumer is behind, Ray Data 2.60 steps without a pause: 40 % of a core and most of the interpreter's lock for
     each open pipeline, inside the training process. Two of them slowed training on two cores from 94,000 to 28,000 samples/s and less.
@@ -171,7 +171,7 @@ class Unhurried(ExecutionCallback):
 
 
 def rebatch(blocks: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
-    """Tables of `size` rows from tables of any length, as views but where a batch spans two of them."""
+    """Tables of `size` rows from tables of any length, as views except where a batch spans two of them."""
     rest = None
     for block in blocks:
         table = pa.concat_tables([rest, block]) if rest is not None and rest.num_rows else block

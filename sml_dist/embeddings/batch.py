@@ -52,7 +52,7 @@ class Collator:
         self.single_rows = torch.tensor([field.rows for field in self.single])
 
     def __call__(self, table: pa.Table, device: torch.device = CPU) -> Batch:
-        """The batch on a device: columns go to a GPU as they lie in the table, through pinned memory, and are turned there."""
+        """The batch on a device: columns go to a GPU as they lie in the table, through pinned memory, and are transposed there."""
         rows = table.num_rows
         dense = matrix(table["dense"]) if self.dense else np.empty((rows, 0), np.float32)
         values, lengths = self._ids(table, device)

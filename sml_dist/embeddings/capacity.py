@@ -1,4 +1,4 @@
-"""What a run would need on a cluster that is not there: TorchRec's planner over its shape, and the memory and time of each rank.
+"""What a run would need on a cluster that need not exist: TorchRec's planner over its shape, and the memory and time of each rank.
 
 A rank's memory is, in HBM or, on CPU, in host memory,
 
@@ -193,12 +193,12 @@ def table_plan(option: ShardingOption, name: str, config: EmbeddingConfig) -> Ta
 
 
 def demand(run: RunConfig, tables: Tables, cluster: Cluster) -> tuple[Capacity, int]:
-    """The plan on the least main memory a rank, by doubling, on which there is one; and that memory."""
+    """The plan at the least main memory per rank, found by doubling, that has one; and that memory."""
     cuda = cluster.device == "cuda"
     wanted, bound = replace(cluster, ddr=0) if cuda else cluster, least(run, tables, cluster.world_size, cluster.device)
     for _ in range(40):
         wanted = replace(wanted, hbm=2 * wanted.hbm) if cuda else replace(wanted, ddr=2 * wanted.ddr)
-        if bound > wanted.room:  # a search for what cannot be costs seconds
+        if bound > wanted.room:  # a search that must fail costs seconds
             continue
         if found := solve(run, tables, wanted):
             return replace(found, room=cluster.room, host_room=cluster.host_room), wanted.memory
@@ -206,7 +206,7 @@ def demand(run: RunConfig, tables: Tables, cluster: Cluster) -> tuple[Capacity, 
 
 
 def least(run: RunConfig, tables: Tables, world_size: int, device: str) -> float:
-    """A bound from below on the main memory of the fullest rank without host memory: all tables spread evenly, lookups free."""
+    """A lower bound on the main memory of the fullest rank without host memory: all tables spread evenly, lookups free."""
     config, manifest = run.embedding, tables.manifest
     fixed = fixed_memory(run, tables, world_size, device).total
     kinds = allowed_kinds(manifest, config, device, world_size)

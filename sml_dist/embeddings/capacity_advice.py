@@ -29,7 +29,7 @@ class Change:
 
 
 def advise(run: RunConfig, tables: Tables, cluster: Cluster, needed: Capacity) -> list[Change]:
-    """The changes that apply. The others take the first one with them: it alone changes no result."""
+    """The changes that apply. Later ones include the first: it alone changes no result."""
     return list(changes(run, tables, cluster, needed))
 
 
@@ -69,8 +69,8 @@ def changes(run: RunConfig, tables: Tables, cluster: Cluster, needed: Capacity) 
 
 
 def too_large(needed: Capacity) -> list[str]:
-    """Tables that row_wise would help: those with a shard above a rank's room; else, if the mean rank has room for its part,
-    those without whose largest shards the fullest rank's others would fit."""
+    """Tables that row_wise would help: those with a shard above a rank's room; else, if the mean rank has room for its part, the largest
+    ones without whose largest shards the fullest rank would fit."""
     cut = [table for table in needed.tables if table.kind != "row_wise"]
     if names := [table.name for table in cut if table.largest_shard > needed.room]:
         return names
@@ -96,7 +96,7 @@ def smaller_dim(run: RunConfig, tables: Tables, cluster: Cluster) -> RunConfig |
 
 
 def attempt(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None:
-    """The plan, its search left out where the sum of the tables shows that there is none."""
+    """The plan; not searched for where the sum of the tables shows that there is none."""
     if least(run, tables, cluster.world_size, cluster.device) > cluster.room + cluster.host_room:
         return None
     return solve(run, tables, cluster)

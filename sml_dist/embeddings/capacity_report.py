@@ -14,7 +14,7 @@ from sml_dist.spec import InputError
 
 @dataclass(frozen=True)
 class Report:
-    """`plan` is on the cluster if it `fits`; else on the least memory a rank with which there is one, `needs`, in bytes."""
+    """`plan` is for the cluster if it `fits`; else for ranks of `needs` bytes, the least memory that has a plan."""
 
     name: str
     cluster: Cluster

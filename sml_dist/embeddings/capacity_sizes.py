@@ -6,7 +6,7 @@ from sml_dist.spec import InputError
 
 
 def parse_bytes(text: str, option: str) -> int:
-    """GB are 10^9 bytes, GiB 2^30; `option` is named where the text is no size. A small bare number but 0 is none: it was meant as GB."""
+    """GB are 10^9 bytes, GiB 2^30; `option` is named where the text is no size. A small bare number but 0 is refused: GB was meant."""
     text = text.strip()
     try:
         size = TypeAdapter(ByteSize).validate_python(text)

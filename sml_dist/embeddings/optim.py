@@ -22,14 +22,14 @@ DENSE = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagra
 
 
 def fused_params(config: EmbeddingConfig) -> dict[str, Any]:
-    """What FBGEMM's fused kernels need to know; see check_l2 for the decay that they do not do. Ids are checked by the Collator."""
+    """What FBGEMM's fused kernels need to know; see check_l2 for the decay that they lack. Ids are checked by the Collator."""
     params: dict[str, Any] = {"optimizer": FUSED[config.optimizer], "learning_rate": config.lr, "eps": config.eps}
     params["bounds_check_mode"] = BoundsCheckMode.NONE
     return params | ({"weight_decay": config.l2, "weight_decay_mode": WeightDecayMode.L2} if config.l2 else {})
 
 
 def check_l2(config: EmbeddingConfig, fused: list[str], device: str) -> None:
-    """Raises InputError where FBGEMM would decay a table of `fused` otherwise than torch's optimisers do, or not at all.
+    """Raises InputError where FBGEMM would decay a table of `fused` differently from torch's optimisers, or not at all.
 
     It ignores decay under SGD and Adagrad, and on a CPU under rowwise Adagrad too, where only our kernel in its place does it
     (rowwise_adagrad.py); under Adam it decays apart from the gradient.

@@ -1,4 +1,4 @@
-"""The command of a run that is there already: refused, done, or to go on; known from its folder, before anything is started."""
+"""A command for a run that already exists: refused, done, or to be continued; known from its folder, before anything starts."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from sml_dist.train.report import RunFolder
 
 
 def finished(config: RunConfig) -> dict[str, Any] | None:
-    """The summary of a run that has done all that this configuration asks for, unless it was cut off before it had told of its end.
+    """The summary of a run that has done all that this configuration asks for, if it lived to write it; else None.
 
     Raises InputError where the run cannot go on under this configuration.
     """

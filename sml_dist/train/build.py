@@ -18,8 +18,8 @@ from sml_dist.train.task import CTRTask, Products
 
 
 def make_task(manifest: Manifest, config: RunConfig, device: torch.device, precision: Precision | None = None) -> CTRTask:
-    """Tables (without memory until they are sharded) and model for a dataset; the model's start is `train.seed`'s, and its
-    precision the run's unless given."""
+    """Tables (without memory until they are sharded) and model for a dataset; the model's initial weights come from `train.seed`, its
+    precision from the run unless given."""
     torch.manual_seed(config.train.seed)
     model = build(config.model, field_shape(manifest, config.embedding.dim)).to(device)
     products = products_in(precision or config.train.precision, device)
@@ -27,8 +27,8 @@ def make_task(manifest: Manifest, config: RunConfig, device: torch.device, preci
 
 
 def training_task(manifest: Manifest, config: RunConfig, device: torch.device) -> CTRTask:
-    """The task to train: where `train.compile` says so, or by itself on a GPU, the model's forward and backward are fused kernels,
-    on a GPU replayed as CUDA graphs.
+    """The task to train: with `train.compile`, the default on a GPU, the model's forward and backward are compiled to fused kernels, on a
+    GPU replayed as CUDA graphs.
 
     Evaluation and scoring are not compiled: their batches come in many sizes, each of which would be compiled anew.
     """
@@ -41,7 +41,7 @@ def training_task(manifest: Manifest, config: RunConfig, device: torch.device) -
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raises InputError where torch.compile would find no compiler, at its first step, and say so in forty lines.
+    """Raises InputError where torch.compile would find no compiler; it would say so itself at the first step, in forty lines.
 
     It looks for CXX, else g++; Triton, which it asks on a GPU, for CC, else gcc or clang.
     """
@@ -51,7 +51,7 @@ def check_compiler(device: torch.device) -> None:
 
 
 def products_in(precision: Precision, device: torch.device) -> Products:
-    """What the dense part's matrix products are taken in: on `auto` bf16 where that is faster than float32. `tf32` is float32 on
+    """The precision of the dense part's matrix products: with `auto` bf16 where that is faster than float32. `tf32` is float32 on
     a CPU; on a GPU it is set for the process."""
     gpu = device.type == "cuda"
     if precision == "auto":
@@ -64,6 +64,6 @@ def products_in(precision: Precision, device: torch.device) -> Products:
 
 
 def bf16_pays_on_cpu() -> bool:
-    """With AMX, or AVX-512's bf16 where that is AMD's: Intel's without AMX, as virtual machines have it, multiplies bf16 at half the rate
+    """With AMX, or AVX-512's bf16 on AMD: Intel's without AMX, as in some virtual machines, multiplies bf16 at half the rate
     of float32 (429 -> 400, two cores of an Emerald Rapids, 160 GFLOP/s against 290; of an EPYC 2.4 times as fast as float32)."""
     return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and "AuthenticAMD" in processor())

@@ -38,7 +38,7 @@ def check(config: RunConfig) -> None:
 
 
 def few_steps(config: RunConfig) -> str | None:
-    """A word on a run that will hardly train: small logs under a configuration for large ones."""
+    """A warning about a run that will hardly train: small logs under a configuration for large ones."""
     plan = training_plan(read_manifest(config.data.path), config)
     steps = config.train.most_steps(plan.steps)
     if config.train.max_steps or steps >= FEW_STEPS:
@@ -48,8 +48,8 @@ def few_steps(config: RunConfig) -> str | None:
 
 
 class Undrawn(TorchFunctionMode):
-    """Weights are not drawn, so that their memory is asked for and never touched. Meta tensors would have none, but have torch
-    import its compiler, for a second."""
+    """Weights are not drawn, so their memory is allocated but never touched. Meta tensors would need none, but make torch import its
+    compiler, for a second."""
 
     def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         return args[0] if function in (Tensor.normal_, Tensor.uniform_) else function(*args, **(kwargs or {}))

@@ -20,9 +20,9 @@ class Clock:
     start: from the worker's first line to its first batch. data_wait: for the batches after it. collate: an Arrow table to tensors; for
     a GPU a thread does that and the copy, beside the step, and what the step waits for it is data_wait. embedding_forward,
     embedding_backward: the tables, their collectives and fused optimiser included. dense_forward, dense_backward: the model, with DDP's
-    all-reduce, which runs beside backward. communication: the workers' word on whether all numbers are finite, and with it the wait for
-    the slowest of them. health: see health.py. optimizer: the dense part's, and data_parallel tables'. evaluation and checkpoint: what
-    training stands still for. other: the rest.
+    all-reduce, which runs beside backward. communication: the workers' agreement on whether all numbers are finite, and so the wait for the
+    slowest of them. health: see health.py. optimizer: the dense part's, and data_parallel tables'. evaluation and checkpoint: while
+    training stands still for them. other: the rest.
 
     Entering a phase takes 0.2 microseconds. A GPU runs behind its host, whose time this is: what it waits for the device
     falls to the phase that reads a number back, which is communication. Compiling falls to dense_forward and _backward.
@@ -44,7 +44,7 @@ class Clock:
 
 
 class TracedClock(Clock):
-    """Its phases stand as ranges in the profiler's trace too."""
+    """Its phases are ranges in the profiler's trace too."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Ray Train's trainer and controller, with less to start: each actor of theirs is a process that imports for a second.
+"""Ray Train's trainer and controller with fewer actors to start: each is a process that imports for a second.
 
-Both reach into Ray, of the version that is pinned; were another to call nothing of what is overridden, runs would only start later.
+Both override internals of the pinned version of Ray; if another did not call these, runs would only start later.
 """
 
 import contextlib
@@ -20,13 +20,12 @@ from sml_dist.session import ALONE, environment
 
 
 class Trainer(DataParallelTrainer):
-    """Ray's, for runs that read for themselves. Its controller is ours, and has a runtime environment of its own only where there is
-    something to say in it: Ray's always has, and then it and all its actors wait for new processes in place of those that
-    Ray has ready."""
+    """Ray's, for runs that read their own data. Its controller is ours, and has a runtime environment only where there are variables to
+    set: Ray's always has one, and so it and all its actors wait for new processes instead of taking those that Ray has ready."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        """Ray's, but for an actor for datasets, and outside of trials one that clears up after a dead controller: the command that
-        this is ends with it, and all that Ray holds for it."""
+        """Ray's, without the actor for datasets and, outside of trials, the one that cleans up after a dead controller: this command ends
+        with its controller, and Ray then frees what it held."""
         in_trial = ray.get_runtime_context().get_actor_id() is not None
         unneeded = DatasetsCallback if in_trial else (DatasetsCallback, PlacementGroupCleanerCallback)
         return [each for each in super()._create_default_callbacks() if not isinstance(each, unneeded)]
@@ -38,7 +37,7 @@ class Trainer(DataParallelTrainer):
         controller = ray.remote(num_cpus=0, label_selector=here, **options)(Controller).remote(**given)
         try:
             ray.get(controller.run.remote())
-        except KeyboardInterrupt:  # Ray's own handler ends the process, as one that has done all
+        except KeyboardInterrupt:  # Ray's own handler would exit as if all were done
             with contextlib.suppress(RayActorError):  # which is how a controller that aborts ends
                 ray.get(controller.abort.remote())
             raise
@@ -46,11 +45,11 @@ class Trainer(DataParallelTrainer):
 
 
 class Controller(TrainController):
-    """Ray's. In an instance that ends with its command nobody takes nodes away, so that none is watched for it, and the controller
-    looks for the run's end every half second, not every two."""
+    """Ray's. In an instance that ends with its command no node is preempted, so none is watched for that, and the controller looks for the
+    run's end every half second, not every two."""
 
     def __init__(self, **given: Any):
-        # said here and not in the instance's environment, which the workers would be given as one of their own
+        # set here, not in the instance's environment, which workers would get as a runtime environment of their own
         said = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
         with environment(said if ALONE in os.environ else {}):
             super().__init__(**given)

@@ -1,7 +1,7 @@
 """Ids on their way to the workers that hold their rows, ahead of the step that needs them.
 
-How many ids go to which worker is said before they themselves go: two exchanges, each under way for a whole step. TorchRec's
-own pipeline (TrainPipelineSparseDist) takes the step into its hands, and updates before anyone has looked at its numbers.
+Workers first exchange how many ids go to whom, then the ids themselves; each exchange has a whole step to finish. TorchRec's own pipeline
+(TrainPipelineSparseDist) runs the step itself, and updates before anyone has checked its numbers.
 """
 
 from collections import deque
@@ -17,7 +17,7 @@ from sml_dist.train.loading import Loaded
 
 
 class Sent:
-    """One batch's ids under way between sharded tables. Collective, each of its methods."""
+    """One batch's ids on their way to the sharded tables. Each method is collective."""
 
     def __init__(self, tables: nn.Module, ids: KeyedJaggedTensor):
         self.tables, self.context = tables, tables.create_context()
@@ -25,7 +25,7 @@ class Sent:
         self.ids: Any = None
 
     def follow(self) -> None:
-        """The ids themselves go, once all workers know how many come."""
+        """Sends the ids themselves, once all workers know how many to expect."""
         self.ids = self.counts.wait()
 
     def embeddings(self) -> KeyedTensor:
@@ -38,8 +38,8 @@ Item = tuple[pa.Table, Batch, Sent, float]
 def sent_ahead(
     items: Iterable[tuple[Loaded, float]], tables: nn.Module, collate: Callable[[pa.Table], Batch], enter: Callable[[str], None]
 ) -> Iterator[Item]:
-    """Each of `items`, a table and the seconds that were waited for it, with its batch, whose ids go while the step before it runs,
-    and their number during the one before that."""
+    """Each of `items`, a table and the seconds waited for it, with its batch, whose ids travel during the step before it, and their counts
+    during the one before that."""
     ahead: deque[Item] = deque()
     for (table, batch), waited in items:
         enter("collate")

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: noticed on all workers together before an update, and traced to what brought them in."""
+"""Numbers that are not finite: noticed on all workers together before an update, and traced to their source."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from sml_dist.embeddings.batch import Batch
 
 Cause = tuple[int, str]  # its place on the way of a row, and what is wrong there
-NONE: Cause = (9, "the gradient of the dense part is not finite")  # which is all that is left for a step
+NONE: Cause = (9, "the gradient of the dense part is not finite")  # the only cause left for a step
 
 
 class Diverged(Exception):
@@ -33,7 +33,7 @@ def why(mine: Cause | None) -> str:
 
 
 def cause(batch: Batch, fields: list[str], dense: list[str], embedded: Tensor, logit: Tensor, loss: Tensor | None = None) -> Cause | None:
-    """The earliest of what is not finite in this worker's batch, and for a step in its loss and the embeddings' gradient."""
+    """The earliest value that is not finite in this worker's batch, and for a step in its loss and the embeddings' gradient."""
     return next(_causes(batch, fields, dense, embedded, logit, loss), None)
 
 

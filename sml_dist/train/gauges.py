@@ -30,7 +30,7 @@ NAMES = [name for name, _ in (*STEPS.values(), *EVALUATION.values(), *CHECKPOINT
 
 
 class Gauges:
-    """Takes the lines that metrics.jsonl takes. Every line sets every gauge anew: Ray tells of a gauge once for each time it is set."""
+    """Takes the lines that metrics.jsonl takes. Every line sets every gauge anew: Ray reports a gauge once each time it is set."""
 
     def __init__(self, run: str, rejected: int):
         self.tags, self.gauges, self.counts = {"run": run}, {}, dict.fromkeys(COUNTS, 0)

@@ -33,7 +33,7 @@ Heard = dict[str, tuple[nn.Module, list[Tensor]]]  # by a head's name: itself, a
 
 @contextlib.contextmanager
 def heads_heard(model: nn.Module) -> Iterator[Heard]:
-    """What each head of the model is given in a forward within, which is not a compiled one: that would not hear the hooks."""
+    """What each head of the model is given in a forward inside the block, which runs uncompiled: compiled code ignores hooks."""
     heard: Heard = {}
     heads = {name: module for name, module in model.named_modules() if isinstance(module, SkipLogit | LastLogit)}
 
@@ -51,7 +51,7 @@ def heads_heard(model: nn.Module) -> Iterator[Heard]:
 
 @torch.no_grad()
 def signals(model: nn.Module, heard: Heard, fields: Sequence[str], x_BFD: Tensor, logit_B: Tensor, norm: Tensor) -> dict[str, float]:
-    """Of a step whose backward is done: `x_BFD` and the model's parameters hold their gradients, whose norm over the model is `norm`.
+    """After a step's backward: `x_BFD` and the model's parameters hold their gradients, whose norm over the model is `norm`.
 
     Collective; equal on all workers.
     """
@@ -60,8 +60,8 @@ def signals(model: nn.Module, heard: Heard, fields: Sequence[str], x_BFD: Tensor
         for i, (h_BK, term) in enumerate(zip(outputs, term_variances(head, [h.float() for h in outputs]), strict=True), 1):
             found |= {f"term_variance/{name}.{i}": term, f"cosine/{name}.{i}": mean_cosine(h_BK.flatten(1).float())}
     found |= {f"gradient_norm/{part}": value for part, value in gradient_norms(model).items()}
-    # A worker's loss is as many times its share of the batch's as there are workers: so is its rows' gradient, 1 / workers^2 of whose
-    # squares are the batch's.
+    # A worker's loss, and so its rows' gradient, is its share of the batch's times the number of workers: the squares are divided by that
+    # twice, here and in the mean over workers.
     found["gradient_norm/tables"] = x_BFD.grad.square().sum().item() / dist.get_world_size()
     lengths = torch.linalg.vector_norm(x_BFD, dim=2).mean(dim=0).tolist()
     found |= {f"row_norm/{field}": length for field, length in zip(fields, lengths, strict=True)}

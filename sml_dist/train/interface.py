@@ -16,7 +16,7 @@ GET_ADDRESS = 0x8915  # SIOCGIFADDR, Linux
 
 
 def take_the_nodes_interface() -> None:
-    """One that the environment names is kept."""
+    """Sets GLOO_SOCKET_IFNAME unless it is set."""
     name = interface_of(ray.util.get_node_ip_address())
     if name:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)

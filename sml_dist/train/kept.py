@@ -1,4 +1,4 @@
-"""What a run keeps of its dataset, so that it can score rows wherever that has gone: the folder `dataset`.
+"""What a run keeps of its dataset, so that it can score rows once that is gone: the folder `dataset`.
 
 It holds dataset.json and vocab/ as they are, so its fingerprint is the dataset's own and `load_encoder` reads it. A vocabulary
 takes some bytes a table row, where each checkpoint takes 4 for every column.
@@ -18,7 +18,8 @@ KEPT = "dataset"
 
 
 def keep_dataset(root: str, folder: Storage) -> None:
-    """Copies it into the run's folder, whole or not at all; does nothing where that is done. Raises InputError for a file that is gone."""
+    """Copies it into the run's folder, whole or not at all, unless it is there. Raises InputError for a file that is
+    gone."""
     if holds(folder.path(KEPT), fingerprint(root)):
         return
     target = f"{PARTIAL}{KEPT}"
@@ -36,7 +37,7 @@ def _chunks(url: str, beat: Callable[[], None]) -> Iterator[bytes]:
             while chunk := file.read(CHUNK):
                 yield chunk
                 beat()
-    except FileNotFoundError:  # which no further try mends
+    except FileNotFoundError:  # trying again would not help
         raise InputError(f"{url} is missing; restore the file or prepare the dataset again") from None
 
 

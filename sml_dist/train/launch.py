@@ -58,7 +58,7 @@ def launch(
         ),
         # a collective that outlasts the watchdog's patience will not come back
         backend_config=ProcessGroupConfig("cpu:gloo,cuda:nccl" if cuda else "gloo", int(config.train.step_timeout_s) + 60),
-        # Ray keeps its own books of each attempt; ours decide what to resume from.
+        # Ray keeps its own record of each attempt; ours decides what to resume from.
         run_config=RayRunConfig(
             name=f"{time.time_ns()}",
             storage_path=str(folder.path / "ray"),
@@ -83,7 +83,7 @@ def launch(
 
 
 def begin(folder: RunFolder, stack: contextlib.ExitStack, patience: float) -> None:
-    """Takes the folder until the stack ends, and clears it of what another attempt said of its end. Raises InputError."""
+    """Locks the folder until the stack closes, and removes what an earlier attempt wrote of its end. Raises InputError."""
     try:
         stack.enter_context(held(folder.path, patience))
         folder.write("error.json", "")
@@ -108,16 +108,15 @@ def in_own_process(config: RunConfig, given: frozenset[str] = frozenset()) -> bo
 def worker_resources(config: RunConfig) -> dict[str, float]:
     """What a worker asks Ray for.
 
-    Where the configuration does not say: one on a GPU keeps a CPU for itself, for readers would take a node's last one, by
-    Ray's default of none. A group of any size takes as many workers as fit, and so it asks for a little over one CPU each:
-    the last of a node's is left to the readers.
+    Unless configured: one on a GPU keeps a CPU for itself, as by Ray's default it would have none and readers would take a node's last. An
+    elastic group takes as many workers as fit, so each asks for a little over one CPU: a node's last one is left to the readers.
     """
     least, most = config.train.worker_range
     return config.train.worker_resources or {"CPU": 1.0 if least == most else 1.01} | ({"GPU": 1.0} if on_gpu(config) else {})
 
 
 def check_place(config: RunConfig) -> None:
-    """This machine has what the workers ask for: Ray would wait for it for ever. A cluster may yet grow. Raises InputError."""
+    """Raises InputError if this machine lacks what the workers ask for: Ray would wait for ever. A cluster may yet grow."""
     if os.environ.get("RAY_ADDRESS"):
         return
     least, there = config.train.worker_range[0], ray.cluster_resources()
@@ -145,7 +144,7 @@ def worker_main(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_room(config: RunConfig) -> None:
-    """The object stores of the nodes that are there hold what the readers may put into them. Raises InputError."""
+    """Raises InputError if the present nodes' object stores cannot hold what the readers may put into them."""
     manifest = read_manifest(config.data.path)
     plan = Plan((1,), config.data.streams, config.train.global_batch_size, manifest.row_group_rows, 0)
     source = Source.of(config.data.path, manifest, "train")

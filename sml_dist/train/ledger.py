@@ -2,10 +2,9 @@
 
 ledger/<attempt>-rank-<r>.jsonl   one line a step: step, epoch, batch, rows, digest, weight, and skipped where it was
 
-An attempt is one life of a worker group, or of what follows a rollback. Files are only appended to; which lines belong to
-the history of a checkpoint is said by the `history` in its manifest: [attempt, first step, workers], so a step done by an
-attempt that died before saving it counts for nothing, and is done again by a later one. An attempt without a ledger has
-no name there: null.
+An attempt is one life of a worker group, or of what follows a rollback. Files are only appended to; the `history` in a checkpoint's
+manifest says which lines belong to it: [attempt, first step, workers], so a step done by an attempt that died before saving it counts
+for nothing, and is done again by a later one. An attempt without a ledger has no name there: null.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""From a stream's tables to batches on the worker's device; to a GPU, while it computes on the batch before."""
+"""From a stream's tables to batches on the worker's device; for a GPU, while it computes the batch before."""
 
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ def loaded(tables: Tables, collate: Collator, device: torch.device) -> Generator
     """Each table with its batch, which on a CPU is left for the step to make. Closing it closes `tables`.
 
     For a GPU a thread takes the next table, copies it on a stream of its own, and waits there for its ids to be checked.
-    TorchRec has such a thread too; it passes over a batch whose reading failed in a way that says it may be tried again.
+    TorchRec has such a thread too; it skips a batch whose reading failed with an error that says it may be tried again.
     """
     if device.type == "cpu":
         try:

@@ -41,7 +41,7 @@ class JsonLine(logging.Formatter):
 def worker_logs(folder: Path, run: str, place: Place) -> Iterator[None]:
     """Logs of this worker while it works at a run; an exception that ends it is logged with its traceback."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    with contextlib.suppress(OSError):  # such as a disk that cannot be written, which the run then tells of itself
+    with contextlib.suppress(OSError):  # such as a disk that cannot be written, which the run then reports itself
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(folder / "logs" / f"rank-{place.rank}.jsonl"))
     for handler in handlers:

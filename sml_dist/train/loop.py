@@ -41,7 +41,7 @@ ROLLBACK_FACTOR = 0.5  # on the learning rates, each time it does
 
 
 class Stopped(Exception):
-    """Whoever hears of the run's evaluations has heard enough: training ends where it stands, its checkpoint saved."""
+    """Whoever is told of the run's evaluations asked to stop: training ends where it stands, its checkpoint saved."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Progress:
     """All of a run's state that is not a tensor; saved with every checkpoint."""
 
     step: int = 0
-    warm_steps: int = 0  # of the run whose tables' optimiser state this one was started with, and of those before it
+    warm_steps: int = 0  # of earlier runs, behind the tables' optimiser state at a warm start
     epoch: int = 0
     batch: int = 0
     best: float | None = None  # of the monitored metric, larger is better
@@ -143,8 +143,8 @@ class Trainer:
         return loaded(tables, self.collate, self.device)
 
     def stretch(self, batches: Iterator[Loaded], progress: Progress) -> None:
-        """Trains to the end, which is evaluated."""
-        if progress.finished(self.config):  # at its first checkpoint already: the end was set nearer since
+        """Trains to the end and evaluates there."""
+        if progress.finished(self.config):  # already where it resumes: the end was moved closer since
             self.conclude(progress)
             return
         logged = time.monotonic()
@@ -177,7 +177,7 @@ class Trainer:
         return sent_ahead(items, self.task.tables, lambda table: self.collate(table, self.device), self.clock.enter)
 
     def conclude(self, progress: Progress) -> None:
-        """Evaluates, saves and reports what there is."""
+        """Evaluates, saves and reports."""
         self.clock.enter("evaluation")
         metrics = self.evaluate()
         self.judge(metrics, progress)
@@ -198,7 +198,7 @@ class Trainer:
 
     @cached_property
     def buffers(self) -> list[Tensor]:
-        """Running statistics, which forward itself moves."""
+        """Running statistics, which forward itself updates."""
         return list(self.task.model.buffers())
 
     @cached_property
@@ -253,8 +253,8 @@ class Trainer:
         return loss.detach()
 
     def loss(self, logit: Tensor, batch: Batch) -> Tensor:
-        """sum_i weight_i * bce_i over this worker's rows, per row of a full batch's share: its mean over workers is the
-        sum over the global batch / B. So a row counts the same in a full batch and a padded one, on any worker."""
+        """sum_i weight_i * bce_i over this worker's rows, times W / B: its mean over workers is the sum over the global batch / B. So a row
+        counts the same in a full batch and a padded one, on any worker."""
         logits_HB = every_logit(self.supervisions, logit)  # the mean over deep supervision's, else the one
         losses = F.binary_cross_entropy_with_logits(logits_HB, batch.label.expand_as(logits_HB), reduction="none").mean(dim=0)
         if losses.dim() == 2:  # several labels
@@ -270,7 +270,7 @@ class Trainer:
         return pc.sum(table["weight"]).as_py() * self.row_weight
 
     def skip(self, progress: Progress, reason: str) -> None:
-        """Books a bad step, the same on every worker. Raises Diverged at the third in a row."""
+        """Records a bad step, the same on every worker. Raises Diverged at the third in a row."""
         progress.bad_steps, progress.skipped = progress.bad_steps + 1, progress.skipped + 1
         where = {"step": progress.step, "epoch": progress.epoch, "batch": progress.batch}
         self.log(event="skipped", **where, why=reason)
@@ -350,19 +350,19 @@ def monitored(metrics: dict[str, Any], config: TrainConfig) -> float:
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """A seed for one step of one worker: 32 bits, for torch's CPU generator takes no more of it."""
+    """A seed for one step of one worker: 32 bits, as torch's CPU generator takes no more."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 
 def reseed(seed: int, device: torch.device) -> None:
-    """torch.manual_seed for this device alone: it formats a stack for every kind of device that may come yet, 0.2 ms each time."""
+    """torch.manual_seed for this device alone: torch's formats a stack for every kind of device not in use yet, 0.2 ms each time."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
 
 
 def timed(items: Iterator[Any], clock: Clock) -> Iterator[tuple[Any, float]]:
-    """Each item with the seconds spent waiting for it, which are data_wait on the clock from the second on."""
+    """Each item with the seconds spent waiting for it, which the clock counts as data_wait from the second on."""
     while True:
         started = time.monotonic()
         try:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from joblib import cpu_count  # os.cpu_count() tells of the machine, whatever a container's limit
+from joblib import cpu_count  # os.cpu_count() counts the machine's, whatever a container's limit
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Place:
     def set_threads(self, asked: int | None) -> None:
         """Compute threads: as asked, or the cores that this node, or its container, may use, shared between its workers.
 
-        Beside a GPU one: what is left to compute is copies, and teams of threads in the loop and in the loading of batches
-        get in each other's way.
+        Beside a GPU just one: what is left to compute is copies, and teams of threads in the loop and in the loading of batches get in each
+        other's way.
         """
         torch.set_num_threads(asked or (max(1, cpu_count() // self.local_workers) if self.device.type == "cpu" else 1))

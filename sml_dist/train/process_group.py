@@ -1,6 +1,6 @@
 """The workers' process group, as a Ray Train backend.
 
-Ray's own makes the driver and the controller import torch, more than a second of each start.
+Ray's own makes the driver and the controller import torch, which takes over a second of each start.
 """
 
 import contextlib

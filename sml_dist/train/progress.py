@@ -64,5 +64,5 @@ class TrainProgress:
 
 
 def numbers(values: dict[str, Any]) -> dict[str, Any]:
-    """With nan for each None, as which JSON holds it."""
+    """With nan for each None, which is how JSON holds it."""
     return {key: math.nan if value is None else value for key, value in values.items()}

@@ -22,7 +22,7 @@ from sml_dist.train.storage import append
 
 
 class RunFolder:
-    """Files of one run. Of its workers rank 0 alone writes, but for error.json, which is of any that fails; the command writes its own."""
+    """Files of one run. Of its workers only rank 0 writes, except error.json, which any that fails writes; the command writes its own."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -35,7 +35,7 @@ class RunFolder:
     def write(self, name: str, text: str) -> None:
         """A whole file or none."""
         self.path.mkdir(parents=True, exist_ok=True)
-        partial = self.path / f".{name}.partial-{uuid.uuid4().hex[:8]}"  # another writer's is another
+        partial = self.path / f".{name}.partial-{uuid.uuid4().hex[:8]}"  # each writer has its own
         try:
             partial.write_text(text)
             os.replace(partial, self.path / name)
@@ -58,7 +58,7 @@ class RunFolder:
             raise InputError(f"{self.path / name} is damaged ({error}); take it away") from None
 
     def read_runs(self, name: str) -> list[dict[str, Any]]:
-        """The objects of a file of a line a run, which is only ever written whole. Raises InputError that names a damaged line."""
+        """The objects of a file of one line per run, which is only ever written whole. Raises InputError that names a damaged line."""
         path, found = self.path / name, []
         for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], start=1):
             with contextlib.suppress(ValueError):
@@ -73,23 +73,23 @@ class RunFolder:
         return path.read_text() if path.is_file() else None
 
     def begin(self, config: str, plan: str) -> None:
-        """What a run writes before its first step, or before it goes on: the summary of an earlier end is true no more."""
+        """What a run writes before its first step, or before it goes on: the summary of an earlier end no longer holds."""
         self.remove("summary.json")
         self.write("config.yaml", config)
         self.write("plan.txt", plan)
 
     def log(self, **values: Any) -> None:
-        """One line of metrics.jsonl; one that cannot be written, on a full disk, waits: it is the checkpoints' place to fail."""
+        """One line of metrics.jsonl; one that a full disk refuses waits: failing is left to the checkpoints."""
         self.unwritten += json.dumps(finite({"time": round(time.time(), 3), **values})) + "\n"
         with contextlib.suppress(OSError):
             append(self.path / "metrics.jsonl", self.unwritten)
             self.unwritten = ""
 
     def new_lines(self, name: str, *, whole: bool = False) -> Iterator[list[str]]:
-        """Each time the lines that were added to a file since the last, or at first, with `whole`, all that it has.
+        """Each time the lines added to a file since the last; the first time none, or with `whole` all that it has.
 
-        A restarted run that drops lines puts another file in this one's place: that is read from its start, and the lines in
-        it that were there before are passed over.
+        A restarted run that drops lines replaces the file: the new one is read from its start, without the leading lines that were given
+        before.
         """
         path, given, inode, offset, wanted = self.path / name, set(), None, 0, whole
         while True:
@@ -118,7 +118,7 @@ class RunFolder:
 
 
 def objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The objects that lines of JSON hold, but for lines that a kill or a full disk has torn."""
+    """The objects that lines of JSON hold, without lines that a kill or a full disk has torn."""
     for line in lines:
         with contextlib.suppress(ValueError):
             if isinstance(found := json.loads(line), dict):

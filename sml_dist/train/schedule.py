@@ -8,8 +8,8 @@ from sml_dist.config.train import TrainConfig
 
 @dataclass(frozen=True)
 class Schedule:
-    """factor(step) = warm-up x decay. `total` is the number of steps planned; `plateau`, under any schedule, what
-    evaluations that were no better and rollbacks have left of the rate."""
+    """factor(step) = warm-up x decay. `total` is the number of steps planned; `plateau`, under any schedule, is the factor left by
+    rollbacks and by evaluations that were no better."""
 
     config: TrainConfig
     total: int

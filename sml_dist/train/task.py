@@ -17,9 +17,8 @@ Products = Literal["fp32", "tf32", "bf16"]
 class CTRTask(nn.Module):
     """Embedding tables and a zoo model in one module, so that DMP shards the first and wraps the second in DDP.
 
-    `tables` maps a KeyedJaggedTensor to a KeyedTensor of `fields` x (B, dim). A model of T labels hands out (B, T) where one
-    of one label hands out (B,). `products` is what the model's matrix products are taken in, bf16 by autocast; weights,
-    tables and the loss stay float32.
+    `tables` maps a KeyedJaggedTensor to a KeyedTensor of `fields` x (B, dim). A model of T labels returns (B, T), one of one label (B,).
+    `products` is the precision of the model's matrix products, bf16 by autocast; weights, tables and the loss stay float32.
     """
 
     def __init__(self, tables: nn.Module, model: nn.Module, fields: list[str], dim: int, products: Products = "fp32"):
@@ -35,7 +34,7 @@ class CTRTask(nn.Module):
 
     def forward(self, x_BFD: Tensor, dense_BN: Tensor) -> Tensor:
         """The dense part: logit (B,) float32. Training calls it through DMP, apart from `embed`: see Trainer.step."""
-        model = self.model if self.training else self.model.forward  # training alone is compiled, if anything is: see build.py
+        model = self.model if self.training else self.model.forward  # only training is compiled, if anything: see build.py
         with torch.autocast(x_BFD.device.type, torch.bfloat16, enabled=self.products == "bf16"):
             return model(x_BFD, dense_BN).float()
 
@@ -57,7 +56,7 @@ def orders(has: tuple[str, ...], wanted: tuple[str, ...], device: torch.device) 
 
 
 class Reordered(Function):
-    """x[:, order]; its gradient goes back by the inverse, where autograd would add it into zeros."""
+    """x[:, order]; its gradient is taken by the inverse, where autograd would add it into zeros."""
 
     @staticmethod
     def forward(ctx, x_BFD: Tensor, order_F: Tensor, inverse_F: Tensor) -> Tensor:

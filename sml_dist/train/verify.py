@@ -42,7 +42,7 @@ def verify_run(folder: str, data: str | None = None) -> dict[str, Any]:
 
 
 def _rows(folder: Path, found: Checkpoint, data: str | None) -> dict[str, Any]:
-    """The ledger of a checkpoint's history held against the plan: rows missing, doubled, or in a batch that is not the plan's.
+    """The ledger of a checkpoint's history compared with the plan: rows missing, doubled, or in a batch that is not the plan's.
     {} where none was kept."""
     config, progress = found.config, found.manifest["progress"]
     left_out = not_recorded(progress)

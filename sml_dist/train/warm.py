@@ -44,7 +44,7 @@ class Match:
 def warm_start(
     config: RunConfig, model: DistributedModelParallel, optimizers: Optimizers, manifest: Manifest, beat: Callable[[], None] = lambda: None
 ) -> tuple[str, int]:
-    """Fills what the checkpoint `run.warm_start` has of this run; a table that says what, and the steps that tables count on from.
+    """Loads what the checkpoint `run.warm_start` has for this run; a table that says what, and the step tables count on from.
 
     Collective. Raises InputError.
     """

@@ -1,4 +1,4 @@
-"""What one worker does, from the configuration to the summary: every room of the way of a row is listed here."""
+"""What one worker does, from the configuration to the summary: every stage of a row's way is listed here."""
 
 import contextlib
 import socket
@@ -36,7 +36,7 @@ from sml_dist.train.schedule import Schedule
 from sml_dist.train.sharded import shard
 from sml_dist.train.watchdog import DONE, Watchdog
 
-# Hears of each evaluation when its checkpoint is complete: {"rows" trained on, "step", "epoch", "last", metrics ...}.
+# Called with each evaluation once its checkpoint is complete: {"rows" trained on, "step", "epoch", "last", metrics ...}.
 # False stops the run.
 Report = Callable[[dict[str, Any]], bool]
 
@@ -45,8 +45,8 @@ def run(raw: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
     """Trains, evaluates, saves. Returns the summary, or {"input_error" or "run_error": line}: what is not to be retried,
     or {"stopped": True} where `report` said so.
 
-    Where there are several, what is not to be retried is written to error.json and raised: only so does Ray end the others, who
-    wait for this worker in a collective. The group that it starts then finds error.json and ends at once.
+    With several workers, what is not to be retried is written to error.json and raised: only then does Ray end the others, which wait for
+    this worker in a collective. The group that it starts next finds error.json and ends at once.
     """
     config = parse(raw)
     folder = RunFolder(config.run.folder)
@@ -68,7 +68,8 @@ def run(raw: dict[str, Any], report: Report | None = None) -> dict[str, Any]:
 
 
 def ray_place(device: str) -> Place:
-    """This Ray Train worker's; a GPU becomes this thread's own. `auto` is one where the workers' group has NCCL (process_group.py).
+    """This Ray Train worker's; a GPU is made this thread's current device. `auto` takes one if the workers' group has NCCL
+    (process_group.py).
 
     Raises InputError where torch can use no GPU and is told to.
     """
@@ -187,7 +188,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
 def evaluation(
     config: RunConfig, manifest: Manifest, stream: Stream, split: str, folder: RunFolder, device: torch.device, times: int
 ) -> Evaluation:
-    """Its curves are kept in the run's folder, unless the disk is full: that is the checkpoints' place to fail."""
+    """Its curves are kept in the run's folder, unless the disk is full: failing is left to the checkpoints."""
 
     def keep(scores: Scores) -> None:
         with contextlib.suppress(OSError):
@@ -197,7 +198,7 @@ def evaluation(
 
 
 def summary(config: RunConfig, place: Place, products: str, plan: Plan, progress: Progress, manifest: Manifest) -> dict[str, Any]:
-    """What a run did, but for its metrics and times."""
+    """What a run did, without its metrics and times."""
     return {
         "model": config.model.name,
         "sml": "sml" in vars(config.model) and config.model.sml.enabled,  # LR and FM have no layer to skip
