@@ -10,7 +10,7 @@ from typing import Any, Literal
 from sml_dist.config.metrics import METRICS
 from sml_dist.config.tune import SweepConfig
 from sml_dist.spec import InputError
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 
 SWEEP, BASE, TRIALS = "sweep.yaml", "base.yaml", "trials.jsonl"  # files of a sweep's folder; tune/books.py lists them all
 COLUMNS = ("trial", "status", "epochs", "rows", "seconds", *METRICS)  # of tables of trials, beside those of the searched keys

@@ -9,7 +9,7 @@ import numpy as np
 from sml_dist.config.metrics import METRICS
 from sml_dist.statistics import CONFIDENCE, Paired, auc_difference, paired
 from sml_dist.tabular import Row
-from sml_dist.train.report import RunFolder, finite
+from sml_dist.train.run_folder import RunFolder, finite
 from sml_dist.trials import Record, Sweep
 
 TARGET = 1e-4  # a difference that one wants to be able to see

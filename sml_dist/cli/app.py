@@ -52,7 +52,7 @@ def warn(line: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    from sml_dist.train.report import finite
+    from sml_dist.train.run_folder import finite
 
     sys.stdout.write(json.dumps(finite(value), allow_nan=False) + "\n")
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json, warn
 from sml_dist.config.metrics import METRICS
 from sml_dist.importing import importing
-from sml_dist.train.progress import numbers
+from sml_dist.train.terminal import numbers
 
 
 @app.command()
@@ -27,7 +27,7 @@ def train(
         from sml_dist.session import ray_session
         from sml_dist.train.again import finished
         from sml_dist.train.check import check, few_steps
-        from sml_dist.train.progress import TrainProgress
+        from sml_dist.train.terminal import TrainProgress
 
     run = load(config, overrides)
     check(run)

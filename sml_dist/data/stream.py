@@ -80,13 +80,13 @@ class Stream:
                     raise InputError(block[ERROR][0].as_py())
                 yield block
 
-    def _reader(self, start: Cursor) -> "Reader":
+    def _reader(self, start: Cursor) -> "WindowReader":
         """Reads from the cursor on."""
         first, skip = self.plan.window_of(start)
         begin = start.epoch * self.plan.windows + first
-        return Reader(self.source, self.plan, self.rank, self.workers, begin, skip, self.numbered)
+        return WindowReader(self.source, self.plan, self.rank, self.workers, begin, skip, self.numbered)
 
-    def _pipeline(self, read: "Reader", windows: range) -> ray.data.Dataset:
+    def _pipeline(self, read: "WindowReader", windows: range) -> ray.data.Dataset:
         dataset = ray.data.from_items([{"window": window} for window in windows], override_num_blocks=len(windows))
         context, options = dataset.context, dataset.context.execution_options
         context.enable_progress_bars = False
@@ -181,7 +181,7 @@ def rebatch(blocks: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
         rest = table.slice(whole)
 
 
-class Reader:
+class WindowReader:
     """A reader task: one window of a worker's streams, decoded once, permuted and interleaved by one take."""
 
     def __init__(self, source: Source, plan: Plan, rank: int, workers: int, begin: int = 0, skip: int = 0, numbered: bool = False):

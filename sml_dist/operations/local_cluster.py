@@ -28,7 +28,7 @@ from sml_dist.operations.processes import beside, kill_marked, marked
 from sml_dist.operations.token import bearer, make_token, token_environment
 from sml_dist.session import LOCAL_ENVIRONMENT
 from sml_dist.spec import InputError, RunError, spec
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 
 MARK = "SML_DIST_CLUSTER"
 FOLDER = "SML_DIST_CLUSTER_FOLDER"

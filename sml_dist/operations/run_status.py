@@ -7,7 +7,7 @@ from typing import Any
 import fsspec
 
 from sml_dist.spec import InputError
-from sml_dist.train.report import objects
+from sml_dist.train.run_folder import objects
 from sml_dist.train.storage import tried
 from sml_dist.train.watchdog import DONE, NOTE, START_SECONDS
 

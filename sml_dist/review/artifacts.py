@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sml_dist.data.dataset import MANIFEST
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import wandb
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def log_dataset_and_model(run: "wandb.Run", folder: RunFolder, summary: dict[str, Any]) -> None:
     import wandb
 
-    from sml_dist.train.kept import KEPT  # it reads checkpoints, with torchrec: not for those who only follow a run
+    from sml_dist.train.dataset_copy import KEPT  # it reads checkpoints, with torchrec: not for those who only follow a run
 
     dataset = (folder.read_json("about.json") or {})["dataset"]
     if not run.offline:

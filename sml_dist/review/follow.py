@@ -18,7 +18,7 @@ from sml_dist.review.artifacts import log_folder
 from sml_dist.review.tensorboard import TensorBoard
 from sml_dist.review.wandb import Wandb
 from sml_dist.spec import InputError
-from sml_dist.train.report import RunFolder, objects
+from sml_dist.train.run_folder import RunFolder, objects
 from sml_dist.trials import read_trials
 
 POLL_SECONDS = 1.0

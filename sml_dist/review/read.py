@@ -11,7 +11,7 @@ from sml_dist.config.settings import load_settings
 from sml_dist.config.tune import SweepConfig
 from sml_dist.credentials import scrub
 from sml_dist.spec import InputError
-from sml_dist.train.report import RunFolder, objects
+from sml_dist.train.run_folder import RunFolder, objects
 from sml_dist.trials import BASE, SWEEP, Sweep, read_trials
 
 Line = dict[str, Any]

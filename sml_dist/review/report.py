@@ -8,7 +8,7 @@ from sml_dist.review.compare_page import compare_page
 from sml_dist.review.read import is_sweep, read_run, read_sweep
 from sml_dist.review.run_page import run_page
 from sml_dist.spec import InputError
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 
 FILE = "report.html"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from sml_dist.config.run import RunConfig, dump
 from sml_dist.review.lines import happened, scalars
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 
 
 class TensorBoard:

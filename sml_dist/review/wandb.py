@@ -15,7 +15,7 @@ from sml_dist.config.run import RunConfig
 from sml_dist.review.artifacts import log_dataset_and_model
 from sml_dist.review.lines import happened, scalars
 from sml_dist.spec import to_dict
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 from sml_dist.trials import SWEEP
 
 if TYPE_CHECKING:

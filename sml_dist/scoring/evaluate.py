@@ -15,7 +15,7 @@ from sml_dist.scoring.calibration import curve, expected_error
 from sml_dist.scoring.delong import auc_difference
 from sml_dist.scoring.prepared_rows import is_prepared, prepared_rows
 from sml_dist.scoring.raw_rows import raw_rows
-from sml_dist.scoring.rows import Source, check_finite
+from sml_dist.scoring.rows import RowSource, check_finite
 from sml_dist.scoring.slices import check_field, largest, namer, values_of
 from sml_dist.scoring.trained import Described, Trained, find, load
 from sml_dist.spec import InputError
@@ -105,7 +105,7 @@ def check(options: Options, model: Described) -> None:
         raise InputError("--unit group: the run's rows have no group; leave the option out")
 
 
-def rows_of(model: Described, data: str, split: str | None, progress: Progress) -> Source:
+def rows_of(model: Described, data: str, split: str | None, progress: Progress) -> RowSource:
     """With the label, and what goes with it: weight and group."""
     keys = ["label", *(name for name in ("weight", "group") if getattr(model.manifest, name))]
     splits = [split] if split else None
@@ -121,7 +121,7 @@ def rows_of(model: Described, data: str, split: str | None, progress: Progress) 
     return source
 
 
-def score(model: Trained, source: Source, data: str, options: Options, progress: Progress) -> tuple[Scored, np.ndarray, Values]:
+def score(model: Trained, source: RowSource, data: str, options: Options, progress: Progress) -> tuple[Scored, np.ndarray, Values]:
     """Every row's score, its file's place and its number there as one, and which rows hold which value of each field.
 
     Raises InputError where no row of the data can be used.

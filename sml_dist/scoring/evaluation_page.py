@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from sml_dist.data.output import writing
 from sml_dist.spec import InputError
 from sml_dist.tabular import Row, markdown_table, write_csv
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 
 WHOLE = "evaluation.json"
 OURS = ("README.md", "metrics.csv", "calibration.csv", "calibration.png", "slices-*.csv")

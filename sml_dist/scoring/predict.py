@@ -31,7 +31,7 @@ from sml_dist.data.write import REJECTS, Writers
 from sml_dist.scoring.output import PREDICTIONS, Folder, PartDone, Predictions
 from sml_dist.scoring.prepared_rows import is_prepared, prepared_rows
 from sml_dist.scoring.raw_rows import raw_rows
-from sml_dist.scoring.rows import Source, check_finite
+from sml_dist.scoring.rows import RowSource, check_finite
 from sml_dist.scoring.trained import Described, Trained, describe, find, load, reopened
 from sml_dist.spec import InputError
 from sml_dist.train.checkpoint import Checkpoint
@@ -47,7 +47,7 @@ class Job:
     """What every worker needs to know: little, for Ray keeps what is large in a node's object store, which an actor may outlive."""
 
     checkpoint: str
-    source: Source
+    source: RowSource
     rows: int
     output: str
     max_reject_rate: float
@@ -86,7 +86,7 @@ def predict(
     check_rate(max_reject_rate)
     check_keys(keys or [])
     model = describe(find(run, step))
-    source: Source
+    source: RowSource
     if is_prepared(inputs, "--input"):
         if labelled is not None:
             raise InputError(f"--labelled is of raw logs: --input {inputs} is a prepared dataset, which has labels; leave it out")

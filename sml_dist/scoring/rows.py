@@ -30,7 +30,7 @@ class Rows:
     rejects: list[Reject] = field(default_factory=list)
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """Sent to every worker. `identity` is what must be the same where unfinished work is gone on with; parts and rows are known
     once it is `surveyed`."""
 
@@ -48,9 +48,9 @@ class Source(Protocol):
     @property
     def parts(self) -> Sequence[Any]: ...
 
-    def surveyed(self, progress: Progress) -> "Source": ...
+    def surveyed(self, progress: Progress) -> "RowSource": ...
 
-    def reader(self) -> "Source":
+    def reader(self) -> "RowSource":
         """What a worker needs to `read` a part, without the lists of all files and parts."""
         ...
 

@@ -26,7 +26,7 @@ from sml_dist.scoring.explain import Explained
 from sml_dist.spec import InputError, from_dict
 from sml_dist.train.build import make_task
 from sml_dist.train.checkpoint import ANOTHER, MANIFEST, Checkpoint, Damaged, OtherFormat, read, step_name, steps, take_that_version, verify
-from sml_dist.train.kept import kept_dataset
+from sml_dist.train.dataset_copy import kept_dataset
 from sml_dist.train.resume import load_weights
 from sml_dist.train.storage import Storage
 from sml_dist.train.task import CTRTask

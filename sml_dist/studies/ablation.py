@@ -16,7 +16,7 @@ from sml_dist.studies.ablation_page import flat, page, plot
 from sml_dist.studies.grid import Cell, GridConfig, cells, read_grid, value_of
 from sml_dist.studies.tasks import as_they_end
 from sml_dist.tabular import write_csv
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 
 Show = Callable[[str, int, int], None]
 

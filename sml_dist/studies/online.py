@@ -23,7 +23,7 @@ from sml_dist.studies.online_plots import plot_all
 from sml_dist.studies.online_verdicts import HEADS, Arm, Curves, Setting, compare
 from sml_dist.studies.tasks import as_they_end
 from sml_dist.tabular import Row, write_csv
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 
 Show = Callable[[str, int, int], None]
 

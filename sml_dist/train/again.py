@@ -4,7 +4,7 @@ from typing import Any
 
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import fingerprint
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 
 
 def finished(config: RunConfig) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from sml_dist.data.stream import DirectStream
 from sml_dist.train.code import commit
 from sml_dist.train.in_process import alone
 from sml_dist.train.place import Place
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 from sml_dist.train.worker import Report, train_watched
 
 

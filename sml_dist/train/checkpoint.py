@@ -14,7 +14,7 @@ from typing import Any
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.spec import InputError
-from sml_dist.train.shards import Reader
+from sml_dist.train.shards import CheckpointReader
 from sml_dist.train.storage import Storage
 
 MANIFEST = "MANIFEST.json"
@@ -54,8 +54,8 @@ class Checkpoint:
         return self.manifest["step"] + self.manifest.get("progress", {}).get("warm_steps", 0)
 
     @property
-    def reader(self) -> Reader:
-        return Reader(self.storage, self.name, self.manifest["tensors"])
+    def reader(self) -> CheckpointReader:
+        return CheckpointReader(self.storage, self.name, self.manifest["tensors"])
 
 
 def step_name(step: int) -> str:

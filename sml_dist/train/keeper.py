@@ -9,14 +9,14 @@ from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import Manifest, fingerprint
 from sml_dist.spec import to_dict
 from sml_dist.train.checkpoints import Checkpoints, agree
+from sml_dist.train.dataset_copy import keep_dataset
 from sml_dist.train.finite import Diverged
-from sml_dist.train.kept import keep_dataset
 from sml_dist.train.ledger import Ledger, new_attempt
 from sml_dist.train.loop import Progress
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.place import Place
-from sml_dist.train.report import RunFolder
 from sml_dist.train.resume import load_weights, restore
+from sml_dist.train.run_folder import RunFolder
 from sml_dist.train.sharded import average_batch_statistics
 from sml_dist.train.state import pieces
 from sml_dist.train.storage import Storage

@@ -22,7 +22,7 @@ from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.code import commit
 from sml_dist.train.controller import Trainer
 from sml_dist.train.process_group import ProcessGroupConfig
-from sml_dist.train.report import RunFolder, objects
+from sml_dist.train.run_folder import RunFolder, objects
 
 POLL_SECONDS = 0.5
 

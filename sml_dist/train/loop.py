@@ -28,7 +28,7 @@ from sml_dist.train.health import Usage, heads_heard, signals
 from sml_dist.train.ledger import Ledger
 from sml_dist.train.loading import Loaded, Tables, loaded
 from sml_dist.train.optimizers import Optimizers
-from sml_dist.train.report import Meter
+from sml_dist.train.run_folder import Meter
 from sml_dist.train.schedule import Schedule
 from sml_dist.train.task import CTRTask
 

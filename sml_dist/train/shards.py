@@ -89,7 +89,7 @@ def nonfinite(pieces: list[Piece], advance: Callable[[int], None] = lambda size:
     return None
 
 
-class Reader:
+class CheckpointReader:
     """Fills pieces from the files of a checkpoint that lies in the folder `name` of a storage."""
 
     def __init__(self, storage: Storage, name: str, index: Index):

@@ -26,9 +26,9 @@ from sml_dist.data.vocab import read_tokens, read_vocabulary
 from sml_dist.spec import InputError
 from sml_dist.train.checkpoint import ANOTHER, MANIFEST, Checkpoint, Damaged, OtherFormat, take_that_version
 from sml_dist.train.checkpoints import Checkpoints
-from sml_dist.train.kept import holds, places
+from sml_dist.train.dataset_copy import holds, places
 from sml_dist.train.optimizers import Optimizers
-from sml_dist.train.shards import Reader
+from sml_dist.train.shards import CheckpointReader
 from sml_dist.train.state import COUNTER, Piece, pieces, set_steps
 from sml_dist.train.storage import Storage
 
@@ -150,7 +150,7 @@ def is_hashed(name: str, manifest: Manifest) -> bool:
     return any(group.get("hash") and name in group["columns"] for group in groups)
 
 
-def shape_of(reader: Reader, name: str) -> tuple[int, ...] | None:
+def shape_of(reader: CheckpointReader, name: str) -> tuple[int, ...] | None:
     return tuple(reader.index[name]["shape"]) if reader.holds(name) else None
 
 
@@ -159,7 +159,7 @@ def parameter_of(name: str) -> str:
     return name.removeprefix("optim.").rpartition(".")[0]
 
 
-def take_rows(reader: Reader, piece: Piece, rows: np.ndarray) -> None:
+def take_rows(reader: CheckpointReader, piece: Piece, rows: np.ndarray) -> None:
     """Fills the rows of a table's piece that the old table has. Holds one old table's columns in memory."""
     if piece.name.endswith(f".{COUNTER}"):
         reader.fill([piece])

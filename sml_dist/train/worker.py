@@ -30,8 +30,8 @@ from sml_dist.train.logs import log_event, worker_logs
 from sml_dist.train.loop import Progress, Stopped, Trainer
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.place import Place
-from sml_dist.train.report import RunFolder
 from sml_dist.train.rows import training_plan
+from sml_dist.train.run_folder import RunFolder
 from sml_dist.train.schedule import Schedule
 from sml_dist.train.sharded import shard
 from sml_dist.train.watchdog import DONE, Watchdog

@@ -18,8 +18,8 @@ from sml_dist.data.dataset import read_manifest
 from sml_dist.data.plan import Cursor
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.check import check
-from sml_dist.train.report import RunFolder, objects
 from sml_dist.train.rows import training_plan
+from sml_dist.train.run_folder import RunFolder, objects
 from sml_dist.trials import value_at
 from sml_dist.tune.space import Params, Space, new_study
 

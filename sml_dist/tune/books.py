@@ -6,7 +6,7 @@ The folder of a sweep, `storage`/`name`:
     base.yaml          the configuration that its trials vary, resolved (config/run.py: RunConfig)
     data.json          {dataset: hash}, of all that its trials may read
     trials.jsonl       one line a trial, in the order of their ids: see Record (trials.py)
-    trials/00007/      the run folder of trial 7, as of any run (train/report.py): config.yaml, metrics.jsonl, summary.json
+    trials/00007/      the run folder of trial 7, as of any run (train/run_folder.py): config.yaml, metrics.jsonl, summary.json
                        where it came to its end, checkpoints/ while it runs and of the best trials
     best.yaml          the best trial's configuration, ready for `sml-dist train`
     pairs.csv          with `pair`: the paired differences
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sml_dist.config.metrics import METRICS
-from sml_dist.train.report import RunFolder, finite
+from sml_dist.train.run_folder import RunFolder, finite
 from sml_dist.trials import TRIALS, Record, ranked, read_trials
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sml_dist.train.checkpoint import MANIFEST, PARTIAL
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 
 KEPT = 2  # donations of a trial; who comes late takes a newer one
 TAKEN = "taken.json"  # of a run folder: what it took last

@@ -6,7 +6,7 @@ from typing import Any
 from sml_dist.config.run import dump
 from sml_dist.spec import to_dict
 from sml_dist.tabular import Row, markdown_table, write_csv
-from sml_dist.train.report import RunFolder, finite
+from sml_dist.train.run_folder import RunFolder, finite
 from sml_dist.trials import Record, Sweep, short_names
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books

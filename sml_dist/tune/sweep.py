@@ -22,7 +22,7 @@ from sml_dist.held import held
 from sml_dist.session import check_cpus, environment
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.launch import check_place, worker_resources
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 from sml_dist.trials import BASE, SWEEP
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books

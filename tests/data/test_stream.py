@@ -15,7 +15,7 @@ from ray.data import DataContext
 
 from sml_dist.data.dataset import SplitWriter
 from sml_dist.data.plan import Cursor, Plan
-from sml_dist.data.stream import Reader, Source, Stream, Unhurried, held_bytes, placing, step_seconds, windows_ahead, with_weight
+from sml_dist.data.stream import Source, Stream, Unhurried, WindowReader, held_bytes, placing, step_seconds, windows_ahead, with_weight
 from sml_dist.session import LOCAL_ENVIRONMENT
 from sml_dist.spec import InputError
 
@@ -91,7 +91,7 @@ def test_ray_data_knows_what_a_pipeline_sets_and_calls_its_callback_at_each_step
 
 def test_multi_valued_rows_keep_their_values(source):
     p = plan(source)
-    table = Reader(source, p, 0, 1).window(0)
+    table = WindowReader(source, p, 0, 1).window(0)
     numbers = rows_of(table)
     assert table["ids:m"].to_pylist() == [[n] * (n % 3) for n in numbers]
 
@@ -103,7 +103,7 @@ def test_a_file_with_other_rows_than_the_manifest_says_is_noticed_before_a_row_o
         with SplitWriter(str(tmp_path), "train/part-0.parquet", schema, row_group_rows=100) as writer:
             writer.write(pa.table({"label": np.zeros(rows, np.float32)}, schema=schema))
         source = Source(str(tmp_path), groups, 10)
-        read = Reader(source, Plan(source.rows, 2, 10, 100, 0), 0, 1)
+        read = WindowReader(source, Plan(source.rows, 2, 10, 100, 0), 0, 1)
         with pytest.raises(InputError, match=f"train/part-0.parquet, row group {said}.*; restore the file or prepare the dataset again"):
             read.window(0)
 
@@ -111,10 +111,10 @@ def test_a_file_with_other_rows_than_the_manifest_says_is_noticed_before_a_row_o
 READ_TEN_WINDOWS = """
 import resource, sys
 from sml_dist.data.plan import Plan
-from sml_dist.data.stream import Reader, Source
+from sml_dist.data.stream import WindowReader, Source
 rows = 16384
 groups = tuple(("train/part-0.parquet", group, rows) for group in range(40))
-read = Reader(Source(sys.argv[1], groups, 0), Plan((rows,) * 40, streams=4, batch_size=4096, window=rows, seed=0), 0, 1)
+read = WindowReader(Source(sys.argv[1], groups, 0), Plan((rows,) * 40, streams=4, batch_size=4096, window=rows, seed=0), 0, 1)
 faults = []
 for window in range(10):
     read({"window": [window]})
@@ -190,14 +190,14 @@ def test_a_gpu_is_read_for_by_as_many_as_half_of_the_object_stores_hold(source, 
 def test_as_many_windows_are_read_ahead_as_asked_for_and_no_more(ray_local, source, tmp_path):
     """Of 2 MB each, while one batch of the first is all that anybody took."""
 
-    class Heavy(Reader):
+    class Heavy(WindowReader):
         def window(self, number: int) -> pa.Table:
             (tmp_path / str(number)).touch()
             rows = super().window(number)
             return rows.append_column("weighty", pa.array([bytes((2 << 20) // rows.num_rows)] * rows.num_rows))
 
     class Watched(Stream):
-        def _reader(self, start: Cursor) -> Reader:
+        def _reader(self, start: Cursor) -> WindowReader:
             return Heavy(self.source, self.plan, self.rank, self.workers)
 
     heavy = replace(source, row_bytes=(2 << 20) // (4 * WINDOW))

@@ -4,7 +4,7 @@ import json
 import math
 
 from sml_dist.cli import training
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 
 SPLIT = {"auc": math.nan, "gauc": math.nan, "logloss": 0.5, "ne": math.nan, "calibration": math.nan, "rows": 1000}
 GROUP = {"group": 7, "rows": 10.0, "positives": 0.0, "auc": math.nan}

@@ -33,7 +33,7 @@ from sml_dist.train.keeper import Keeper
 from sml_dist.train.launch import check_room, launch
 from sml_dist.train.loop import Trainer
 from sml_dist.train.metrics import EXACT_ROWS
-from sml_dist.train.progress import EVENTS, TrainProgress
+from sml_dist.train.terminal import EVENTS, TrainProgress
 
 
 @pytest.fixture(scope="module")

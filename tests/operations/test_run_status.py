@@ -11,7 +11,7 @@ from rich.console import Console
 from sml_dist.cli.status import parts
 from sml_dist.operations.run_status import run_status
 from sml_dist.spec import InputError
-from sml_dist.train.progress import TrainProgress
+from sml_dist.train.terminal import TrainProgress
 from sml_dist.train.watchdog import Watchdog
 
 STEP = {"total_steps": 100, "epochs": 1, "epoch": 0, "loss": 0.5, "samples_per_second": 1000.0, "data_wait_fraction": 0.0}

@@ -19,8 +19,8 @@ from sml_dist.scoring import predict
 from sml_dist.scoring.output import Predictions
 from sml_dist.spec import to_dict
 from sml_dist.train.checkpoints import Checkpoints
+from sml_dist.train.dataset_copy import keep_dataset
 from sml_dist.train.in_process import alone
-from sml_dist.train.kept import keep_dataset
 from sml_dist.train.loop import Progress
 from sml_dist.train.state import pieces
 from sml_dist.train.storage import Storage

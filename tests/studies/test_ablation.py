@@ -13,7 +13,7 @@ from sml_dist.spec import InputError
 from sml_dist.studies import ablation
 from sml_dist.studies.ablation import done, run
 from sml_dist.studies.grid import cells, read_grid
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 
 GRID = """
 name: trial

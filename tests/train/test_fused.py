@@ -14,7 +14,7 @@ from sml_dist.train.checkpoint import Checkpoints
 from sml_dist.train.in_process import Laboratory, one_process
 from sml_dist.train.loop import Progress
 from sml_dist.train.resume import load, load_weights
-from sml_dist.train.shards import Reader
+from sml_dist.train.shards import CheckpointReader
 from sml_dist.train.state import fused, pieces, set_steps
 from sml_dist.train.storage import Storage
 
@@ -52,8 +52,8 @@ def test_no_row_of_before_stays_cached_once_weights_are_loaded(laboratory, tmp_p
     store = Checkpoints(Storage(tmp_path / "checkpoints"))
     store.save(3, pieces(trainer.model, trainer.optimizers), {})
     store.wait()
-    fill, reset = Reader.fill, SplitTableBatchedEmbeddingBagsCodegen.reset_cache_states
-    monkeypatch.setattr(Reader, "fill", lambda *given: (fill(*given), called.append("fill"))[0])
+    fill, reset = CheckpointReader.fill, SplitTableBatchedEmbeddingBagsCodegen.reset_cache_states
+    monkeypatch.setattr(CheckpointReader, "fill", lambda *given: (fill(*given), called.append("fill"))[0])
     monkeypatch.setattr(SplitTableBatchedEmbeddingBagsCodegen, "reset_cache_states", lambda self: (reset(self), called.append(self)))
     found = store.at(3)
     if loading == "run":

@@ -5,7 +5,7 @@ import pytest
 from sml_dist.config.run import load
 from sml_dist.train import launch
 from sml_dist.train.launch import watching, worker_resources
-from sml_dist.train.report import RunFolder
+from sml_dist.train.run_folder import RunFolder
 from sml_dist.train.storage import append
 
 

@@ -1,6 +1,6 @@
 """The run folder: what a run writes for people and tools to read.
 
-config.yaml  plan.txt  metrics.jsonl  dataset/ (see kept.py)  checkpoints/step-*/  summary.json
+config.yaml  plan.txt  metrics.jsonl  dataset/ (see dataset_copy.py)  checkpoints/step-*/  summary.json
 code.json (the commit)  about.json (dataset, fields, plan, machine)  curves_SPLIT.json (of its last evaluation)
 heartbeat.json (worker 0 is alive; see watchdog.py)  logs/rank-*.jsonl (see logs.py)
 error.json (why a run must not be tried again as it is)  ledger/ (with train.record_rows)  stacks/ (of workers that hung)

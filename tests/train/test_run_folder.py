@@ -6,7 +6,7 @@ import os
 import pytest
 
 from sml_dist.spec import InputError
-from sml_dist.train.report import RunFolder, objects
+from sml_dist.train.run_folder import RunFolder, objects
 
 
 def steps(lines: list[str]) -> list[int]:

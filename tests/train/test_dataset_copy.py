@@ -7,8 +7,8 @@ import pytest
 from sml_dist.data.dataset import MANIFEST, read_manifest
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError, to_dict
-from sml_dist.train.kept import KEPT, keep_dataset
-from sml_dist.train.report import RunFolder
+from sml_dist.train.dataset_copy import KEPT, keep_dataset
+from sml_dist.train.run_folder import RunFolder
 from sml_dist.train.storage import Storage
 
 
