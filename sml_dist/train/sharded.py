@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from ray._common.utils import get_system_memory  # what a container may use
 from torch import Tensor
+from torch.distributed import _remote_device  # which TorchRec's plans are made of
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ShardedTensor, ShardingPlan
 
@@ -34,7 +35,9 @@ def shard(
     if device.type == "cpu" and embedding.optimizer == "rowwise_adagrad":
         rowwise_adagrad.take_over()
     sharder = Sharder(fused_params=fused_params(embedding))
-    plan = common_plan(task, manifest, config, cluster_here(device, local_workers))
+    cluster, devices = cluster_here(device, local_workers)
+    plan = common_plan(task, manifest, config, cluster)
+    place(plan, devices)
     check_l2(embedding, [p.table for p in placements(plan, manifest, embedding.dim) if p.kind != "data_parallel"], device.type)
     several = dist.get_world_size() > 1
     model = DistributedModelParallel(task, device=device, plan=plan, sharders=[sharder], init_data_parallel=several)
@@ -59,21 +62,34 @@ def common_plan(task: CTRTask, manifest: Manifest, config: RunConfig, cluster: C
     return ShardingPlan({"tables": box[0]})
 
 
-def cluster_here(device: torch.device, local_workers: int) -> Cluster:
-    """The workers of the process group, each taken to have as much memory as the one that has least; the same on every rank.
+def place(plan: ShardingPlan, devices: list[torch.device]) -> None:
+    """Puts each rank's shards on its own device: on uneven nodes the planner takes that of every rank for its node's first."""
+    for parameter in plan.plan["tables"].values():
+        for shard in parameter.sharding_spec.shards if parameter.sharding_spec else []:
+            rank = shard.placement.rank()
+            shard.placement = _remote_device(f"rank:{rank}/{devices[rank]}")
+
+
+def cluster_here(device: torch.device, local_workers: int) -> tuple[Cluster, list[torch.device]]:
+    """The workers of the process group, each taken to have as much memory as the one that has least, and the device of each; the same
+    on every rank. Raises InputError, on every rank, where some have a GPU and others none.
 
     Where nodes have different numbers of workers, each worker counts as a node, so that no rows are split within one. TorchRec is told
     the same: left to itself each rank would make the groups within nodes by its own node's count, and hang where the counts differ.
     """
     workers = dist.get_world_size()
     gpu = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
-    mine = (local_workers, gpu, int(get_system_memory()) // local_workers)
+    mine = (device, local_workers, gpu, int(get_system_memory()) // local_workers)
     found = [mine] * workers
     dist.all_gather_object(found, mine)
-    counts, hbm, shares = zip(*found, strict=True)
+    devices, counts, hbm, shares = zip(*found, strict=True)
+    if len({each.type for each in devices}) > 1:
+        without = [rank for rank, each in enumerate(devices) if each.type == "cpu"]
+        way_out = "run `make KIND=gpu setup` on every node, or set train.device=cpu"
+        raise InputError(f"train.device: torch can use a GPU on some workers, and not on {without}; {way_out}")
     size = local_workers if set(counts) == {local_workers} and workers % local_workers == 0 else 1
     os.environ["LOCAL_WORLD_SIZE"] = str(size)
-    return Cluster(workers, size, device.type, min(hbm), min(shares) * size, **links(device.type))
+    return Cluster(workers, size, device.type, min(hbm), min(shares) * size, **links(device.type)), list(devices)
 
 
 @torch.no_grad()

@@ -71,8 +71,15 @@ class Storage:
         self.tried(lambda: os.rename(self.path(old), self.path(new)))
 
     def names(self) -> list[str]:
-        """What lies directly in the folder."""
-        return sorted(self.tried(lambda: os.listdir(self.root) if os.path.isdir(self.root) else []))
+        """What lies directly in the folder; nothing if it is not there, which a failing file system must not pass for."""
+
+        def listed() -> list[str]:
+            try:
+                return os.listdir(self.root)
+            except FileNotFoundError:
+                return []
+
+        return sorted(self.tried(listed))
 
     def read(self, name: str) -> bytes:
         return self.tried(Path(self.path(name)).read_bytes, missing=True)

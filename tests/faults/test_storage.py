@@ -1,6 +1,7 @@
 """Storage that is full, read-only, or fails for a while: one clear line or recovery, and the last checkpoint loads."""
 
 import contextlib
+import errno
 import os
 import subprocess
 import threading
@@ -55,6 +56,25 @@ def test_a_store_that_fails_three_times_is_tried_again(tmp_path):
 def test_a_store_that_stays_away_is_named_and_the_checkpoint_before_loads(tmp_path):
     for message, found in on_ranks(2, saved_through, tmp_path, 1000):
         assert "after 6 tries: the store is away; the last good one is step-000000001" in message and found == (1, {1.0})
+
+
+def test_a_stale_handle_does_not_pass_for_a_run_without_checkpoints(tmp_path, monkeypatch):
+    """A run that found none would begin anew, and its first checkpoint sweep away those that are there."""
+    (tmp_path / "step-000000002").mkdir()
+
+    def stale(path, *more, **given):
+        nonlocal failures
+        if str(path) == str(tmp_path) and failures:
+            failures -= 1
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return call(path, *more, **given)
+
+    for name in ("stat", "listdir"):
+        with monkeypatch.context() as patched:
+            call, failures = getattr(os, name), 2
+            patched.setattr(os, name, stale)
+            assert Storage(tmp_path, waits=(0.01,) * 5).names() == ["step-000000002"]
+    assert Storage(tmp_path / "none").names() == []
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sml_dist.data.stream import DirectStream
 from sml_dist.data.synthetic import synth
 from sml_dist.embeddings.sharding import Sharder
 from sml_dist.spec import InputError
-from sml_dist.train.checkpoint import Checkpoints
+from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.in_process import Laboratory, one_process
 from sml_dist.train.loop import Progress
 from sml_dist.train.place import Place

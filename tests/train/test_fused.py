@@ -10,7 +10,7 @@ from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 
 from sml_dist.config.run import parse
 from sml_dist.data.synthetic import synth
-from sml_dist.train.checkpoint import Checkpoints
+from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.in_process import Laboratory, one_process
 from sml_dist.train.loop import Progress
 from sml_dist.train.resume import load, load_weights

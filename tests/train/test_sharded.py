@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from torchrec.distributed.types import ShardingPlan
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.dataset import Manifest, read_manifest
@@ -13,7 +14,7 @@ from sml_dist.data.synthetic import synth
 from sml_dist.embeddings.capacity import solve
 from sml_dist.embeddings.capacity_tables import dataset_tables
 from sml_dist.embeddings.cluster import Cluster, links
-from sml_dist.embeddings.sharding import placements
+from sml_dist.embeddings.sharding import make_plan, placements
 from sml_dist.spec import InputError
 from sml_dist.train import sharded
 from sml_dist.train.build import make_task
@@ -52,7 +53,7 @@ def planned(config: RunConfig, memory: tuple[int, ...]) -> list | str:
         _, plan = sharded.shard(make_task(manifest, config, device), manifest, config, device, dist.get_world_size())
     except InputError as error:
         return str(error)
-    return sorted((p.table[2:], p.kind, p.kernel, p.ranks) for p in placements(plan, manifest, config.embedding.dim))
+    return sorted((p.table, p.kind, p.kernel, p.ranks) for p in placements(plan, manifest, config.embedding.dim))
 
 
 def solved(config: RunConfig, ddr: int) -> list:
@@ -82,5 +83,31 @@ def test_a_gpus_worker_has_the_memory_of_its_card_and_its_part_of_the_nodes(monk
     monkeypatch.setattr(sharded, "get_system_memory", lambda: 64 * 10**9)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
     with one_process(1):
-        here = sharded.cluster_here(torch.device("cuda"), 4)  # of which the other three are in no group
+        here, _ = sharded.cluster_here(torch.device("cuda"), 4)  # of which the other three are in no group
     assert (here.memory, here.host_memory) == (16 * 10**9, 16 * 10**9)
+
+
+def refused(memory: int) -> str:
+    """What a rank is told whose torch can use a GPU, where that of rank 1 cannot."""
+    torch.cuda.get_device_properties = lambda device: SimpleNamespace(total_memory=memory)
+    try:
+        sharded.cluster_here(torch.device("cpu" if dist.get_rank() == 1 else "cuda"), 1)
+    except InputError as error:
+        return str(error)
+    return "not refused"
+
+
+def test_workers_with_and_without_a_gpu_are_refused_in_one_line_on_every_rank():
+    said = on_ranks(2, refused, 16 * 10**9)
+    assert said[0] == said[1]
+    assert said[0].startswith("train.device: torch can use a GPU on some workers, and not on [1]; run `make KIND=gpu setup` on every node")
+
+
+def test_the_shards_of_a_rank_lie_on_its_own_gpu_on_uneven_nodes_too(config):
+    """Two GPUs on one node and one on another: rank 1's is the second of its node."""
+    manifest, cluster = manifest_of(config), Cluster(3, 1, "cuda", hbm=10**9, ddr=10**9, **links("cuda"))
+    tables = dataset_tables(config.data.path, manifest)
+    plan = ShardingPlan({"tables": make_plan(replace(config.embedding, sharding="row_wise"), tables, cluster, 96, fixed=0)[0]})
+    sharded.place(plan, [torch.device("cuda:0"), torch.device("cuda:1"), torch.device("cuda:0")])
+    shards = plan.plan["tables"]["t_C1"].sharding_spec.shards
+    assert [str(shard.placement) for shard in shards] == ["rank:0/cuda:0", "rank:1/cuda:1", "rank:2/cuda:0"]
