@@ -1,6 +1,6 @@
 """Run by test_elastic.py in a process of its own: a Ray cluster of several nodes on this machine, whose nodes come and go under a run.
 
-    python -m tests.faults.elastic DATASET FOLDER      prints {"verified", "told"} as JSON
+python -m tests.faults.elastic DATASET FOLDER      prints {"verified", "told"} as JSON
 """
 
 import json
