@@ -254,10 +254,17 @@ def test_sequences_of_a_tables_file_share_the_table_of_their_field(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("80GB", 80e9), ("1TB", 1e12), ("512MiB", 2**29), ("1.5 GiB", 1.5 * 2**30), ("0", 0), ("7B", 7), ("80000000000", 80e9), ("2k", 2e3)],
+    [("80GB", 80e9), ("1TB", 1e12), ("512MiB", 2**29), ("1.5 GiB", 1.5 * 2**30), ("0", 0), ("7B", 7), ("80000000000", 80e9), ("2k", 2e3)]
+    + [(".5GB", 5e8), (" 1Ti ", 2**40), ("512Mi", 2**29)],
 )
 def test_sizes_are_read_as_written(text, size):
     assert parse_bytes(text, "--hbm") == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "1,5GB", "80,5", "1.5.GB", "1.GB", "600GB/s", "1_000GB", "3 apples", "1i"])
+def test_what_is_no_size_from_end_to_end_is_refused(text):
+    with pytest.raises(InputError, match=f"^--hbm {text}: not a size; write it as 80GB, 1TB or 512MiB$"):
+        parse_bytes(text, "--hbm")
 
 
 def test_imbalance_is_largest_over_mean_and_ranks_are_listed_as_ranges():
