@@ -87,7 +87,7 @@ def list_files(pattern: str, option: str, schema: Schema, split: str | None = No
         if fs.isfile(path):
             found = [fs.info(path)]
         else:
-            found = _visible(fs.ls(path, detail=True) if fs.isdir(path) else fs.glob(path, detail=True).values())
+            found = _visible(fs, fs.ls(path, detail=True) if fs.isdir(path) else fs.glob(path, detail=True).values())
     local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
     infos = sorted(found, key=lambda info: info["name"])
     if not infos:
@@ -106,9 +106,13 @@ def file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise InputError(f"{url}: {one_line(error)}") from None
 
 
-def _visible(infos: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The files among these, without folders, hidden files and marks such as _SUCCESS."""
-    return [info for info in infos if info["type"] == "file" and not PurePosixPath(info["name"]).name.startswith((".", "_"))]
+def _visible(fs: fsspec.AbstractFileSystem, infos: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The files among these and the links to files, without folders, hidden files and marks such as _SUCCESS.
+
+    An object store's mark of a folder is an empty file whose name ends with a slash.
+    """
+    named = [i for i in infos if not i["name"].endswith("/") and not PurePosixPath(i["name"]).name.startswith((".", "_"))]
+    return [info for info in named if info["type"] == "file" or (info.get("islink") and fs.isfile(info["name"]))]
 
 
 def _check_name(file: RawFile, schema: Schema) -> None:

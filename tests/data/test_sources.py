@@ -7,6 +7,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFile
 from raw_logs import clicks, to_text, write_logs, write_schema, write_with_flipped_bit
 
 from sml_dist.data.schema import load_schema
@@ -81,8 +82,21 @@ def test_a_folder_is_its_visible_files_whatever_its_name(tmp_path, folder):
     for name in ("b.tsv", "a.tsv", "_SUCCESS", ".hidden.tsv", "deeper/c.tsv"):
         with fsspec.open(f"{folder}/{name}", "wb", auto_mkdir=True) as file:
             file.write(b"1")
+    if folder.startswith("memory:"):  # as object stores mark a folder: an empty object
+        marker = folder.removeprefix("memory:/") + "/"
+        fsspec.filesystem("memory").store[marker] = MemoryFile(path=marker)
     for path in (folder, f"{folder}/"):
         assert [file.path.rsplit("/")[-1] for file in list_files(path, "--input", schema)] == ["a.tsv", "b.tsv"]
+
+
+def test_a_link_to_a_file_is_a_file_of_its_folder_and_of_a_glob(tmp_path):
+    (tmp_path / "elsewhere").write_text("1")
+    (tmp_path / "logs" / "folder").mkdir(parents=True)
+    for name, target in (("a.tsv", tmp_path / "elsewhere"), ("b.tsv", tmp_path / "logs" / "folder"), (".c.tsv", tmp_path / "elsewhere")):
+        (tmp_path / "logs" / name).symlink_to(target)
+    for pattern in ("logs", "logs/*.tsv"):
+        files = list_files(str(tmp_path / pattern), "--input", load_schema("criteo"))
+        assert [(file.path.rsplit("/")[-1], file.size) for file in files] == [("a.tsv", 1)]
 
 
 def test_small_files_share_a_part_and_large_ones_do_not(tmp_path):
