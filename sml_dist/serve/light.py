@@ -43,7 +43,8 @@ class Model:
         return self.graph(torch.cat(parts, 1), dense)
 
     def features(self, rows: pa.Table) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-        dense = [dense_feature(self.number(rows[n["column"]].combine_chunks()), n) for n in self.spec["dense"]]
+        edged = {field["column"] for field in self.spec["fields"] if field["origin"] in ("bucket", "log_square")}
+        dense = [dense_feature(self.number(rows[n["column"]].combine_chunks(), n["column"] in edged), n) for n in self.spec["dense"]]
         return [self.ids(rows, field) for field in self.spec["fields"]], torch.stack(dense, 1) if dense else torch.zeros(len(rows), 0)
 
     def ids(self, rows: pa.Table, field: dict) -> tuple[Tensor, Tensor | None]:
@@ -80,7 +81,7 @@ class Model:
         return pc.if_else(pc.is_in(x, pa.array([None, *missing], pa.string())), "", x)
 
     def number(self, x: pa.Array, compared: bool = False) -> Tensor:
-        """float64, NaN where missing; a float32 0.7 is 0.699999988, but 0.7 where it is compared with a bucket's edges."""
+        """float64, NaN where missing; a float32 0.7 is 0.699999988, but 0.7 in a column that is held against edges."""
         text = pc.utf8_trim_whitespace(self.text(x))
         x = x if any(getattr(pa.types, f"is_{t}")(x.type) for t in ("boolean", "integer", "float64" if compared else "floating")) else text
         x = pc.if_else(pc.equal(text, ""), None, x).cast(pa.float64(), safe=False)
@@ -126,8 +127,7 @@ def take(table: list, ids: Tensor) -> Tensor:
         parts = torch.bucketize(ids, torch.tensor([first for first, _ in table]), right=True) - 1
         rows = [take([(0, tensors)], ids[parts == i] - first) for i, (first, tensors) in enumerate(table)]
         return torch.cat(rows)[parts.argsort(stable=True).argsort()]
-    tensors = table[0][1]
-    if "fp32" in tensors:
+    if "fp32" in (tensors := table[0][1]):
         return tensors["fp32"][ids]
     q = tensors["int8"][ids] if "int8" in tensors else torch.stack([(p := tensors["int4"][ids]) & 15, p >> 4], 2).flatten(1)
     return q * tensors["scale"][ids, None] + tensors["bias"][ids, None]

@@ -51,6 +51,19 @@ def test_a_number_is_held_against_edges_as_prepare_does_in_every_type(kind, orig
     assert expected.to_pylist() == [text and float(text) for text in texts]
 
 
+@pytest.mark.parametrize("origin", ["bucket", "log_square", None])
+def test_a_dense_feature_of_a_column_that_is_also_held_against_edges_is_that_of_prepare(origin):
+    raw = pa.table({"n": pa.array([0.7, 1e6 + 0.1, None], pa.float32())})
+    again = {"columns": "n", "transform": origin} | ({"buckets": 9} if origin == "bucket" else {})
+    groups = [{"columns": "n", "transform": "none"}] + ([again] if origin else [])
+    schema = from_dict(Schema, {"name": "x", "format": "parquet", "label": "y", "numeric": groups})
+    model, fields = reader(), [{"column": f.column, "origin": f.origin} for f in schema.features]
+    model.ids = lambda rows, field: field
+    model.spec |= {"fields": fields, "dense": [{"column": "n", "transform": "standard", "mean": 0.7, "std": 1e-9}]}
+    expected = clean(raw, np.arange(3), schema, labelled=False)[0]["number:n"]
+    assert model.features(raw)[1].squeeze(1).tolist() == prepared_feature(expected, "standard", (0.7, 1e-9)).tolist()
+
+
 LISTS = [
     pa.array([[1.0, 2.5, float("nan")], None, [], [2.0**60, -0.0, None]]),
     pa.array([[0.1, 7.0], None], pa.list_(pa.float32())),
