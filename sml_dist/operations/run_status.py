@@ -2,10 +2,12 @@
 
 import json
 import time
+from functools import partial
 from typing import Any
 
-import fsspec
+from fsspec import AbstractFileSystem
 
+from sml_dist.data.spans import file_system
 from sml_dist.spec import InputError
 from sml_dist.train.run_folder import objects
 from sml_dist.train.storage import tried
@@ -23,8 +25,9 @@ def run_status(folder: str, now: float | None = None) -> dict[str, Any]:
     The clocks of this machine and of the run's should agree to some seconds. Raises InputError for what is no run's folder.
     """
     now = now or time.time()
-    note, error, summary = _json(folder, NOTE), _json(folder, "error.json"), _json(folder, "summary.json")
-    lines = _lines(folder)
+    read = partial(_read, *file_system(folder))
+    note, error, summary = (_json(f"{folder}/{name}", read(name)) for name in (NOTE, "error.json", "summary.json"))
+    lines = list(objects(read("metrics.jsonl").decode(errors="replace").splitlines()))  # but for torn ones, as the last may be
     if not (note or lines or error or summary):
         raise InputError(f"{folder} is no run's folder, or no worker has started yet (no {NOTE})")
     heard = max([each["time"] for each in (note, *lines[-1:]) if each], default=0.0)
@@ -79,22 +82,15 @@ def eta(lines: list[dict[str, Any]], now: float) -> float | None:
     return round(max(0.0, (last["total_steps"] - last["step"]) * pace - (now - last["time"])), 1)
 
 
-def _json(folder: str, name: str) -> Any:
+def _json(file: str, text: bytes) -> Any:
     try:
-        text = _read(folder, name)
         return json.loads(text) if text.strip() else None
     except ValueError:
-        raise InputError(f"{folder}/{name} is damaged: no JSON") from None
+        raise InputError(f"{file} is damaged: no JSON") from None
 
 
-def _lines(folder: str) -> list[dict[str, Any]]:
-    """metrics.jsonl but for lines that are torn, as the last one may be."""
-    return list(objects(_read(folder, "metrics.jsonl").decode(errors="replace").splitlines()))
-
-
-def _read(folder: str, name: str) -> bytes:
+def _read(fs: AbstractFileSystem, path: str, name: str) -> bytes:
     """The file's bytes, none where there is no such file."""
-    fs, path = fsspec.url_to_fs(folder)
     try:
         return tried(lambda: fs.cat_file(f"{path}/{name}"), WAITS, missing=True)
     except (FileNotFoundError, NotADirectoryError):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import fsspec
@@ -93,6 +94,19 @@ def test_a_run_that_must_not_be_tried_again_has_failed_and_says_why(tmp_path):
 def test_what_is_no_run_is_said_to_be_none(tmp_path):
     with pytest.raises(InputError, match="is no run's folder"):
         run_status(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("run", ["s4://runs/a", "gs://runs/a"])
+def test_a_folder_on_a_file_system_that_is_not_there_is_refused_in_one_line_that_names_it(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(InputError, match=f"^{run}: .*(s4|gcsfs)[^\n]*$"):
+        run_status(run)
+
+
+def test_a_damaged_file_of_a_run_is_named(tmp_path):
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(InputError, match=f"^{tmp_path}/summary.json is damaged: no JSON$"):
+        run_status(str(tmp_path))
 
 
 def test_worker_0_alone_notes_that_it_lives_and_that_it_is_done(tmp_path):
