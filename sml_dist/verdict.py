@@ -38,10 +38,11 @@ def verdict(sweep: Sweep) -> str:
 
 
 def way_to(best: Record) -> str:
-    """How one has what a trial came to."""
+    """How one has what a trial came to; in words that also hold before the sweep has ended."""
+    file = "`best.yaml`, written when the sweep ends,"
     if best.exploits:
-        return f"its settings changed as it went, so its checkpoint in {best.run} is the result; `best.yaml` has the last ones alone"
-    return "`best.yaml` trains it"
+        return f"its settings changed as it went, so its checkpoint in {best.run} is the result; {file} has the last ones alone"
+    return f"{file} trains it"
 
 
 def auc_interval(sweep: Sweep, best: Record, default: Record) -> float | None:

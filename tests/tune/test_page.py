@@ -46,7 +46,8 @@ def test_of_a_population_the_result_is_a_checkpoint_not_the_settings_it_had_last
     path = write_sweep(tmp_path, rows, space=space, scheduler={"name": "pbt"})
     exploits = [{"step": 10, "from": 1, "params": {RATE: 0.1}}]
     _, text = result(path, ended(0, 0.7, {RATE: 0.05}, exploits=exploits))
-    said = ": its settings changed as it went, so its checkpoint in trials/00000 is the result; `best.yaml` has the last ones alone"
+    outcome = "its settings changed as it went, so its checkpoint in trials/00000 is the result"
+    said = f": {outcome}; `best.yaml`, written when the sweep ends, has the last ones alone"
     assert f"Best: trial 0 with AUC 0.70000{said}." in text
     assert (tmp_path / "s/best.yaml").read_text().startswith(f"# Trial 0 of the sweep s{said}\n")
 
@@ -81,5 +82,6 @@ def test_the_readme_and_the_report_of_a_sweep_say_the_same_in_the_same_words(row
     page = html.unescape(Path(write_report([str(blueprint.folder)])["report"]).read_text())
     said = [line for line in text.splitlines() if line.startswith(("Best: ", SML))]
     assert len(said) == 2 and all(line in page for line in said)
+    assert "`best.yaml`, written when the sweep ends, trains it" in said[0]  # the report is also made of a sweep that has not ended
     assert "The default (trial 0) has 0.45000: the best is better by 0.05000." in said[0] and "logloss (lower is better)" in said[1]
     assert "| True minus False | 2 | -0.015 |" in text and ">True minus False<" in page and ">-0.015<" in page
