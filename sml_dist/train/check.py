@@ -21,9 +21,7 @@ FEW_STEPS = 100
 def check(config: RunConfig) -> None:
     """Raises InputError that names the key or the dataset."""
     manifest = read_manifest(config.data.path)
-    for split in ("train", "valid"):
-        if split not in manifest.splits or not manifest.splits[split].rows:
-            raise InputError(f"{config.data.path} has no {split} rows; prepare it with a split rule that gives it some")
+    check_splits(config.data.path, manifest)
     if not manifest.features:
         raise InputError(f"{config.data.path} has numeric features alone; in its schema {A_FIELD}, and prepare it again")
     check_table_names([field.name for field in manifest.tables], config.data.path)
@@ -35,6 +33,12 @@ def check(config: RunConfig) -> None:
     if least > most:
         raise InputError(f"train.num_workers [{least}, {most}]: give the least first, as in [{most}, {least}]")
     plan.share(0, most)
+
+
+def check_splits(path: str, manifest: Manifest) -> None:
+    for split in ("train", "valid"):
+        if split not in manifest.splits or not manifest.splits[split].rows:
+            raise InputError(f"{path} has no {split} rows; prepare it with a split rule that gives it some")
 
 
 def few_steps(config: RunConfig) -> str | None:

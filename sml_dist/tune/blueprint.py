@@ -17,7 +17,7 @@ from sml_dist.config.tune import SweepConfig
 from sml_dist.data.dataset import read_manifest
 from sml_dist.data.plan import Cursor
 from sml_dist.spec import InputError, to_dict
-from sml_dist.train.check import check
+from sml_dist.train.check import check, check_metric, check_splits
 from sml_dist.train.rows import training_plan
 from sml_dist.train.run_folder import RunFolder, objects
 from sml_dist.trials import value_at
@@ -130,10 +130,15 @@ class Blueprint:
         return [self.point(number, given) for given in self.variants()]
 
     def check(self) -> int:
-        """Every value in a branch that has it, then whole points: each must be a configuration that can run.
+        """The metric on each dataset, every value in a branch that has it, then whole points: each must be a configuration that can run.
 
         Returns the most rows that a trial can train on. Raises InputError that names the key and the way out.
         """
+        for given in self.datasets[1:] or self.datasets:  # the base's is among the space's, if any trial reads it
+            path = self.chosen({"data.path": given}).data.path
+            manifest = read_manifest(path)
+            check_splits(path, manifest)
+            check_metric("metric", self.sweep.metric, path, manifest, "valid")
         for key in self.space.dimensions:
             if key in OWN:
                 raise InputError(f"space.{key} is the same for all trials of a sweep; take it out, and set it in the base")

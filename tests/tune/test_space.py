@@ -8,6 +8,7 @@ import pytest
 
 from sml_dist.config.run import RunConfig
 from sml_dist.config.tune import Dimension
+from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError, from_dict
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.space import Space
@@ -105,7 +106,8 @@ def test_paths_in_the_space_are_of_the_commands_folder(rows, tmp_path, monkeypat
         ({"pair": RANK}, "pair model.sml.mtn.rank has a `when`"),
         ({"scheduler": {"name": "asha", "grace": 7}}, "scheduler.grace 7 is longer than a trial of 6 epochs"),
         ({"scheduler": {"name": "pbt"}, "space": {"model.tower.hidden": {"choice": [[8]]}}}, "model.tower.hidden cannot change within"),
-        ({"metric": "gauc"}, "train.monitor gauc needs a dataset with a group"),
+        ({"space": {"data.path": {"choice": [3]}}}, r"^data.path: input should be a valid string \(got 3\)$"),
+        ({"metric": "gauc"}, r"^metric gauc needs a dataset with a group; name one in the schema of .*, or set metric=auc$"),
         ({"space": {"train.num_workers": {"choice": [1, 2]}}}, "space.train.num_workers is the same for all trials of a sweep"),
         (
             {"space": {"model.sml.norm": {"choice": ["mtn", "dyt"]}, LEARNER: {"choice": ["dense"], "when": {"model.sml.norm": "layer"}}}},
@@ -118,6 +120,13 @@ def test_what_no_trial_could_run_with_is_one_line(rows, tmp_path, changes, line)
     with pytest.raises(InputError, match=line) as error:
         Blueprint.read(write_sweep(tmp_path, rows, **changes)).check()
     assert "\n" not in str(error.value)
+
+
+def test_every_dataset_of_the_space_has_rows_to_take_the_metric_on(rows, tmp_path):
+    data = str(tmp_path / "data")
+    synth(1_000, data, fields=3, dense=2, table_rows=60, valid=0.0)
+    with pytest.raises(InputError, match=f"^{data} has no valid rows; prepare it with a split rule that gives it some$"):
+        Blueprint.read(write_sweep(tmp_path, rows, space={"data.path": {"choice": [rows, data]}}, metric="ne")).check()
 
 
 @pytest.mark.parametrize(
