@@ -13,13 +13,15 @@ from sml_dist.models.zoo import ZOO
 MOST = 5  # faults in a line
 
 
-def explain(cls: type, error: ValidationError, raw: dict[str, Any], base: type | None = None) -> str:
+def explain(cls: type, error: ValidationError, raw: dict[str, Any], base: type | None = None, kept: bool = False) -> str:
     """What keeps `raw` from being a `cls`, one fault for each key: where it is a union, that of its first branch.
 
     `base`: the class of the configuration that the key `base` of a sweep or a study names; its sections belong in `set`.
+    `kept`: `raw` is of a file that nobody edits, so the faults come without their ways out.
     """
     faults = list({_key(fault["loc"], raw): fault for fault in reversed(error.errors())}.values())[::-1]
     lines = [_explain(cls, fault, raw, base) for fault in faults[:MOST]]
+    lines = [line.partition("; ")[0] for line in lines] if kept else lines
     return "; ".join([*lines, f"and {len(faults) - MOST} more"] if len(faults) > MOST else lines)
 
 

@@ -72,7 +72,8 @@ def parse(raw: dict[str, Any], kept: str = "") -> RunConfig:
     except InputError as error:
         fault = str(error)
     except ValidationError as error:
-        fault = explain(RunConfig, error, raw) + ("; go on with the version that wrote it, or name another run" if kept else "")
+        fault = explain(RunConfig, error, raw, kept=bool(kept))
+        fault += "; go on with the version that wrote it, or name another run" if kept else ""
     raise InputError(f"{kept}: {fault}" if kept else fault)
 
 

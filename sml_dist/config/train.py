@@ -26,7 +26,7 @@ class TrainConfig:
     """
 
     num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
-    worker_resources: dict[str, PositiveFloat] = field(default_factory=dict)  # Ray's, for each worker; {}: one CPU, and on a GPU that too
+    worker_resources: dict[str, PositiveFloat] = field(default_factory=dict)  # Ray's; {}: one CPU, and one GPU when training on GPUs
     placement: Literal["pack", "spread"] = "pack"  # workers on as few nodes as possible, or on as many
     global_batch_size: PositiveInt = 4096
     epochs: PositiveInt = 1

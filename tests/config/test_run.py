@@ -81,6 +81,19 @@ def test_a_kept_section_that_is_none_is_refused_in_one_line_that_names_its_file(
         parse(to_dict(load(file)) | {section: held}, "config.yaml")
 
 
+@pytest.mark.parametrize(
+    ("changes", "faults"),
+    [
+        ({"run": {}}, "run.name is missing"),
+        ({"train": {"epoch": 3, "lr": "high"}}, "train.lr: input should be a valid number, [^;]*; train.epoch is not a key"),
+        ({"model": {"name": "dnm"}}, "model.name 'dnm' is not in the zoo"),
+    ],
+)
+def test_the_faults_of_a_kept_file_come_without_advice_for_editing_it(file, changes, faults):
+    with pytest.raises(InputError, match=f"^config.yaml: {faults}; go on with the version that wrote it, or name another run$"):
+        parse(to_dict(load(file)) | changes, "config.yaml")
+
+
 def test_overrides_win_and_the_run_is_named_after_the_file(file):
     config = load(file, ["train.epochs=3", "model.sml.mtn.slope=0.2", "data.shuffle=false"])
     assert (config.run.name, config.train.epochs, config.model.sml.mtn.slope, config.data.shuffle) == ("mine", 3, 0.2, False)

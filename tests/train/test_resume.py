@@ -32,9 +32,9 @@ def test_what_the_tensors_mean_does_not_change_between_a_run_and_its_resumption(
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"config": {"train": {"later": 1}}}, "train.later is not a key; .*"),
+        ({"config": {"train": {"later": 1}}}, "train.later is not a key"),
         ({"config": {"train": {"epochs": "many"}}}, "train.epochs: .*"),
-        ({"config": {"data": {}}}, "data.path is missing; .*"),
+        ({"config": {"data": {}}}, "data.path is missing"),
         ({"config": {"train": None}}, "train: .*"),
         ({"progress": {"later": 1}}, "progress is not of this version .*'later'.*"),
     ],
