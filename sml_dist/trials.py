@@ -125,7 +125,10 @@ def read_trials(folder: Path) -> Iterator[Record]:
     """The trials of a sweep's folder, by id; none where it has not begun. Raises InputError that names a line that is none."""
     for number, line in enumerate(RunFolder(folder).read_runs(TRIALS), start=1):
         try:
-            yield Record(**line)
+            trial = Record(**line)
+            if not isinstance(trial.value, float | int | None):
+                raise TypeError(f"value {trial.value!r} is no number")
+            yield trial
         except TypeError as error:
             what = f"{folder / TRIALS}, line {number} is no trial of this version ({str(error).removeprefix('Record.__init__() ')})"
             raise InputError(f"{what}; go on with the version that wrote it, or take away the line and its run's folder") from None

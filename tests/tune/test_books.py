@@ -70,7 +70,14 @@ def test_a_damaged_line_is_named_with_the_way_out(tmp_path, damage):
     assert [*opened(tmp_path).records] == [0, 2]
 
 
-@pytest.mark.parametrize(("strange", "told"), [({"colour": 1}, "unexpected keyword argument 'colour'"), ({"run": None}, "missing .*'run'")])
+@pytest.mark.parametrize(
+    ("strange", "told"),
+    [
+        ({"colour": 1}, "unexpected keyword argument 'colour'"),
+        ({"run": None}, "missing .*'run'"),
+        ({"value": "high"}, "value 'high' is no number"),
+    ],
+)
 def test_a_line_of_another_version_is_named_with_the_way_out(tmp_path, strange, told):
     """`None` takes a key away."""
     opened(tmp_path, 2)
