@@ -26,8 +26,9 @@ from sml_dist.train.loop import Progress
 
 RUN_ROWS = 1_000_000
 FEW_ROWS, MANY_ROWS, GROWTH_STEPS = 1_000_000, 16_000_000, 500
-STREAM_BATCHES = 120
-READ_AHEAD = 256  # batches: four windows of 16 row groups, more than a pipeline with two of them ahead holds
+WINDOW = 64  # batches of a window of 16 row groups
+STREAM_BATCHES = 2 * WINDOW
+READ_AHEAD = 4 * WINDOW  # more than a pipeline with two of them ahead holds
 
 
 @contextlib.contextmanager
@@ -47,13 +48,17 @@ def fed_batches(config: RunConfig) -> Iterator[Any]:
 def fed(config: RunConfig, batches: Iterator[Any]) -> Arm:
     trainer, progress = Laboratory.of(config).trainer, Progress()
 
+    def train(count: int) -> None:
+        for table in itertools.islice(batches, count):
+            trainer.step(table, progress)
+            trainer.advance(progress)
+
     def read() -> float:
         for _ in itertools.islice(batches, READ_AHEAD):
             pass  # what was read while another arm ran is not this reading's
+        train(WINDOW)  # until readers are as far ahead again as they may be: from then on a window is read for each that is trained on
         started = time.perf_counter()
-        for table in itertools.islice(batches, STREAM_BATCHES):
-            trainer.step(table, progress)
-            trainer.advance(progress)
+        train(STREAM_BATCHES)
         return STREAM_BATCHES * BATCH / (time.perf_counter() - started)
 
     return read
