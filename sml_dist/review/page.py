@@ -2,7 +2,9 @@
 
 import base64
 import gzip
+import html
 import json
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -34,7 +36,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """`text` is prose; `code` is shown as it is, folded."""
+    """`text` is prose, what stands between backticks in it code; `code` is shown as it is, folded."""
 
     title: str
     text: str = ""
@@ -51,6 +53,7 @@ def render(title: str, subtitle: str, facts: list[Fact], sections: list[Section]
     """Empty sections are left out."""
     environment = Environment(loader=PackageLoader("sml_dist.review"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = shown
+    environment.filters["prose"] = prose
     environment.filters["as_json"] = as_json
     page = environment.get_template("page.html.j2")
     return page.render(title=title, subtitle=subtitle, facts=facts, sections=[s for s in sections if s], plotly=packed_plotly())
@@ -68,6 +71,11 @@ def as_json(figure: go.Figure) -> str:
     plain = figure.to_plotly_json()
     plain["layout"].pop("template", None)
     return json.dumps(plain, separators=(",", ":"), default=str).replace("<", "\\u003c")
+
+
+def prose(text: str) -> str:
+    """HTML of plain text with code between backticks."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def shown(value: Any) -> str:

@@ -45,7 +45,8 @@ def unit(sweep: Sweep) -> str:
 
 def subtitle(sweep: Sweep) -> str:
     c = sweep.config
-    return f"sweep of {len(c.space)} keys over {c.base} · {c.search.name} search · {c.scheduler.name} scheduler · validation {label(sweep)}"
+    scheduler = "no scheduler" if c.scheduler.name == "none" else f"{c.scheduler.name} scheduler"
+    return f"sweep of {len(c.space)} keys over {c.base} · {c.search.name} search · {scheduler} · validation {label(sweep)}"
 
 
 def headline(sweep: Sweep) -> list[Fact]:

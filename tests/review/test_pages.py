@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from sml_dist.review.compare_page import differences, headline
 from sml_dist.review.importance import importance
+from sml_dist.review.page import prose
 from sml_dist.review.read import Run, read_run, read_sweep
 from sml_dist.review.report import write_report
 from sml_dist.review.sweep_page import axis, pairs, trials
@@ -238,3 +239,7 @@ def test_a_damaged_line_and_an_unknown_key_do_not_keep_a_run_from_its_page(tmp_p
     write(folder, "summary.json", json.loads((folder / "summary.json").read_text()) | {"new": 1})
     (folder / "config.yaml").write_text((folder / "config.yaml").read_text() + "later: 1\n")
     assert write_report([str(folder)])["bytes"] > 1e6
+
+
+def test_prose_shows_code_as_code_and_markup_as_text():
+    assert prose("`a<b>.yaml` & <b>") == "<code>a&lt;b&gt;.yaml</code> &amp; &lt;b&gt;"
