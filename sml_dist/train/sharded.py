@@ -22,6 +22,7 @@ from sml_dist.embeddings.cluster import Cluster, links
 from sml_dist.embeddings.optim import check_l2, fused_params
 from sml_dist.embeddings.sharding import Sharder, make_plan, placements
 from sml_dist.spec import InputError
+from sml_dist.train.checkpoints import agree
 from sml_dist.train.task import CTRTask
 
 BLOCK_ROWS = 65_536
@@ -47,19 +48,19 @@ def shard(
 
 def common_plan(task: CTRTask, manifest: Manifest, config: RunConfig, cluster: Cluster) -> ShardingPlan:
     """Rank 0's plan, on every rank. Raises InputError, on every rank, where nothing fits."""
-    box: list[Any] = [None]
+    made: Any = None
     if dist.get_rank() == 0:
         try:
             tables = dataset_tables(config.data.path, manifest)
             fixed = fixed_memory(config, tables, cluster.world_size, cluster.device, task.model).total
-            made = make_plan(config.embedding, tables, cluster, config.train.global_batch_size, fixed)
-            box = [made[0] if made else InputError(refusal(config, tables, cluster))]
+            found = make_plan(config.embedding, tables, cluster, config.train.global_batch_size, fixed)
+            made = found[0] if found else InputError(refusal(config, tables, cluster))
         except InputError as error:
-            box = [error]
-    dist.broadcast_object_list(box, src=0)
-    if isinstance(box[0], InputError):
-        raise box[0]
-    return ShardingPlan({"tables": box[0]})
+            made = error
+    made = agree(made)
+    if isinstance(made, InputError):
+        raise made
+    return ShardingPlan({"tables": made})
 
 
 def place(plan: ShardingPlan, devices: list[torch.device]) -> None:
