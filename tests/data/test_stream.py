@@ -108,32 +108,40 @@ def test_a_file_with_other_rows_than_the_manifest_says_is_noticed_before_a_row_o
             read.window(0)
 
 
-READ_TEN_WINDOWS = """
-import resource, sys
+FAULTS_OF_A_WINDOW = """
+import resource, statistics, sys
 from sml_dist.data.plan import Plan
 from sml_dist.data.stream import WindowReader, Source
 rows = 16384
 groups = tuple(("train/part-0.parquet", group, rows) for group in range(40))
 read = WindowReader(Source(sys.argv[1], groups, 0), Plan((rows,) * 40, streams=4, batch_size=4096, window=rows, seed=0), 0, 1)
-faults = []
-for window in range(10):
-    read({"window": [window]})
-    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-print(faults[-1] - faults[4])
+
+def faults(read_one):
+    seen = []
+    for window in range(15):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        read_one(window)
+        seen.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return statistics.median(seen)
+
+print(faults(read.window), faults(lambda window: read({"window": [window]})))
 """
 
 
 def test_a_reader_task_keeps_its_memory_from_window_to_window(tmp_path):
-    """A fifth of the pages of one window of 10 MB at most are faulted in for five more."""
+    """It faults in less than half the pages of a window that the same reading does with Arrow's own pool, whose delay of a second before it
+    gives memory back is none here: a run's windows come further apart than that.
+    """
     columns = {"ids": np.arange(655_360 * 26, dtype=np.int32), "dense": np.arange(655_360 * 13, dtype=np.float32)}
     lists = {name: pa.FixedSizeListArray.from_arrays(pa.array(values), len(values) // 655_360) for name, values in columns.items()}
     table = pa.table({**lists, "label": np.zeros(655_360, np.float32)})
     with SplitWriter(str(tmp_path), "train/part-0.parquet", table.schema, row_group_rows=16384) as writer:
         writer.write(table)
-    command = [sys.executable, "-c", READ_TEN_WINDOWS, str(tmp_path)]
-    done = subprocess.run(command, env=os.environ | LOCAL_ENVIRONMENT, capture_output=True, text=True)
+    command = [sys.executable, "-c", FAULTS_OF_A_WINDOW, str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | LOCAL_ENVIRONMENT | {"MIMALLOC_PURGE_DELAY": "0"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 500
+    given_back, kept = map(float, done.stdout.split())
+    assert kept < given_back / 2
 
 
 def test_padding_weighs_nothing_and_own_weights_stay():
