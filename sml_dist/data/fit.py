@@ -6,7 +6,7 @@ from functools import partial
 import pyarrow as pa
 
 from sml_dist.data.encode import tokens_of
-from sml_dist.data.job import Job, Part, Progress, read_clean, tracked
+from sml_dist.data.job import Job, Part, Progress, cleaned, tracked
 from sml_dist.data.numeric import Statistics, quantile_edges, values_histogram, values_moments
 from sml_dist.data.output import Output, writing
 from sml_dist.data.parallel import map_tasks
@@ -95,8 +95,8 @@ def fit_part(numbered: tuple[int, Part], job: Job, wanted: Wanted) -> Fitted:
 def _fit_part(number: int, part: Part, job: Job, wanted: Wanted) -> Fitted:
     fitted = Fitted.start(job, wanted)
     counter = TokenCounter(f"{job.output.work}/counts/part-{number:05d}", [feature.name for feature in wanted.fields], job.ranges)
-    for batch in read_clean(job, part, fitted.tally):
-        rows = batch.rows.filter(pa.array(batch.splits == 0))
+    for batch in cleaned(part, job.schema, fitted.tally):
+        rows = batch.rows.filter(pa.array(job.splits_of(batch) == 0))
         for feature in wanted.fields:
             tokens = tokens_of(feature, rows)
             counter.add(feature.name, tokens.flatten() if feature.listed else tokens)

@@ -22,6 +22,17 @@ Progress = Callable[[str, int, int], None]  # (stage, done, of): bytes of raw in
 
 
 @dataclass(frozen=True)
+class Cleaned:
+    """The usable rows of a raw batch, their row numbers, and the rejects among the rows they were read with."""
+
+    span: Span
+    raw: RawBatch
+    rows: pa.Table
+    numbers: np.ndarray
+    rejects: list[Reject]
+
+
+@dataclass(frozen=True)
 class Job:
     """What every task of a prepare needs to know; `rows` are all rows of the input, `ranges` how finely tokens are partitioned."""
 
@@ -36,33 +47,10 @@ class Job:
     def tally(self) -> Tally:
         return Tally(self.rows, self.max_reject_rate)
 
-
-@dataclass(frozen=True)
-class CleanBatch:
-    """Usable rows with their splits (indices into the splitter's names), and the rejects among the rows they were read with."""
-
-    file: str
-    rows: pa.Table
-    splits: np.ndarray
-    rejects: list[Reject]
-
-
-def read_clean(job: Job, part: Part, tally: Tally) -> Iterator[CleanBatch]:
-    """The batches of a part, as `cleaned` gives them."""
-    for found in cleaned(part, job.schema, tally):
-        times = found.rows["timestamp"].to_numpy() if job.schema.timestamp else None
-        yield CleanBatch(found.span.file.path, found.rows, job.splitter.assign(found.span, found.numbers, times), found.rejects)
-
-
-@dataclass(frozen=True)
-class Cleaned:
-    """The usable rows of a raw batch, their row numbers, and the rejects among the rows they were read with."""
-
-    span: Span
-    raw: RawBatch
-    rows: pa.Table
-    numbers: np.ndarray
-    rejects: list[Reject]
+    def splits_of(self, batch: Cleaned) -> np.ndarray:
+        """Each row's split, as an index into the splitter's names."""
+        times = batch.rows["timestamp"].to_numpy() if self.schema.timestamp else None
+        return self.splitter.assign(batch.span, batch.numbers, times)
 
 
 def cleaned(part: Part, schema: Schema, tally: Tally, columns: list[str] | None = None, *, labelled: bool = True) -> Iterator[Cleaned]:

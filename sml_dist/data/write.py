@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from sml_dist.data.dataset import DataFile, SplitWriter
 from sml_dist.data.encode import Encoder, make_encoder
-from sml_dist.data.job import Job, Part, Progress, read_clean, tracked
+from sml_dist.data.job import Job, Part, Progress, cleaned, tracked
 from sml_dist.data.output import writing
 from sml_dist.data.parallel import map_tasks
 from sml_dist.data.quarantine import Tally, rejects_table
@@ -44,12 +44,12 @@ def write_part(numbered: tuple[int, Part], job: Job) -> Written:
     written = Written(job.tally())
     with writing(job.output.root), ExitStack() as stack:
         writers = Writers(job.output.root, number, stack)
-        for batch in read_clean(job, part, written.tally):
+        for batch in cleaned(part, job.schema, written.tally):
             if batch.rejects:
-                writers.write(REJECTS, rejects_table(batch.file, batch.rejects))
-            features = encoder.encode(batch.rows)
+                writers.write(REJECTS, rejects_table(batch.span.file.path, batch.rejects))
+            features, splits = encoder.encode(batch.rows), job.splits_of(batch)
             for index, name in enumerate(job.splitter.names):
-                rows = features.filter(pa.array(batch.splits == index))
+                rows = features.filter(pa.array(splits == index))
                 if len(rows):
                     writers.write(name, rows)
                     written.positives[name] = written.positives.get(name, 0.0) + positives(rows["label"])
