@@ -22,7 +22,7 @@ from sml_dist.spec import InputError, to_dict
 
 
 def prepare(
-    schema: str,
+    schema_name: str,
     output: str,
     *,
     inputs: str | None = None,
@@ -43,19 +43,19 @@ def prepare(
     Raises InputError. Stopped or killed at any moment it leaves no complete dataset, and the same call begins anew.
     """
     progress = progress or (lambda stage, done, of: None)
-    plan = with_min_count(load_schema(schema), min_count)
-    rule, files = choose_files(plan, inputs, split, {"train": train, "valid": valid, "test": test}, seed)
+    schema = with_min_count(load_schema(schema_name), min_count)
+    rule, files = choose_files(schema, inputs, split, {"train": train, "valid": valid, "test": test}, seed)
     check_rate(max_reject_rate)
     with writing(output):
         check_free(output, overwrite)
 
-    spans, times = survey(files, plan, part_bytes, progress, with_times=rule.kind == "time")
+    spans, times = survey(files, schema, part_bytes, progress, with_times=rule.kind == "time")
     parts = group_spans(spans, part_bytes)
     rows = sum(span.rows for span in spans)
     splitter = resolve(rule, rows, times)
 
     with claimed(output, overwrite) as folder:
-        job = Job(plan, splitter, folder, rows, max_reject_rate, ranges_for(sum(file.size for file in files)))
+        job = Job(schema, splitter, folder, rows, max_reject_rate, ranges_for(sum(file.size for file in files)))
         job = fit(job, parts, progress)
         written, tally = write(job, parts, progress)
         with writing(output):
