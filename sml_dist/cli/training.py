@@ -30,13 +30,13 @@ def train(
         from sml_dist.train.terminal import TrainProgress
 
     run = load(config, overrides)
-    check(run)
+    plan = check(run)
     if summary := finished(run):
         way_on = "more train.epochs or train.max_steps go on, another run.name begins anew"
         warn(f"{run.run.folder} is done: nothing was trained or changed; {way_on}")
         show_summary(summary, as_json)
         return
-    if line := few_steps(run):
+    if line := few_steps(run.train, plan):
         warn(line)
     workers, launching = run.train.worker_range[1], "sml_dist.train.launch"
     ray = ray_session(workers, reader_cpus=run.data.reader_cpus, verbose=verbose, meanwhile=launching)

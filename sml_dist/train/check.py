@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sml_dist.config.run import RunConfig
+from sml_dist.config.train import TrainConfig
 from sml_dist.data.dataset import Manifest, check_table_names, read_manifest
 from sml_dist.data.plan import Plan
 from sml_dist.data.schema import A_FIELD
@@ -18,8 +19,8 @@ from sml_dist.train.rows import training_plan
 FEW_STEPS = 100
 
 
-def check(config: RunConfig) -> None:
-    """Raises InputError that names the key or the dataset."""
+def check(config: RunConfig) -> Plan:
+    """The plan of a run that can start; raises InputError that names the key or the dataset."""
     manifest = read_manifest(config.data.path)
     check_splits(config.data.path, manifest)
     if not manifest.features:
@@ -28,11 +29,12 @@ def check(config: RunConfig) -> None:
     with Undrawn():  # only to hear whether the model takes such data
         build(config.model, field_shape(manifest, config.embedding.dim))
     check_monitor(config, manifest)
-    plan = Plan((1,), config.data.streams, config.train.global_batch_size, 1, 0)
+    plan = training_plan(manifest, config)
     least, most = config.train.worker_range
     if least > most:
         raise InputError(f"train.num_workers [{least}, {most}]: give the least first, as in [{most}, {least}]")
     plan.share(0, most)
+    return plan
 
 
 def check_splits(path: str, manifest: Manifest) -> None:
@@ -41,13 +43,12 @@ def check_splits(path: str, manifest: Manifest) -> None:
             raise InputError(f"{path} has no {split} rows; prepare it with a split rule that gives it some")
 
 
-def few_steps(config: RunConfig) -> str | None:
+def few_steps(train: TrainConfig, plan: Plan) -> str | None:
     """A warning about a run that will hardly train: small logs under a configuration for large ones."""
-    plan = training_plan(read_manifest(config.data.path), config)
-    steps = config.train.most_steps(plan.steps)
-    if config.train.max_steps or steps >= FEW_STEPS:
+    steps = train.most_steps(plan.steps)
+    if train.max_steps or steps >= FEW_STEPS:
         return None
-    rows = f"{plan.rows:,} rows in batches of {config.train.global_batch_size:,}"
+    rows = f"{plan.rows:,} rows in batches of {plan.batch_size:,}"
     return f"{steps} steps in all ({rows}) are few to learn by; lower train.global_batch_size or raise train.epochs"
 
 

@@ -14,7 +14,6 @@ from ray.train import RunConfig as RayRunConfig
 
 from sml_dist.config.run import RunConfig, rooted
 from sml_dist.data.dataset import read_manifest
-from sml_dist.data.plan import Plan
 from sml_dist.data.stream import Source, held_bytes, windows_ahead
 from sml_dist.held import PATIENCE_SECONDS, held
 from sml_dist.importing import importing
@@ -22,6 +21,7 @@ from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.code import commit
 from sml_dist.train.controller import Trainer
 from sml_dist.train.process_group import ProcessGroupConfig
+from sml_dist.train.rows import training_plan
 from sml_dist.train.run_folder import RunFolder, objects
 
 POLL_SECONDS = 0.5
@@ -146,7 +146,7 @@ def worker_main(given: dict[str, Any]) -> dict[str, Any]:
 def check_room(config: RunConfig) -> None:
     """Raises InputError if the present nodes' object stores cannot hold what the readers may put into them."""
     manifest = read_manifest(config.data.path)
-    plan = Plan((1,), config.data.streams, config.train.global_batch_size, manifest.row_group_rows, 0)
+    plan = training_plan(manifest, config)
     source = Source.of(config.data.path, manifest, "train")
     ahead = windows_ahead(config.data.prefetch_windows, source, plan, on_gpu(config))
     held = held_bytes(source, plan, ahead)

@@ -329,9 +329,13 @@ def test_auc_per_group_is_not_monitored_where_rows_are_too_many_to_be_kept(datas
 
 
 def test_a_run_of_few_steps_is_told_so_before_it_starts(dataset, tmp_path):
-    assert few_steps(config(dataset, tmp_path, "a")) is None
-    assert few_steps(config(dataset, tmp_path, "a", max_steps=3)) is None
-    said = few_steps(config(dataset, tmp_path, "a", global_batch_size=8192))
+    def told(**train):
+        run = config(dataset, tmp_path, "a", **train)
+        return few_steps(run.train, check(run))
+
+    assert told() is None
+    assert told(max_steps=3) is None
+    said = told(global_batch_size=8192)
     assert said.startswith("30 steps in all (120,000 rows in batches of 8,192) are few to learn by; lower train.global_batch_size")
 
 
