@@ -138,23 +138,23 @@ class Plan:
         take = np.concatenate([take, padding])[skip * len(share) :]  # after padding: batch norm sees which rows those are copies of
         return widened(Reading(self._slices(epoch, begin, end), take, real), len(share), lanes or len(share))
 
-    def row_ids(self, epoch: int, reading: Reading) -> np.ndarray:
+    def row_ids(self, reading: Reading) -> np.ndarray:
         """Dataset-wide numbers (row group order) of a reading's real rows, in the order they are read."""
         offsets = np.concatenate([[0], np.cumsum(self.groups)])
         ids = np.concatenate([offsets[s.group] + np.arange(s.start, s.stop) for s in reading.slices])
         return ids[reading.take[reading.real]]
 
-    def numbers(self, epoch: int, reading: Reading) -> np.ndarray:
+    def numbers(self, reading: Reading) -> np.ndarray:
         """`row_ids` in their places among all of a reading's rows, -1 for padding."""
         numbers = np.full(len(reading.take), -1)
-        numbers[reading.real] = self.row_ids(epoch, reading)
+        numbers[reading.real] = self.row_ids(reading)
         return numbers
 
     def batches(self, epoch: int) -> Iterator[np.ndarray]:
         """The rows of each global batch of an epoch: their dataset-wide numbers."""
         ids = np.empty(0, np.int64)
         for window in range(self.windows):
-            ids = np.concatenate([ids, self.numbers(epoch, self.reading(epoch, window, range(self.streams)))])
+            ids = np.concatenate([ids, self.numbers(self.reading(epoch, window, range(self.streams)))])
             whole = len(ids) // self.batch_size * self.batch_size
             for batch in ids[:whole].reshape(-1, self.batch_size):
                 yield batch[batch >= 0]

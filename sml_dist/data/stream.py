@@ -208,7 +208,7 @@ class WindowReader:
         rows = pa.concat_tables(parts).combine_chunks()
         table = with_weight(rows.take(pa.array(reading.take)), reading.real)
         if self.numbered:
-            table = table.append_column("row", pa.array(self.plan.numbers(epoch, reading)))
+            table = table.append_column("row", pa.array(self.plan.numbers(reading)))
         return table
 
 

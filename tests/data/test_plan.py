@@ -29,8 +29,8 @@ def batches(plan, epoch, rank, workers, cursor=None):
     ids = []
     for window in range(first, plan.windows):
         reading = plan.reading(epoch, window, share, skip if window == first else 0, lanes)
-        numbers = plan.row_ids(epoch, replace(reading, real=np.ones(len(reading.take), bool)))
-        assert (numbers[reading.real] == plan.row_ids(epoch, reading)).all()
+        numbers = plan.row_ids(replace(reading, real=np.ones(len(reading.take), bool)))
+        assert (numbers[reading.real] == plan.row_ids(reading)).all()
         ids += np.where(reading.real, numbers, -1 - numbers).tolist()
     size = lanes * plan.micro
     assert len(ids) % size == 0, "a worker's epoch is a whole number of batches"
@@ -105,7 +105,7 @@ def test_without_shuffle_a_single_stream_reads_in_file_order():
 
 def test_the_plan_equals_that_of_any_other_process():
     plan = Plan((5, 5, 5, 2), streams=2, batch_size=4, window=5, seed=11)
-    assert np.concatenate([plan.row_ids(0, plan.reading(0, w, range(2))) for w in range(plan.windows)]).tolist() == [
+    assert np.concatenate([plan.row_ids(plan.reading(0, w, range(2))) for w in range(plan.windows)]).tolist() == [
         6,
         4,
         9,

@@ -54,7 +54,7 @@ def expected(source: Source, workers: int, rank: int, epochs: range) -> list[lis
         for window in range(p.windows):
             reading = p.reading(epoch, window, p.share(rank, workers), lanes=p.lanes(workers))
             numbers = np.full(len(reading.take), -1)
-            numbers[reading.real] = p.row_ids(epoch, reading)
+            numbers[reading.real] = p.row_ids(reading)
             ids += numbers.tolist()
     size = p.lanes(workers) * p.micro
     return [ids[i : i + size] for i in range(0, len(ids), size)]
