@@ -29,7 +29,7 @@ from sml_dist.embeddings.capacity_tables import Tables
 from sml_dist.embeddings.cluster import RESERVE, Cluster
 from sml_dist.embeddings.optim import check_l2
 from sml_dist.embeddings.shape import field_shape
-from sml_dist.embeddings.sharding import allowed_kinds, make_plan
+from sml_dist.embeddings.sharding import Placed, allowed_kinds, make_plan
 from sml_dist.models.zoo import build
 from sml_dist.spec import InputError
 
@@ -66,16 +66,9 @@ class Rank:
 
 
 @dataclass(frozen=True)
-class TablePlan:
-    """One table's line; bytes over all ranks, the largest shard's of one."""
+class TablePlan(Placed):
+    """A line with the bytes of the optimiser's state, too, and of the largest shard with its state."""
 
-    name: str
-    rows: int
-    dim: int
-    kind: str
-    kernel: str
-    ranks: tuple[int, ...]
-    weights: int
     optimizer: int
     largest_shard: int
 
@@ -111,7 +104,7 @@ def solve(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None:
     fields = by_table(tables.manifest)
     found = sorted(made[1], key=lambda option: list(fields).index(option.name))
     placed = [table_plan(option, fields[option.name].name, config) for option in found]
-    check_l2(config, [table.name for table in placed if table.kind != "data_parallel"], cluster.device)
+    check_l2(config, [table.table for table in placed if table.kind != "data_parallel"], cluster.device)
     ranks = weigh(found, config, cluster, fixed)
     return Capacity(sorted(placed, key=lambda table: -table.weights), ranks, cluster.room, cluster.host_room)
 

@@ -72,7 +72,7 @@ def too_large(needed: Capacity) -> list[str]:
     """Tables that row_wise would help: those with a shard above a rank's room; else, if the mean rank has room for its part, the largest
     ones without whose largest shards the fullest rank would fit."""
     cut = [table for table in needed.tables if table.kind != "row_wise"]
-    if names := [table.name for table in cut if table.largest_shard > needed.room]:
+    if names := [table.table for table in cut if table.largest_shard > needed.room]:
         return names
     left = needed.fullest
     if sum(rank.main.total for rank in needed.ranks) > needed.room * len(needed.ranks):
@@ -81,7 +81,7 @@ def too_large(needed: Capacity) -> list[str]:
         if left <= needed.room:
             break
         left -= table.largest_shard
-        names.append(table.name)
+        names.append(table.table)
     return names
 
 

@@ -35,7 +35,7 @@ def tables_table(made: Report) -> Table:
     table = columns("Sharding plan", ("table", "sharding", "kernel", "ranks"), ("rows", "dim", "MB", "state MB", "largest shard MB"))
     for t in made.plan.tables:
         numbers = (f"{t.rows:,}", str(t.dim), *(f"{size / 1e6:,.1f}" for size in (t.weights, t.optimizer, t.largest_shard)))
-        table.add_row(t.name, t.kind, t.kernel, ranges(t.ranks), *numbers)
+        table.add_row(t.table, t.kind, t.kernel, ranges(t.ranks), *numbers)
     return table
 
 
@@ -71,7 +71,7 @@ def summary(made: Report) -> list[str]:
     ]
     if far := [t for t in made.plan.tables if t.kernel in HOST_KERNELS]:
         size = show_bytes(sum(t.weights + t.optimizer for t in far))
-        lines.append(f"in host memory: {len(far)} tables, {size}: {', '.join(t.name for t in far)}")
+        lines.append(f"in host memory: {len(far)} tables, {size}: {', '.join(t.table for t in far)}")
     room, fullest = made.plan.room, made.plan.fullest
     host = f" and {show_bytes(made.plan.host_room)} of host memory" if made.plan.host_room else ""
     if made.fits:

@@ -123,7 +123,7 @@ def make_plan(
 
 @dataclass(frozen=True)
 class Placed:
-    """One table's line of a plan; `table` is the name of its field."""
+    """One table's line of a plan; `table` is the name of its field, `weights` their bytes over all ranks, each once."""
 
     table: str
     rows: int
@@ -131,31 +131,27 @@ class Placed:
     kind: str
     kernel: str
     ranks: tuple[int, ...]
-    megabytes: float
+    weights: int
 
 
 def placements(plan: ShardingPlan, manifest: Manifest, dim: int) -> list[Placed]:
-    """The plan table by table, the largest first; memory in MB of float32 weights over all ranks."""
+    """The plan table by table, the largest first."""
     fields = by_table(manifest)
     placed = [
-        Placed(field.name, field.rows, dim, p.sharding_type, p.compute_kernel, tuple(sorted(set(p.ranks))), field.rows * dim * 4 / 1e6)
+        Placed(field.name, field.rows, dim, p.sharding_type, p.compute_kernel, tuple(sorted(set(p.ranks))), 4 * field.rows * dim)
         for module in plan.plan.values()
         for field, p in ((fields[table], p) for table, p in module.items())
     ]
     return sorted(placed, key=lambda p: (-p.rows, p.table))
 
 
-def render_plan(placed: list[Placed]) -> Table:
+def plan_text(placed: list[Placed]) -> str:
     """The plan as a table for the terminal and for plan.txt."""
     table = Table(title="Sharding plan", title_justify="left")
     for name in ("table", "rows", "dim", "sharding", "kernel", "ranks", "MB"):
         table.add_column(name, justify="right" if name in ("rows", "dim", "MB") else "left")
     for p in placed:
-        table.add_row(p.table, f"{p.rows:,}", str(p.dim), p.kind, p.kernel, ",".join(map(str, p.ranks)), f"{p.megabytes:.1f}")
-    return table
-
-
-def plan_text(placed: list[Placed]) -> str:
+        table.add_row(p.table, f"{p.rows:,}", str(p.dim), p.kind, p.kernel, ",".join(map(str, p.ranks)), f"{p.weights / 1e6:.1f}")
     console = Console(file=io.StringIO(), width=120, markup=False)
-    console.print(render_plan(placed))
+    console.print(table)
     return console.file.getvalue()

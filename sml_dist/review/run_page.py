@@ -201,12 +201,13 @@ def tables(run: Run) -> Section:
     if not plan:
         return Section("Sharding plan")
     rows = [
-        [t["table"], t["rows"], t["dim"], t["kind"], t["kernel"], ", ".join(map(str, t["ranks"])), t["megabytes"]] for t in plan[:MOST_ROWS]
+        [t["table"], t["rows"], t["dim"], t["kind"], t["kernel"], ", ".join(map(str, t["ranks"])), t["weights"] / 1e6]
+        for t in plan[:MOST_ROWS]
     ]
     columns = ["table", "rows", "dim", "sharding", "kernel", "workers", "weights (MB)"]
     kinds: dict[str, float] = defaultdict(float)
     for t in plan:
-        kinds[t["kind"]] += t["megabytes"]
+        kinds[t["kind"]] += t["weights"] / 1e6
     facts = [Fact("tables", str(len(plan)), f"{sum(t['rows'] for t in plan):,} rows")]
     facts += [Fact(kind.replace("_", " "), f"{mb:,.1f} MB", "of weights, once") for kind, mb in kinds.items()]
     note = f"the {MOST_ROWS} largest of {len(plan)}" if len(plan) > MOST_ROWS else ""

@@ -20,7 +20,7 @@ from sml_dist.embeddings.capacity import fixed_memory, refusal
 from sml_dist.embeddings.capacity_tables import dataset_tables
 from sml_dist.embeddings.cluster import Cluster, links
 from sml_dist.embeddings.optim import check_l2, fused_params
-from sml_dist.embeddings.sharding import Sharder, make_plan, placements
+from sml_dist.embeddings.sharding import Placed, Sharder, make_plan, placements
 from sml_dist.spec import InputError
 from sml_dist.train.checkpoints import agree
 from sml_dist.train.task import CTRTask
@@ -30,8 +30,8 @@ BLOCK_ROWS = 65_536
 
 def shard(
     task: CTRTask, manifest: Manifest, config: RunConfig, device: torch.device, local_workers: int
-) -> tuple[DistributedModelParallel, ShardingPlan]:
-    """The task under DMP: tables as the planner placed them, the model in DDP where there are several workers."""
+) -> tuple[DistributedModelParallel, list[Placed]]:
+    """The task under DMP: tables as the planner placed them, the model in DDP where there are several workers; and where its tables lie."""
     embedding = config.embedding
     if device.type == "cpu" and embedding.optimizer == "rowwise_adagrad":
         rowwise_adagrad.take_over()
@@ -39,11 +39,12 @@ def shard(
     cluster, devices = cluster_here(device, local_workers)
     plan = common_plan(task, manifest, config, cluster)
     place(plan, devices)
-    check_l2(embedding, [p.table for p in placements(plan, manifest, embedding.dim) if p.kind != "data_parallel"], device.type)
+    placed = placements(plan, manifest, embedding.dim)
+    check_l2(embedding, [p.table for p in placed if p.kind != "data_parallel"], device.type)
     several = dist.get_world_size() > 1
     model = DistributedModelParallel(task, device=device, plan=plan, sharders=[sharder], init_data_parallel=several)
     start_tables(model, embedding.init_std, config.train.seed)
-    return model, plan
+    return model, placed
 
 
 def common_plan(task: CTRTask, manifest: Manifest, config: RunConfig, cluster: Cluster) -> ShardingPlan:

@@ -15,7 +15,7 @@ from sml_dist.data.dataset import Manifest, read_manifest
 from sml_dist.data.plan import Plan
 from sml_dist.data.stream import Source, Stream, windows_ahead
 from sml_dist.embeddings.batch import Collator
-from sml_dist.embeddings.sharding import placements, plan_text
+from sml_dist.embeddings.sharding import plan_text
 from sml_dist.spec import InputError, RunError, to_dict
 from sml_dist.train.about import about
 from sml_dist.train.build import training_task
@@ -118,8 +118,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
 
     # model
     task = training_task(manifest, config, place.device)
-    model, sharding = shard(task, manifest, config, place.device, place.local_workers)
-    placed = placements(sharding, manifest, config.embedding.dim)
+    model, placed = shard(task, manifest, config, place.device, place.local_workers)
     optimizers = Optimizers(model, config.train, config.embedding)
     steps = config.train.most_steps(plan.steps)
 

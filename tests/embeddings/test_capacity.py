@@ -216,7 +216,7 @@ def test_a_prepared_dataset_is_planned_without_a_tables_file(tmp_path):
     config.write_text(f"data: {{path: {tmp_path / 'data'}}}\nmodel: {{name: dcn_v2}}\ntrain: {{global_batch_size: 64}}\n")
     small = make_cluster(world_size=4, local_world_size=2, device="cpu", hbm="0", ddr="8GB", **LINKS)
     made = plan_run(str(config), None, small)
-    assert made.fits and {table.name: table.rows for table in made.plan.tables} == {field.name: field.rows for field in manifest.fields}
+    assert made.fits and {table.table: table.rows for table in made.plan.tables} == {field.name: field.rows for field in manifest.fields}
     assert all(rank.host.total == 0 for rank in made.plan.ranks)
 
 
@@ -239,7 +239,7 @@ def test_a_sequence_costs_lookups_and_no_table(tmp_path):
     model = {"name": "din", "attention": {"hidden": [8]}, "tower": {"hidden": [16]}}
     config = parse({"run": {"name": "t"}, "data": {"path": "none"}, "model": model, "embedding": {"sharding": "table_wise"}})
     made = solve(config, tables, cluster("1GB"))
-    assert {table.name: table.rows for table in made.tables} == {field.name: field.rows for field in manifest.tables}
+    assert {table.table: table.rows for table in made.tables} == {field.name: field.rows for field in manifest.tables}
     assert made.ranks[0].main.ids == 20 * 8 * 4096 / 4 * sum(tables.ids_per_row.values())
 
 

@@ -93,7 +93,7 @@ def about() -> dict[str, Any]:
     ]
     plan = [
         {"table": f"C{i}", "rows": 1000 * i, "dim": 16, "kind": "row_wise" if i > 13 else "data_parallel",
-         "kernel": "fused", "ranks": [0, 1], "megabytes": 0.064 * i}
+         "kernel": "fused", "ranks": [0, 1], "weights": 64_000 * i}
         for i in range(26, 0, -1)
     ]  # fmt: skip
     dataset = {"path": "data/none", "name": "made up", "sha256": "ab" * 32, "numeric": 13, "split_rule": "order:0.8,0.1,0.1", "rejected": 0}

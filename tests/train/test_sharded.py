@@ -14,7 +14,7 @@ from sml_dist.data.synthetic import synth
 from sml_dist.embeddings.capacity import solve
 from sml_dist.embeddings.capacity_tables import dataset_tables
 from sml_dist.embeddings.cluster import Cluster, links
-from sml_dist.embeddings.sharding import make_plan, placements
+from sml_dist.embeddings.sharding import make_plan
 from sml_dist.spec import InputError
 from sml_dist.train import sharded
 from sml_dist.train.build import make_task
@@ -50,16 +50,16 @@ def planned(config: RunConfig, memory: tuple[int, ...]) -> list | str:
     manifest, device = manifest_of(config), torch.device("cpu")
     sharded.get_system_memory = lambda: memory[dist.get_rank()]
     try:
-        _, plan = sharded.shard(make_task(manifest, config, device), manifest, config, device, dist.get_world_size())
+        _, placed = sharded.shard(make_task(manifest, config, device), manifest, config, device, dist.get_world_size())
     except InputError as error:
         return str(error)
-    return sorted((p.table, p.kind, p.kernel, p.ranks) for p in placements(plan, manifest, config.embedding.dim))
+    return sorted((p.table, p.kind, p.kernel, p.ranks) for p in placed)
 
 
 def solved(config: RunConfig, ddr: int) -> list:
     """The same of `sml-dist plan`."""
     found = solve(config, dataset_tables(config.data.path, manifest_of(config)), Cluster(2, 2, "cpu", hbm=0, ddr=ddr, **links("cpu")))
-    return sorted((t.name, t.kind, t.kernel, t.ranks) for t in found.tables)
+    return sorted((t.table, t.kind, t.kernel, t.ranks) for t in found.tables)
 
 
 @pytest.mark.parametrize(("memory", "kind"), [((10 * MB,) * 2, "row_wise"), ((TB, 10 * MB), "row_wise"), ((TB, TB), "table_wise")])
