@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field as Limits
-from pydantic import NonNegativeInt, ValidationError
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from yaml import YAMLError
 
 from sml_dist.data.dataset import Field, Manifest, multi_column, positions, read_manifest, read_rows
@@ -36,8 +36,8 @@ class PlannedField:
     name: str
     rows: Annotated[int, Limits(gt=0, le=IDS)]
     multivalued: bool = False
-    ids_per_row: Annotated[float, Limits(gt=0)] = 1.0
-    sequences: tuple[Annotated[int, Limits(gt=0)], ...] = ()
+    ids_per_row: PositiveFloat = 1.0
+    sequences: tuple[PositiveInt, ...] = ()
 
     @property
     def fields(self) -> list[Field]:

@@ -1,9 +1,9 @@
 """AutoInt: self-attention between fields, alone or beside a tower (Song et al., arXiv:1810.11921)."""
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sml_dist.models.fields import FieldShape, NumericFields
@@ -21,9 +21,9 @@ class AutoIntConfig:
     """
 
     name: Literal["autoint"] = "autoint"
-    attention_layers: Annotated[int, Field(gt=0)] = 3
-    heads: Annotated[int, Field(gt=0)] = 2
-    head_dim: Annotated[int, Field(gt=0)] = 32
+    attention_layers: PositiveInt = 3
+    heads: PositiveInt = 2
+    head_dim: PositiveInt = 32
     tower: TowerConfig | None = field(default_factory=TowerConfig)
     sml: SMLConfig = field(default_factory=SMLConfig)
 

@@ -1,9 +1,9 @@
 """DCN: a cross network of vectors beside a tower (Wang et al., arXiv:1708.05123)."""
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sml_dist.models.fields import FieldShape, concat
@@ -16,7 +16,7 @@ from sml_dist.spec import spec
 @spec
 class DCNConfig:
     name: Literal["dcn"] = "dcn"
-    cross_layers: Annotated[int, Field(gt=0)] = 3
+    cross_layers: PositiveInt = 3
     tower: TowerConfig = field(default_factory=TowerConfig)
     sml: SMLConfig = field(default_factory=SMLConfig)
 

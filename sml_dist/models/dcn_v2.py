@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import nn
 
 from sml_dist.models.cross_tower import CrossTower
@@ -22,9 +22,9 @@ class DCNv2Config:
     name: Literal["dcn_v2"] = "dcn_v2"
     structure: Literal["parallel", "stacked"] = "parallel"
     cross: Literal["matrix", "mixture"] = "matrix"
-    cross_layers: Annotated[int, Field(gt=0)] = 3
+    cross_layers: PositiveInt = 3
     experts: Annotated[int, Field(gt=1)] = 4
-    rank: Annotated[int, Field(gt=0)] = 32
+    rank: PositiveInt = 32
     tower: TowerConfig = field(default_factory=TowerConfig)
     sml: SMLConfig = field(default_factory=SMLConfig)
 

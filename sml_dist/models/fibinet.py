@@ -1,10 +1,10 @@
 """FiBiNET: bilinear products of the fields, as they are and as SENET weighs them, below a tower (Huang et al., arXiv:1905.09433)."""
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sml_dist.models.fields import FieldShape, WeightedFields, check_pairs
@@ -21,7 +21,7 @@ class FiBiNETConfig:
 
     name: Literal["fibinet"] = "fibinet"
     bilinear: BilinearKind = "interaction"
-    reduction: Annotated[int, Field(gt=0)] = 3
+    reduction: PositiveInt = 3
     tower: TowerConfig = field(default_factory=TowerConfig)
     sml: SMLConfig = field(default_factory=SMLConfig)
 

@@ -1,9 +1,9 @@
 """FinalMLP: two towers over differently gated inputs, fused by a bilinear product (Mao et al., arXiv:2304.00902)."""
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from sml_dist.models.fields import FieldShape, concat
@@ -13,7 +13,7 @@ from sml_dist.nn.sml import SMLConfig, logit_head
 from sml_dist.nn.tower import Tower, TowerConfig
 from sml_dist.spec import InputError, spec
 
-Fields = tuple[Annotated[int, Field(ge=0)], ...]
+Fields = tuple[NonNegativeInt, ...]
 
 
 @spec
@@ -27,8 +27,8 @@ class FinalMLPConfig:
     second: TowerConfig = field(default_factory=TowerConfig)
     first_context: Fields = ()
     second_context: Fields = ()
-    gate: Annotated[int, Field(gt=0)] = 64
-    heads: Annotated[int, Field(gt=0)] = 1
+    gate: PositiveInt = 64
+    heads: PositiveInt = 1
     sml: SMLConfig = field(default_factory=SMLConfig)
 
     def __post_init__(self) -> None:

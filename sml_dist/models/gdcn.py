@@ -1,9 +1,9 @@
 """GDCN: a gated cross network beside a tower, or below it (Wang et al., CIKM 2023, arXiv:2311.04635)."""
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import PositiveInt
 
 from sml_dist.models.cross_tower import CrossTower
 from sml_dist.models.fields import FieldShape
@@ -17,7 +17,7 @@ from sml_dist.spec import spec
 class GDCNConfig:
     name: Literal["gdcn"] = "gdcn"
     structure: Literal["parallel", "stacked"] = "parallel"
-    cross_layers: Annotated[int, Field(gt=0)] = 3
+    cross_layers: PositiveInt = 3
     tower: TowerConfig = field(default_factory=TowerConfig)
     sml: SMLConfig = field(default_factory=SMLConfig)
 

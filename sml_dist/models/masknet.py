@@ -4,7 +4,7 @@ from dataclasses import field
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from sml_dist.models.fields import FieldShape, NumericFields
@@ -23,8 +23,8 @@ class MaskNetConfig:
 
     name: Literal["masknet"] = "masknet"
     structure: Literal["serial", "parallel"] = "parallel"
-    blocks: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (64, 64, 64)
-    ratio: Annotated[float, Field(gt=0)] = 2.0
+    blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 64, 64)
+    ratio: PositiveFloat = 2.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     tower: TowerConfig = field(default_factory=TowerConfig)
     sml: SMLConfig = field(default_factory=SMLConfig)

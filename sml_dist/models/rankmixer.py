@@ -1,9 +1,9 @@
 """RankMixer: tokens that mix by swapping slices, and a network for each token (Zhu et al., arXiv:2507.15551)."""
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,18 +12,16 @@ from sml_dist.nn.rankmixer import PerTokenLinear, RankMixerStack
 from sml_dist.nn.sml import SMLConfig, logit_head
 from sml_dist.spec import spec
 
-Count = Annotated[int, Field(gt=0)]
-
 
 @spec
 class RankMixerConfig:
     """`tokens`, `width`, `layers`, `expansion`: T, D, L and k of the paper."""
 
     name: Literal["rankmixer"] = "rankmixer"
-    tokens: Count = 8
-    width: Count = 128
-    layers: Count = 2
-    expansion: Count = 4
+    tokens: PositiveInt = 8
+    width: PositiveInt = 128
+    layers: PositiveInt = 2
+    expansion: PositiveInt = 4
     sml: SMLConfig = field(default_factory=SMLConfig)
 
     def __post_init__(self) -> None:

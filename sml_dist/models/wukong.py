@@ -1,10 +1,10 @@
 """Wukong: stacked factorization machines that scale with their depth and width (Zhang et al., arXiv:2403.02545)."""
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sml_dist.models.fields import FieldShape
@@ -14,8 +14,6 @@ from sml_dist.nn.tower import Tower, TowerConfig
 from sml_dist.nn.wukong import WukongStack
 from sml_dist.spec import spec
 
-Count = Annotated[int, Field(gt=0)]
-
 
 @spec
 class WukongConfig:
@@ -24,10 +22,10 @@ class WukongConfig:
     """
 
     name: Literal["wukong"] = "wukong"
-    layers: Count = 3
-    fmb: Count = 16
-    lcb: Count = 16
-    rank: Count = 16
+    layers: PositiveInt = 3
+    fmb: PositiveInt = 16
+    lcb: PositiveInt = 16
+    rank: PositiveInt = 16
     fmb_tower: TowerConfig = field(default_factory=lambda: TowerConfig(hidden=(256,)))
     bottom: TowerConfig = field(default_factory=lambda: TowerConfig(hidden=(64,)))
     tower: TowerConfig = field(default_factory=TowerConfig)

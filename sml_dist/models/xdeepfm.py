@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from sml_dist.models.fields import FieldShape, WeightedFields
@@ -19,7 +19,7 @@ class XDeepFMConfig:
     """`cin`: feature maps of each layer. The last of an id's `embedding.dim` numbers is its first-order weight."""
 
     name: Literal["xdeepfm"] = "xdeepfm"
-    cin: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (16, 16, 16)
+    cin: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (16, 16, 16)
     tower: TowerConfig = field(default_factory=TowerConfig)
     sml: SMLConfig = field(default_factory=SMLConfig)
 

@@ -1,9 +1,9 @@
 """Meta Tanh Normalisation: a normaliser without batch statistics, whose steepness each row sets for itself."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,10 +29,10 @@ class MTNConfig:
     placement: Literal["hidden", "skip", "both", "none"] = "skip"
     before_activation: bool = True
     learner: Literal["dense", "lowrank", "elementwise", "scalar"] = "elementwise"
-    rank: Annotated[int, Field(gt=0)] = 16
+    rank: PositiveInt = 16
     offset: float = 1.0
     learn_offset: bool = True
-    init_std: Annotated[float, Field(ge=0)] = 0.01
+    init_std: NonNegativeFloat = 0.01
     slope: float = 0.01
     scale_init: float = 1.0
 

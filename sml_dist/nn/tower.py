@@ -5,7 +5,7 @@ from itertools import accumulate
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from sml_dist.nn.dropout import Dropout
@@ -20,7 +20,7 @@ from sml_dist.spec import spec
 class TowerConfig:
     """`connect`: how layers are chained, see Tower. `norm`: none, batch or layer norm, or one of the others in norms.py."""
 
-    hidden: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (400, 400, 400)
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (400, 400, 400)
     connect: Literal["plain", "residual", "dense"] = "plain"
     activation: ActivationName = "relu"
     norm: NormName = "none"

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.config.train import TrainConfig
@@ -56,7 +56,7 @@ class OnlineConfig:
     sml: str = "mtn"
     plain: str = "none"
     windows: PositiveInt = 20
-    margin: Annotated[float, Field(ge=0)] = 1e-4
+    margin: NonNegativeFloat = 1e-4
     cpus: PositiveFloat = 1.0  # of Ray's, for each pass
 
     def __post_init__(self):
