@@ -36,7 +36,9 @@ def main() -> NoReturn:
     except typer.Abort:
         status = INTERRUPTED
     if status == INTERRUPTED:  # which Typer turns a KeyboardInterrupt into, and returns
-        err.print("stopped; train, sweep, predict and the studies ablation and online go on by the same command, the others begin anew")
+        err.print(
+            "stopped; run the same command again: train, sweep, predict and the studies ablation and online resume, the rest start over"
+        )
     sys.exit(status)
 
 

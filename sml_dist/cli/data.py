@@ -19,7 +19,7 @@ def prepare(
     test: Annotated[str | None, typer.Option(help="Glob of test logs.")] = None,
     min_count: Annotated[int | None, typer.Option(help="Values seen fewer times share row 0; overrides the schema's.")] = None,
     max_reject_rate: Annotated[float, typer.Option(help="Stop when a larger share of rows is bad.")] = 0.001,
-    seed: Annotated[int, typer.Option(help="Of the random split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random split.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace a finished dataset.")] = False,
     as_json: Json = False,
     verbose: Verbose = False,

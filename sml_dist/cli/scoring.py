@@ -7,7 +7,9 @@ import typer
 
 from sml_dist.cli.app import Json, Verbose, app, out, print_json, stage_bars
 
-InPrecision = Annotated[Literal["auto", "fp32", "tf32", "bf16"] | None, typer.Option(help="Of matrix products; by default the run's.")]
+InPrecision = Annotated[
+    Literal["auto", "fp32", "tf32", "bf16"] | None, typer.Option(help="Precision of matrix products (default: the run's).")
+]
 OnDevice = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes GPUs where there are any.")]
 
 
@@ -16,8 +18,8 @@ def predict(
     run: Annotated[str, typer.Argument(help="Folder of a run, or of one of its checkpoints.")],
     input: Annotated[str, typer.Option(help="A prepared dataset, or a glob of raw logs.")],
     output: Annotated[str, typer.Option(help="Folder to write; any fsspec URL.")],
-    step: Annotated[int | None, typer.Option(help="Of the checkpoint; by default the best evaluation's.")] = None,
-    split: Annotated[str | None, typer.Option(help="Of a prepared dataset, such as valid,test; by default all.")] = None,
+    step: Annotated[int | None, typer.Option(help="Checkpoint step (default: the best evaluation's).")] = None,
+    split: Annotated[str | None, typer.Option(help="Splits to score, e.g. valid,test (default: all).")] = None,
     keys: Annotated[
         str | None,
         typer.Option(help="Columns beside file and row: raw ones, split, label, weight, group, timestamp; by default the label."),
@@ -50,15 +52,15 @@ def evaluate(
     run: Annotated[str, typer.Argument(help="Folder of a run, or of one of its checkpoints.")],
     data: Annotated[str | None, typer.Option(help="A prepared dataset, or a glob of raw logs; by default the run's own dataset.")] = None,
     split: Annotated[str | None, typer.Option(help="By default test, or valid where there is none.")] = None,
-    step: Annotated[int | None, typer.Option(help="Of the checkpoint; by default the best evaluation's.")] = None,
+    step: Annotated[int | None, typer.Option(help="Checkpoint step (default: the best evaluation's).")] = None,
     against: Annotated[str | None, typer.Option(help="Another run, compared on the same rows, under this one's weights, groups.")] = None,
-    label: Annotated[str | None, typer.Option(help="Of several labels; by default the first.")] = None,
+    label: Annotated[str | None, typer.Option(help="Which label, if there are several (default: the first).")] = None,
     by: Annotated[list[str] | None, typer.Option(help="Slices by a field, or by `group`. May be repeated.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Slices of each field: its most frequent values.")] = 10,
     resamples: Annotated[int, typer.Option(min=2, help="Bootstrap draws; fewer for millions of rows.")] = 1000,
     unit: Annotated[Literal["row", "group"], typer.Option(help="What is drawn; a group's rows are not independent.")] = "row",
-    bins: Annotated[int, typer.Option(min=2, help="Of the calibration curve.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    bins: Annotated[int, typer.Option(min=2, help="Number of calibration bins.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Bootstrap seed.")] = 0,
     precision: InPrecision = None,
     device: OnDevice = "auto",
     max_reject_rate: Annotated[float, typer.Option(help="Of raw logs: stop when a larger share of rows is bad.")] = 0.001,

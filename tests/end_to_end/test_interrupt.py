@@ -14,7 +14,7 @@ import pytest
 from sml_dist.config.run import dump, parse
 from sml_dist.data.synthetic import synth
 
-LINE = "stopped; train, sweep, predict and the studies ablation and online go on by the same command, the others begin anew\n"
+LINE = "stopped; run the same command again: train, sweep, predict and the studies ablation and online resume, the rest start over\n"
 
 
 def interrupted(when: Callable[[], bool], *words: str) -> tuple[int, str]:
