@@ -1,4 +1,4 @@
-"""A folder as one command's own, so that the same command given twice does not write over itself."""
+"""A lock that lets one command at a time write a folder."""
 
 import contextlib
 import fcntl

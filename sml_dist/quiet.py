@@ -1,4 +1,4 @@
-"""Doing without what libraries say of themselves."""
+"""Silences warnings and logs of libraries."""
 
 import contextlib
 import logging

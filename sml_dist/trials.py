@@ -110,7 +110,7 @@ def value_at(raw: Any, key: str) -> Any:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Of each searched key its shortest end that is no end of another column's name."""
+    """Each searched key's shortest dotted suffix that no other column shares."""
     names = [*COLUMNS, *keys]
 
     def short(key: str) -> str:

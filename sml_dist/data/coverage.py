@@ -1,5 +1,6 @@
 """What a sample of a split's rows looks up in each field's table."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def coverage(root: str, manifest: Manifest, split: str) -> list[dict[str, Any]]:
     return found
 
 
-def _columns(rows: pa.Table, manifest: Manifest):
+def _columns(rows: pa.Table, manifest: Manifest) -> Iterator[tuple[str, int, np.ndarray]]:
     """(field, rows of its table, ids of the sample)."""
     single = manifest.single
     if single:

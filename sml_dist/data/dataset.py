@@ -156,12 +156,12 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
 
 
 def table_name(field: str) -> str:
-    """Of a field's embedding table: module names may hold no dot, field names may."""
+    """Name of a field's table; dots become underscores, as module names may hold none."""
     return "t_" + field.replace(".", "_")
 
 
 def by_table(manifest: Manifest) -> dict[str, Field]:
-    """The fields that have a table of their own, by its name, which does not say what theirs is: that of `a_b` is as that of `a.b`."""
+    """Fields by table name, which cannot be turned back: `a_b` and `a.b` give the same one."""
     return {table_name(field.name): field for field in manifest.tables}
 
 

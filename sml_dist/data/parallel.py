@@ -74,7 +74,7 @@ def map_tasks(function: Callable[[Any], Any], tasks: Sequence[Any], actors: Acto
 
 
 def _how(function: Callable[[Any], Any], actors: Actors | None) -> dict[str, Any]:
-    """What of map_batches is of tasks or of actors."""
+    """The arguments of map_batches for tasks, or for actors."""
     if actors is None:
         return {"fn": Call(function).__call__, "max_retries": RETRIES}
     # by default four tasks wait at an actor, the last of them while another actor has none left

@@ -9,6 +9,7 @@ Two numbers make train and valid, three also test. Files named by --train, --val
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +26,7 @@ KINDS = ("order", "random", "time")
 class Splitter:
     """`cuts` lie between the splits, in rows (order), in [0, 1] (random) or in seconds (time): a row at a cut goes to the next."""
 
-    kind: str
+    kind: Literal["order", "random", "time", "files"]
     text: str
     parts: tuple[float, ...] = ()
     seed: int = 0
@@ -71,7 +72,7 @@ def by_files(names: Iterable[str]) -> Splitter:
     return Splitter("files", "files", names=tuple(names))
 
 
-def resolve(rule: Splitter, rows: int, times: Histogram | None) -> Splitter:
+def resolve(rule: Splitter, rows: int, times: Histogram) -> Splitter:
     """The rule with its cuts, now that the rows are counted and their times known."""
     fractions = [float(cut) for cut in np.cumsum(rule.parts)[:-1]]
     if rule.kind == "order":

@@ -1,7 +1,7 @@
 """A worker's share of the plan as one Ray Data pipeline for the whole run: order kept, read-ahead bounded."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any
@@ -66,11 +66,11 @@ class Stream:
         """The same share of another split."""
         return replace(self, source=source, plan=replace(self.plan, groups=source.rows))
 
-    def batches(self, start: Cursor = Cursor()) -> Iterator[pa.Table]:  # noqa: B008
+    def batches(self, start: Cursor = Cursor()) -> Generator[pa.Table]:  # noqa: B008
         """From the cursor's batch to the end of the last epoch; reads nothing before the first batch is asked for."""
         return rebatch(self._blocks(start), self.plan.lanes(self.workers) * self.plan.micro)
 
-    def _blocks(self, start: Cursor) -> Iterator[pa.Table]:
+    def _blocks(self, start: Cursor) -> Generator[pa.Table]:
         read, end = self._reader(start), self.epochs * self.plan.windows
         until_there_is_room(self.reader_cpus)
         for segment in range(read.begin, end, MAX_TASKS):
@@ -149,7 +149,7 @@ def placing(readers: str) -> dict[str, Any]:
 class DirectStream(Stream):
     """The same batches read by this process when they are asked for: where a pipeline would cost more than it brings."""
 
-    def _blocks(self, start: Cursor) -> Iterator[pa.Table]:
+    def _blocks(self, start: Cursor) -> Generator[pa.Table]:
         read = self._reader(start)
         for window in range(read.begin, self.epochs * self.plan.windows):
             yield read.window(window)
@@ -170,7 +170,7 @@ class Unhurried(ExecutionCallback):
         self.stepped = time.monotonic()
 
 
-def rebatch(blocks: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+def rebatch(blocks: Iterable[pa.Table], size: int) -> Generator[pa.Table]:
     """Tables of `size` rows from tables of any length, as views except where a batch spans two of them."""
     rest = None
     for block in blocks:

@@ -9,14 +9,14 @@ from sml_dist.data.dataset import Field, Manifest, check_table_names, positions,
 from sml_dist.spec import InputError
 
 
-def embedding_tables(manifest: Manifest, config: EmbeddingConfig, device: torch.device | str = "meta") -> EmbeddingBagCollection:
+def embedding_tables(manifest: Manifest, config: EmbeddingConfig) -> EmbeddingBagCollection:
     """Tables of (rows, dim) float32, started at normal(0, init_std); multi-valued fields are pooled, a sequence's positions are not.
 
     A position that a row does not have comes out as zeros, by which a model knows it: see `fields.present`.
     """
     _check(manifest, config)
     tables = [_table(field, users(field, manifest), config) for field in (*manifest.single, *manifest.multi)]
-    return EmbeddingBagCollection(tables, device=torch.device(device))
+    return EmbeddingBagCollection(tables, device=torch.device("meta"))
 
 
 def users(field: Field, manifest: Manifest) -> list[str]:

@@ -5,7 +5,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -159,7 +159,7 @@ def check_room(config: RunConfig) -> None:
 
 
 @contextlib.contextmanager
-def watching(folder: RunFolder, show: Callable[[dict[str, Any]], None] | None):
+def watching(folder: RunFolder, show: Callable[[dict[str, Any]], None] | None) -> Iterator[None]:
     """Calls `show` from a thread with the plan once it is made, as {"plan": text}, and with each new line of metrics.jsonl."""
     done = threading.Event()
 

@@ -90,7 +90,7 @@ def refuse_another(found: Checkpoint, config: RunConfig, dataset: str) -> None:
 
 
 def place(path: str) -> str:
-    """The one name of a folder."""
+    """A folder's canonical path, so that two spellings compare equal."""
     path = absolute(path)
     return path.rstrip("/") if "://" in path else os.path.realpath(path)
 

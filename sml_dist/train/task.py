@@ -33,13 +33,13 @@ class CTRTask(nn.Module):
         return x_BFD if found.keys() == self.fields else in_order(x_BFD, found.keys(), self.fields)
 
     def forward(self, x_BFD: Tensor, dense_BN: Tensor) -> Tensor:
-        """The dense part: logit (B,) float32. Training calls it through DMP, apart from `embed`: see Trainer.step."""
+        """The dense part: logit (B,) or (B, T) float32. Training calls it through DMP, apart from `embed`: see Trainer.step."""
         model = self.model if self.training else self.model.forward  # only training is compiled, if anything: see build.py
         with torch.autocast(x_BFD.device.type, torch.bfloat16, enabled=self.products == "bf16"):
             return model(x_BFD, dense_BN).float()
 
     def logit(self, batch: Batch) -> Tensor:
-        """The whole forward: (B,) float32."""
+        """The whole forward: (B,) or (B, T) float32."""
         return self(self.embed(batch.ids), batch.dense)
 
 
