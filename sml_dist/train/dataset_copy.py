@@ -47,16 +47,16 @@ def holds(root: str, dataset: str) -> bool:
     return fs.exists(f"{path}/{MANIFEST}") and fingerprint(root) == dataset
 
 
-def kept_dataset(found: Checkpoint) -> str:
+def kept_dataset(checkpoint: Checkpoint) -> str:
     """Where the manifest and the vocabularies of a checkpoint's rows lie: with its run, else in the dataset. Raises InputError."""
-    kept, path = places(found)
+    kept, path = places(checkpoint)
     for root in (kept, path):
-        if holds(root, found.manifest["dataset"]):
+        if holds(root, checkpoint.manifest["dataset"]):
             return root
-    raise InputError(f"{kept} is missing, and {path} is not (any more) the dataset that {found.path} was trained on; put either back")
+    raise InputError(f"{kept} is missing, and {path} is not (any more) the dataset that {checkpoint.path} was trained on; put either back")
 
 
-def places(found: Checkpoint) -> tuple[str, str]:
+def places(checkpoint: Checkpoint) -> tuple[str, str]:
     """Where a checkpoint's run keeps it, and where the dataset lay."""
-    run = found.storage.path("").rpartition("/")[0]
-    return f"{run}/{KEPT}", found.config.data.path
+    run = checkpoint.storage.path("").rpartition("/")[0]
+    return f"{run}/{KEPT}", checkpoint.config.data.path

@@ -35,47 +35,47 @@ def restore(
     return progress, events
 
 
-def progress_of(found: Checkpoint, config: RunConfig) -> Progress:
+def progress_of(checkpoint: Checkpoint, config: RunConfig) -> Progress:
     """Where a checkpoint's run goes on under a configuration.
 
     If that monitors another metric, the best weights so far are worth what it says of them, and count as just found: other
     weights of before are not there to be compared. Raises InputError where their evaluation left it undefined.
     """
     try:
-        progress = Progress(**found.manifest["progress"])
+        progress = Progress(**checkpoint.manifest["progress"])
     except TypeError as error:
-        what = f"{found.path}/{MANIFEST}: progress is not of this version ({str(error).removeprefix('Progress.__init__() ')})"
+        what = f"{checkpoint.path}/{MANIFEST}: progress is not of this version ({str(error).removeprefix('Progress.__init__() ')})"
         raise InputError(f"{what}; go on with the version that wrote it, or name another run") from None
-    if progress.best_step is not None and config.train.monitor != found.config.train.monitor:
+    if progress.best_step is not None and config.train.monitor != checkpoint.config.train.monitor:
         progress.best, progress.since_best = monitored(progress.best_metrics, config.train), 0
     return progress
 
 
-def load(found: Checkpoint, model: Any, optimizers: Optimizers) -> list[str]:
+def load(checkpoint: Checkpoint, model: Any, optimizers: Optimizers) -> list[str]:
     """Fills weights and optimiser state; the tables whose rowwise state did not carry over exactly."""
     optimizers.create_state()
     wanted = pieces(model, optimizers)
-    for piece in [p for p in wanted if p.name.endswith(f".{COUNTER}") and not found.reader.holds(p.name)]:
-        piece.tensor.fill_(found.table_steps)  # FBGEMM's Adagrads, which the table was under, count no steps
+    for piece in [p for p in wanted if p.name.endswith(f".{COUNTER}") and not checkpoint.reader.holds(p.name)]:
+        piece.tensor.fill_(checkpoint.table_steps)  # FBGEMM's Adagrads, which the table was under, count no steps
         wanted.remove(piece)
     try:
-        inexact = found.reader.fill(wanted)
+        inexact = checkpoint.reader.fill(wanted)
     except Incomplete as error:
-        raise InputError(f"checkpoint {found.path} does not fit this model: {error}; choose another run.name") from None
+        raise InputError(f"checkpoint {checkpoint.path} does not fit this model: {error}; choose another run.name") from None
     drop_cached_rows(model)
-    set_steps(model, found.table_steps)
+    set_steps(model, checkpoint.table_steps)
     return sorted(name.partition(".")[0] for name in inexact)
 
 
-def load_weights(found: Checkpoint, model: nn.Module) -> None:
+def load_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
     """Fills the weights alone, of a sharded task or a plain one."""
-    found.reader.fill(list(weights(model)))
+    checkpoint.reader.fill(list(weights(model)))
     drop_cached_rows(model)
 
 
-def refuse_another(found: Checkpoint, config: RunConfig, dataset: str) -> None:
+def refuse_another(checkpoint: Checkpoint, config: RunConfig, dataset: str) -> None:
     """A checkpoint of this name that another configuration or dataset made is not gone on from."""
-    was, now = to_dict(found.config), to_dict(config)
+    was, now = to_dict(checkpoint.config), to_dict(config)
     for key in FIXED:
         old, new = (functools.reduce(lambda section, part: section[part], key.split("."), each) for each in (was, now))
         if old != new:
@@ -85,7 +85,7 @@ def refuse_another(found: Checkpoint, config: RunConfig, dataset: str) -> None:
     if asked and asked != first:
         why = f"run {config.run.name} was started from {first or 'no other run'}, now run.warm_start is {asked}"
         raise InputError(f"{why}; leave that out, or choose another run.name")
-    if found.manifest["dataset"] != dataset:
+    if checkpoint.manifest["dataset"] != dataset:
         raise InputError(f"run {config.run.name} was started on another dataset than {config.data.path} now holds; choose another run.name")
 
 

@@ -41,16 +41,16 @@ def verify_run(folder: str, data: str | None = None) -> dict[str, Any]:
     return found | {"ok": not faults and newest is not None and not amiss}
 
 
-def _rows(folder: Path, found: Checkpoint, data: str | None) -> dict[str, Any]:
+def _rows(folder: Path, checkpoint: Checkpoint, data: str | None) -> dict[str, Any]:
     """The ledger of a checkpoint's history compared with the plan: rows missing, doubled, or in a batch that is not the plan's.
     {} where none was kept."""
-    config, progress = found.config, found.manifest["progress"]
+    config, progress = checkpoint.config, checkpoint.manifest["progress"]
     left_out = not_recorded(progress)
     if sum(last - first for first, last in left_out) == progress["step"]:
         return {}
     root = data or config.data.path
     dataset = read_manifest(root)
-    if fingerprint(root) != found.manifest["dataset"]:
+    if fingerprint(root) != checkpoint.manifest["dataset"]:
         raise InputError(f"{root} is not the dataset that {folder} was trained on; name it with --data")
     plan = training_plan(dataset, config)
     used = history(folder / "ledger", progress["history"], progress["step"])

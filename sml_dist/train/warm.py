@@ -104,10 +104,12 @@ def open_checkpoint(where: str, beat: Callable[[], None] = lambda: None) -> Chec
     return found
 
 
-def match_tables(found: Checkpoint, old: tuple[str, Manifest] | None, config: RunConfig, manifest: Manifest) -> Iterator[tuple[str, Match]]:
+def match_tables(
+    checkpoint: Checkpoint, old: tuple[str, Manifest] | None, config: RunConfig, manifest: Manifest
+) -> Iterator[tuple[str, Match]]:
     """(table, match) of every table of the new dataset."""
     for name, field in by_table(manifest).items():
-        shape = shape_of(found.reader, f"{name}.weight")
+        shape = shape_of(checkpoint.reader, f"{name}.weight")
         if shape is None:
             yield name, Match(None, "new field")
         elif shape[1] != config.embedding.dim:
@@ -118,18 +120,18 @@ def match_tables(found: Checkpoint, old: tuple[str, Manifest] | None, config: Ru
             yield name, match_field(field, shape[0], *old, manifest, config.data.path)
 
 
-def other_dataset(found: Checkpoint, new_root: str) -> tuple[str, Manifest] | None:
+def other_dataset(checkpoint: Checkpoint, new_root: str) -> tuple[str, Manifest] | None:
     """Where the checkpoint's own dataset lies, and its manifest: its vocabularies say what rows mean. None where it is the new one."""
-    if found.manifest["dataset"] == fingerprint(new_root):
+    if checkpoint.manifest["dataset"] == fingerprint(new_root):
         return None
-    kept, path = places(found)
-    root = kept if holds(kept, found.manifest["dataset"]) else path
+    kept, path = places(checkpoint)
+    root = kept if holds(kept, checkpoint.manifest["dataset"]) else path
     try:
         manifest = read_manifest(root)
     except InputError as error:
         raise InputError(f"run.warm_start: the checkpoint's dataset is needed to match its rows by value, but {error}") from None
-    if fingerprint(root) != found.manifest["dataset"]:
-        raise InputError(f"run.warm_start: {root} is not the dataset any more that {found.path} was trained on; put that back")
+    if fingerprint(root) != checkpoint.manifest["dataset"]:
+        raise InputError(f"run.warm_start: {root} is not the dataset any more that {checkpoint.path} was trained on; put that back")
     return root, manifest
 
 
@@ -174,12 +176,12 @@ def take_rows(reader: CheckpointReader, piece: Piece, rows: np.ndarray) -> None:
     piece.tensor.view(piece.shape[0], -1)[here.to(piece.tensor.device)] = whole[wanted[here]].to(piece.tensor.device)
 
 
-def rendered(found: Checkpoint, lines: list[tuple[Any, ...]]) -> str:
-    table = Table(title=f"Started from {found.path}", title_justify="left")
+def rendered(checkpoint: Checkpoint, lines: list[tuple[Any, ...]]) -> str:
+    table = Table(title=f"Started from {checkpoint.path}", title_justify="left")
     for name in ("", "taken", "initialised", "how"):
         table.add_column(name)
     for line in lines:
         table.add_row(*line)
     console = Console(file=io.StringIO(), width=120, markup=False)
     console.print(table)
-    return "".join(f"a damaged checkpoint is passed over: {fault}\n" for fault in found.passed_over) + console.file.getvalue()
+    return "".join(f"a damaged checkpoint is passed over: {fault}\n" for fault in checkpoint.passed_over) + console.file.getvalue()
