@@ -27,7 +27,7 @@ def mounted(path: str) -> str:
     if not path:
         raise ValueError("names no folder; give one, or . for the present one")
     if "://" in path:
-        raise ValueError(f"{path} is a URL, and a run needs a file system that all its nodes mount, for it appends and renames")
+        raise ValueError(f"{path} is a URL; name a path in a file system that all nodes mount, for files there are appended to and renamed")
     return path
 
 

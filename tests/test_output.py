@@ -1,8 +1,12 @@
 import json
 
+import pytest
 from rich.table import Table
+from typer.testing import CliRunner
 
+from sml_dist.cli import app
 from sml_dist.cli.app import err, out, print_json
+from sml_dist.spec import InputError
 
 
 def test_values_and_names_with_brackets_are_shown_as_they_are():
@@ -19,3 +23,15 @@ def test_values_and_names_with_brackets_are_shown_as_they_are():
 def test_a_number_that_json_cannot_hold_is_null(capsys):
     print_json({"auc": float("nan"), "splits": [{"ne": float("inf")}]})
     assert json.loads(capsys.readouterr().out) == {"auc": None, "splits": [{"ne": None}]}
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["export r", "export r --since e", "apply-delta e d", "evaluate r", "report r", "bench", "study depth c"],
+)
+def test_a_url_as_the_output_of_a_command_that_writes_paths_is_one_line_and_nothing_is_written(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for output, line in (("s3://bucket/out", "s3://bucket/out is a URL; name a path in a file system"), ("", "names no folder; give one")):
+        found = CliRunner().invoke(app, [*command.split(), "--output", output])
+        assert isinstance(found.exception, InputError) and str(found.exception).startswith(f"--output {line}")
+    assert not [*tmp_path.iterdir()]

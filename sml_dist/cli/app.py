@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from sml_dist.spec import InputError, RunError
+from sml_dist.spec import InputError, RunError, mounted
 
 HELP = "Distributed training of click-through-rate models with Skip Meta Logit blocks."
 INTERRUPTED = 130
@@ -57,6 +57,14 @@ def print_json(value: Any) -> None:
     from sml_dist.train.run_folder import finite
 
     sys.stdout.write(json.dumps(finite(value), allow_nan=False) + "\n")
+
+
+def in_file_system(path: str | None) -> str | None:
+    """The callback of an --output that is written as a path: fsspec's URLs would become folders of their names. Raises InputError."""
+    try:
+        return None if path is None else mounted(path)
+    except ValueError as error:
+        raise InputError(f"--output {error}") from None
 
 
 @contextlib.contextmanager

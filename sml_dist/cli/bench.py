@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sml_dist.cli.app import Json, app, err, fail, out, print_json
+from sml_dist.cli.app import Json, app, err, fail, in_file_system, out, print_json
 
 PEERS = "Peers are measured where SML_BENCH_PEERS names the Python of an environment with fuxictr==2.3.10 and deepctr-torch==0.3.0."
 
@@ -17,7 +17,10 @@ def bench(
     cases: Annotated[
         list[str] | None, typer.Argument(help="Of those that --list shows; by default all that this machine has the devices for.")
     ] = None,
-    output: Annotated[str, typer.Option(help="Folder for results; the data that they need, made once, lies in its bench.work.")] = "bench",
+    output: Annotated[
+        str,
+        typer.Option(callback=in_file_system, help="Folder for results; the data that they need, made once, lies in its bench.work."),
+    ] = "bench",
     rounds: Annotated[int | None, typer.Option(min=1, help="Readings of each arm, instead of the case's own number.")] = None,
     compare: Annotated[str | None, typer.Option(help="A bench.json of another time: show what moved.")] = None,
     list_cases: Annotated[bool, typer.Option("--list", help="Name the cases and end.")] = False,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sml_dist.cli.app import Json, Verbose, app, out, print_json, stage_bars
+from sml_dist.cli.app import Json, Verbose, app, in_file_system, out, print_json, stage_bars
 
 InPrecision = Annotated[
     Literal["auto", "fp32", "tf32", "bf16"] | None, typer.Option(help="Precision of matrix products (default: the run's).")
@@ -64,7 +64,9 @@ def evaluate(
     precision: InPrecision = None,
     device: OnDevice = "auto",
     max_reject_rate: Annotated[float, typer.Option(help="Of raw logs: stop when a larger share of rows is bad.")] = 0.001,
-    output: Annotated[str | None, typer.Option(help="Folder for README.md, CSV, JSON, PNG; replaces an evaluation there.")] = None,
+    output: Annotated[
+        str | None, typer.Option(callback=in_file_system, help="Folder for README.md, CSV, JSON, PNG; replaces an evaluation there.")
+    ] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from sml_dist.cli.app import Json, Verbose, app, out, print_json, warn
+from sml_dist.cli.app import Json, Verbose, app, in_file_system, out, print_json, warn
 
 
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="Folder of a run, or of one of its checkpoints.")],
-    output: Annotated[str, typer.Option(help="Folder to write; it must not exist yet.")],
+    output: Annotated[str, typer.Option(callback=in_file_system, help="Folder to write; it must not exist yet.")],
     since: Annotated[str | None, typer.Option(help="An export: write only what has changed since, as a delta.")] = None,
     quantize: Annotated[str | None, typer.Option(help="Of the tables: none | int8 | int4. With --since what that export has.")] = None,
     step: Annotated[int | None, typer.Option(help="Of the checkpoint, if not the best one.")] = None,
@@ -40,7 +40,7 @@ def export(
 def apply_delta(
     base: Annotated[str, typer.Argument(help="An export.")],
     deltas: Annotated[list[str], typer.Argument(help="Deltas, in the order in which they were made.")],
-    output: Annotated[str, typer.Option(help="Folder to write; it must not exist yet.")],
+    output: Annotated[str, typer.Option(callback=in_file_system, help="Folder to write; it must not exist yet.")],
     as_json: Json = False,
 ) -> None:
     """An export with deltas applied: byte for byte the full export of the last."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sml_dist.cli.app import Json, Verbose, app, fail, out, print_json, stage_bars
+from sml_dist.cli.app import Json, Verbose, app, fail, in_file_system, out, print_json, stage_bars
 
 STUDIES = {
     "ablation": "runs paired by seed over a grid",
@@ -25,7 +25,7 @@ ON_RAY = ("ablation", "online")
 def study(
     name: Annotated[str, typer.Argument(help=" | ".join(STUDIES))],
     config: Annotated[str, typer.Argument(help="YAML file; configs/studies/ has one for each study.")],
-    output: Annotated[str, typer.Option(help="Folder to write.")],
+    output: Annotated[str, typer.Option(callback=in_file_system, help="Folder to write.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help=SET)] = None,
     as_json: Json = False,
     verbose: Verbose = False,

@@ -63,6 +63,7 @@ def test_a_job_is_named_after_the_run_that_it_works_at():
         ("study", ["depth", "configs/studies/depth.yaml", "--output", "/shared/a"], "data.path data/frappe is relative"),
         ("study", ["online", "configs/studies/online.yaml", "--output", "/shared/a"], "logs.ml1m.path data/ml1m is relative"),
         ("export", ["/shared/runs/a", "--output", "/shared/b", "--since", "exports/a"], "since exports/a is relative"),
+        ("export", ["/shared/runs/a", "--output", "s3://exports/b"], "--output s3://exports/b is a URL; name a path in a file system"),
         ("prepare", ["--schema", "criteo", "--input", "logs/*", "--output", "/shared/criteo"], "input logs/.* is relative"),
         ("foo", ["--bar"], "foo is no command of sml-dist, and jobs/foo.py not one of its jobs; ray job submit --working-dir /.* runs a"),
     ],
