@@ -43,6 +43,9 @@ def write(found: dict[str, Any], output: str) -> None:
 
 def _write(found: dict[str, Any], text: str, curve: bytes, folder: Path) -> None:
     RunFolder(folder).write_json(WHOLE, found)
+    for ours in OURS:  # of an earlier evaluation, which may have had other slices
+        for path in [*folder.glob(ours)]:
+            path.unlink()
     write_csv(folder / "metrics.csv", metric_rows(found))
     write_csv(folder / "calibration.csv", found["calibration_curve"])
     for name, slices in found["slices"].items():

@@ -246,9 +246,11 @@ def test_a_file_that_evaluate_did_not_write_is_not_replaced(tmp_path, name):
 
 def test_an_evaluation_replaces_another_and_lies_beside_other_files(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    for rows in (9, 8):
-        write(found_with([Bin(rows, 9.0, 0.1, 0.1, 0.0, 0.5)]), str(tmp_path))
+    for rows, by in ((9, "site"), (8, "device")):
+        slices = {by: [{"value": "a", "rows": rows}]}
+        write(found_with([Bin(rows, 9.0, 0.1, 0.1, 0.0, 0.5)]) | {"slices": slices}, str(tmp_path))
         assert table(tmp_path / "calibration.csv")[0]["rows"] == str(rows)
+        assert [path.name for path in tmp_path.glob("slices-*")] == [f"slices-{by}.csv"]
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
