@@ -4,8 +4,6 @@ The way of a row: raw_rows.py or prepared_rows.py (features, keys) -> trained.py
 to end by one worker, which holds the model and one batch; so files come whole, rows stay in order, and a kill costs parts of 64 MB.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -34,7 +32,7 @@ from sml_dist.scoring.raw_rows import raw_rows
 from sml_dist.scoring.rows import RowSource, check_finite
 from sml_dist.scoring.trained import Described, Trained, describe, find, load, reopened
 from sml_dist.spec import InputError
-from sml_dist.train.checkpoint import Checkpoint
+from sml_dist.train.checkpoint import seal
 from sml_dist.train.evaluate import by_label
 
 # Of one forward. DCN-V2 with SML on one core scored 5 to 40 % fewer rows/s at 8192, 16384 and 1024; a GPU's host takes as long
@@ -93,7 +91,7 @@ def predict(
         source = prepared_rows(inputs, model, splits, keys)
     else:
         source = raw_rows(inputs, model.schema, keys, labelled, part_bytes, splits=splits)
-    about = {"checkpoint": fingerprint(model.checkpoint), "precision": precision or model.config.train.precision}
+    about = {"checkpoint": seal(model.checkpoint.manifest), "precision": precision or model.config.train.precision}
     about |= {"input": source.identity, "keys": source.keys, "contributions": contributions}
     folder = Folder(output)
     with writing(output):
@@ -134,11 +132,6 @@ def check_keys(keys: list[str]) -> None:
     for key in keys:
         if key in ("file", "row", "logit", "probability") or key.startswith(("logit:", "probability:", "contribution:")):
             raise InputError(f"--keys {key}: the output has a column of its own of that name; leave it out, or rename it in the logs")
-
-
-def fingerprint(found: Checkpoint) -> str:
-    """Of a checkpoint's manifest, which holds the SHA-256 of every file."""
-    return hashlib.sha256(json.dumps(found.manifest, sort_keys=True).encode()).hexdigest()
 
 
 def actors(device: str, workers: int | None) -> tuple[Actors, bool, int]:

@@ -134,4 +134,5 @@ def verify(storage: Storage, name: str, part: int = 0, parts: int = 1) -> Checkp
 
 
 def seal(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a manifest, which holds that of every file of its checkpoint."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
