@@ -18,8 +18,7 @@ from torch import Tensor
 from sml_dist.config.run import RunConfig
 from sml_dist.config.train import Precision
 from sml_dist.data.dataset import Manifest, arrow_schema, read_manifest
-from sml_dist.data.encode import Encoder, make_encoder
-from sml_dist.data.numeric import Statistics
+from sml_dist.data.encode import Encoder, load_encoder
 from sml_dist.data.schema import Schema
 from sml_dist.embeddings.batch import Batch, Collator
 from sml_dist.scoring.explain import Explained
@@ -106,7 +105,7 @@ class Described:
     @cached_property
     def encoder(self) -> Encoder:
         """Of raw rows that were cleaned under the schema."""
-        encoder = make_encoder(self.dataset, self.schema, from_dict(Statistics, self.manifest.source["statistics"]))
+        encoder = load_encoder(self.dataset, self.manifest)
         if encoder.fields != self.manifest.fields:
             raise InputError(f"{self.dataset}/vocab is damaged (its fields have other rows than the manifest says); put it back")
         return encoder
