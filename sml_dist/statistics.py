@@ -7,6 +7,8 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE, POWER = 0.95, 0.80
+Z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))  # half the interval of a normal variable, in standard deviations
+ENDS = (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE))  # the interval of draws, in percentiles
 RESAMPLES = 10_000
 
 
@@ -38,7 +40,7 @@ def paired(differences: list[float] | np.ndarray, target: float, seed: int = 0) 
     sd = float(found.std(ddof=1))
     half = stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * sd / math.sqrt(n)
     means = found[np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))].mean(axis=1)
-    low, high = np.percentile(means, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
+    low, high = np.percentile(means, ENDS)
     p = float(stats.ttest_1samp(found, 0).pvalue) if sd != 0 else float(mean == 0)
     return Paired(n, mean, sd, mean - half, mean + half, float(low), float(high), p, int((found > 0).sum()), seeds_needed(sd, target))
 
@@ -47,13 +49,13 @@ def seeds_needed(sd: float, target: float) -> float:
     """Pairs for a two-sided test at 5 % to see `target` with 80 % power, by the normal approximation; at least 2. NaN of a NaN."""
     if math.isnan(sd):
         return math.nan
-    z = stats.norm.ppf(0.5 + CONFIDENCE / 2) + stats.norm.ppf(POWER)
+    z = Z + stats.norm.ppf(POWER)
     return max(2, math.ceil((z * sd / target) ** 2))
 
 
-def auc_difference(one: float, other: float, positives: float, negatives: float) -> float:
+def auc_difference_margin(one: float, other: float, positives: float, negatives: float) -> float:
     """Half the 95 % interval of the difference of two AUCs over so many rows, as if each were of rows of its own."""
-    return float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) * math.hypot(*(auc_error(auc, positives, negatives) for auc in (one, other)))
+    return Z * math.hypot(*(auc_error(auc, positives, negatives) for auc in (one, other)))
 
 
 def auc_error(auc: float, positives: float, negatives: float) -> float:

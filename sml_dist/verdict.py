@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sml_dist.config.metrics import METRICS
-from sml_dist.statistics import CONFIDENCE, Paired, auc_difference, paired
+from sml_dist.statistics import CONFIDENCE, Paired, auc_difference_margin, paired
 from sml_dist.tabular import Row
 from sml_dist.train.run_folder import RunFolder, finite
 from sml_dist.trials import Record, Sweep
@@ -52,7 +52,7 @@ def auc_interval(sweep: Sweep, best: Record, default: Record) -> float | None:
     if dataset is None:
         return None
     clicks = float(np.ravel(dataset["positives"]["valid"])[0])  # the first label's, whose AUC the metric is
-    return auc_difference(best.value, default.value, clicks, dataset["rows"]["valid"] - clicks)
+    return auc_difference_margin(best.value, default.value, clicks, dataset["rows"]["valid"] - clicks)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from sml_dist.config.metrics import METRICS
-from sml_dist.statistics import CONFIDENCE
+from sml_dist.statistics import ENDS
 from sml_dist.train.metrics import GroupRanking, Ranking, rates, row_terms
 
 MOST_WORK = 400_000_000  # rows times resamples; beyond it there are fewer of these
@@ -93,7 +93,7 @@ def percentiles(value: float, drawn: Sequence[float]) -> Interval:
     defined = np.asarray(drawn)[~np.isnan(drawn)]
     if np.isnan(value) or not len(defined):
         return Interval(value, float("nan"), float("nan"))
-    low, high = np.percentile(defined, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
+    low, high = np.percentile(defined, ENDS)
     return Interval(value, float(low), float(high))
 
 

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 
 from sml_dist.scoring.bootstrap import Scored
-from sml_dist.statistics import CONFIDENCE
+from sml_dist.statistics import Z
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,8 @@ def wilson(rate: float, rows: float) -> tuple[float, float]:
 
     It holds the rate: at 0 and 1, where one end is the rate itself, rounding would put that end beyond it.
     """
-    z = norm.ppf(0.5 + CONFIDENCE / 2)
-    middle = (rate + z * z / (2 * rows)) / (1 + z * z / rows)
-    half = z * np.sqrt(rate * (1 - rate) / rows + z * z / (4 * rows * rows)) / (1 + z * z / rows)
+    middle = (rate + Z * Z / (2 * rows)) / (1 + Z * Z / rows)
+    half = Z * np.sqrt(rate * (1 - rate) / rows + Z * Z / (4 * rows * rows)) / (1 + Z * Z / rows)
     return float(min(middle - half, rate)), float(max(middle + half, rate))
 
 

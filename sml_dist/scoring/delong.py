@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from sml_dist.statistics import CONFIDENCE
+from sml_dist.statistics import Z
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def auc_difference(first: np.ndarray, second: np.ndarray, labels: np.ndarray) ->
     """Of two models' scores (n,) of the same rows, labels 0 or 1. NaN where one class has fewer than two rows."""
     (a, b), covariance = delong(np.stack([first, second]), labels)
     error = math.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0.0)) if np.isfinite(covariance).all() else math.nan
-    half = norm.ppf(0.5 + CONFIDENCE / 2) * error
+    half = Z * error
     p = 2 * norm.sf(abs(a - b) / error) if error else float(a == b)
     return Difference(a - b, error, a - b - half, a - b + half, float(p))
 
