@@ -140,8 +140,8 @@ def score(model: Trained, source: RowSource, data: str, options: Options, progre
                 batch = model.collate(table)
                 logit = model.score(batch).logit
                 check_finite(logit.numpy(), rows.keys.slice(start, BATCH_ROWS))
-                found = [by_label(logit)[place], by_label(batch.label)[place], batch.weight, batch.group]
-                columns.append([column.numpy() for column in found if column is not None])
+                of_batch = [by_label(logit)[place], by_label(batch.label)[place], batch.weight, batch.group]
+                columns.append([column.numpy() for column in of_batch if column is not None])
                 for name, parts in values.items():  # a field that --by names twice is one
                     places, ids = values_of(name, table, model.manifest)
                     parts.append((places + done, ids))
@@ -151,7 +151,7 @@ def score(model: Trained, source: RowSource, data: str, options: Options, progre
         none = f"none of {tally.read:,} rows can be used by {model.config.run.folder}"
         raise InputError(f"--data {data}: {none}; the first: {tally.first}. Mend them, or give others")
     scored = Scored(*(np.concatenate(column) for column in zip(*columns, strict=True)))
-    held = {name: tuple(np.concatenate(column) for column in zip(*found, strict=True)) for name, found in values.items()}
+    held = {name: tuple(np.concatenate(column) for column in zip(*parts, strict=True)) for name, parts in values.items()}
     return scored, np.concatenate(numbers), held
 
 

@@ -115,10 +115,10 @@ class Described:
         return Collator(self.manifest)
 
 
-def describe(found: Checkpoint) -> Described:
+def describe(checkpoint: Checkpoint) -> Described:
     """Raises InputError where what the run kept of its dataset is gone."""
-    dataset = kept_dataset(found)
-    return Described(found, found.config, dataset, read_manifest(dataset))
+    dataset = kept_dataset(checkpoint)
+    return Described(checkpoint, checkpoint.config, dataset, read_manifest(dataset))
 
 
 @dataclass(frozen=True)
@@ -147,12 +147,12 @@ class Trained(Described):
         return Scores(logit.cpu(), torch.sigmoid(logit).cpu(), terms)
 
 
-def load(found: Checkpoint, device: str | torch.device = "cpu", precision: Precision | None = None) -> Trained:
+def load(checkpoint: Checkpoint, device: str | torch.device = "cpu", precision: Precision | None = None) -> Trained:
     """The model of a checkpoint, whose hashes `find` has verified. `precision` of the dense part is the run's unless given."""
-    described, device = describe(found), torch.device(device)
+    described, device = describe(checkpoint), torch.device(device)
     task = make_task(described.manifest, described.config, device, precision)
     task.tables.to_empty(device=device)
-    load_weights(found, task)
+    load_weights(checkpoint, task)
     return Trained(**vars(described), task=task.eval().requires_grad_(False), device=device)
 
 
