@@ -23,6 +23,7 @@ from sml_dist.data.spans import file_system
 from sml_dist.data.write import REJECTS
 from sml_dist.held import FILE as LOCK
 from sml_dist.spec import InputError, from_dict, spec, to_dict
+from sml_dist.train.task import Products
 
 MANIFEST = "predictions.json"
 PREDICTIONS, WORK = "predictions", ".work"
@@ -36,17 +37,20 @@ class PartDone:
 
     rows_read: int
     rows_rejected: int
+    precision: Products
     files: dict[str, DataFile]
 
 
 @spec
 class Predictions:
-    """What `predictions.json` says; `job` is all that the scores depend on."""
+    """What `predictions.json` says. `job` is all that the scores depend on but for the machine, which decides what `auto` is:
+    `precision` is what the parts were scored in, None where there is no part."""
 
     version: Literal[1] = 1
     run: str
     checkpoint: str
     model: str
+    precision: Products | None
     input: str
     columns: list[str]
     rows_read: int

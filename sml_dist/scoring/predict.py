@@ -34,6 +34,7 @@ from sml_dist.scoring.trained import Described, Trained, describe, find, load, r
 from sml_dist.spec import InputError
 from sml_dist.train.checkpoint import seal
 from sml_dist.train.evaluate import by_label
+from sml_dist.train.task import Products
 
 # Of one forward. DCN-V2 with SML on one core scored 5 to 40 % fewer rows/s at 8192, 16384 and 1024; a GPU's host takes as long
 # for 4096 as for these.
@@ -106,6 +107,8 @@ def predict(
 
         with folder.cleared_on_failure():
             source = source.surveyed(progress)
+            with writing(output):
+                done = folder.done()
             pool, cuda, threads = actors(device, workers)
             job = Job(
                 checkpoint=model.checkpoint.path,
@@ -114,12 +117,10 @@ def predict(
                 output=output,
                 max_reject_rate=max_reject_rate,
                 contributions=contributions,
-                precision=precision,
+                precision=the_one({part.precision for part in done.values()}) or precision,
                 cuda=cuda,
                 threads=threads,
             )
-            with writing(output):
-                done = folder.done()
             done |= score_parts(job, source.parts, done, pool, progress)
         with writing(output):
             found = summed(job, model, inputs, about, [done[number] for number in range(len(source.parts))])
@@ -132,6 +133,14 @@ def check_keys(keys: list[str]) -> None:
     for key in keys:
         if key in ("file", "row", "logit", "probability") or key.startswith(("logit:", "probability:", "contribution:")):
             raise InputError(f"--keys {key}: the output has a column of its own of that name; leave it out, or rename it in the logs")
+
+
+def the_one(precisions: set[Products]) -> Products | None:
+    """That of all parts, None where there is no part. Raises InputError of two, whose scores differ by about 1e-3."""
+    if len(precisions) > 1:
+        why = f"parts were scored in {' and in '.join(sorted(precisions))}, as the machines are of two kinds"
+        raise InputError(f"{why}; set --precision, and give --overwrite to begin anew")
+    return next(iter(precisions), None)
 
 
 def actors(device: str, workers: int | None) -> tuple[Actors, bool, int]:
@@ -148,16 +157,19 @@ def actors(device: str, workers: int | None) -> tuple[Actors, bool, int]:
 
 
 def score_parts(job: Job, parts: Sequence[Any], done: dict[int, PartDone], pool: Actors, progress: Progress) -> dict[int, PartDone]:
-    """The parts that are not done yet. Raises InputError at too many rejects in all."""
+    """The parts that are not done yet. Raises InputError at too many rejects in all, and at a second precision."""
     tally = job.tally()
     for part in done.values():
         tally.add(part.rows_read, part.rows_rejected)
     left = [(number, part) for number, part in enumerate(parts) if number not in done]
     found: dict[int, PartDone] = {}
+    precisions = {part.precision for part in done.values()}
     progress("score", tally.read, tally.total)
     for index, (written, first) in map_tasks(Scorer(job), left, replace(pool, count=max(1, min(pool.count, len(left))))):
         tally.add(written.rows_read, written.rows_rejected, first)
         found[left[index][0]] = written
+        precisions.add(written.precision)
+        the_one(precisions)
         progress("score", tally.read, tally.total)
     return found
 
@@ -186,7 +198,7 @@ class Scorer:
                 for start in range(0, len(rows.features), size):
                     writers.write(PREDICTIONS, self.scored(rows.features.slice(start, size), rows.keys.slice(start, size)))
         files = {name: writer.file for name, writer in writers.open.items()}
-        written = PartDone(rows_read=tally.read, rows_rejected=tally.rejected, files=files)
+        written = PartDone(rows_read=tally.read, rows_rejected=tally.rejected, precision=model.task.products, files=files)
         with writing(self.job.output):
             Folder(self.job.output).book(number, written)
         return written, tally.first
@@ -215,6 +227,7 @@ def summed(job: Job, model: Described, inputs: str, about: dict[str, Any], parts
         run=model.config.run.folder,
         checkpoint=model.checkpoint.path,
         model=model.config.model.name,
+        precision=the_one({part.precision for part in parts}),
         input=inputs,
         columns=columns_of(job.output, files),
         rows_read=read,

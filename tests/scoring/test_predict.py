@@ -1,6 +1,7 @@
 """`predict`: the training forward's scores, from raw logs as from a prepared dataset, each row once whatever is killed."""
 
 import errno
+import itertools
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ from sml_dist.scoring.output import MANIFEST, Folder
 from sml_dist.scoring.predict import predict
 from sml_dist.scoring.prepared_rows import PreparedRows
 from sml_dist.spec import InputError, to_dict
+from sml_dist.train import build
 from tests.data.histories import choosy
 from tests.data.raw_logs import clicks, to_text, write_logs
 from tests.faults.serial import contents
@@ -364,6 +366,38 @@ def test_a_full_disk_is_one_line_and_the_same_call_goes_on_once_there_is_room(ru
     room[0] = 10**9
     predict(run, logs_of(data), str(out), **PARTS)
     assert contents(out) == undisturbed[0]
+
+
+def test_what_auto_chose_is_recorded_and_gone_on_with_where_it_would_choose_otherwise(
+    run, data, tmp_path, serial, undisturbed, monkeypatch
+):
+    def stopped(score, tasks, actors):
+        yield from map_tasks(score, tasks[:2], actors)
+        raise KeyboardInterrupt
+
+    map_tasks, out = module.map_tasks, tmp_path / "out"
+    monkeypatch.setattr(build, "bf16_pays_on_cpu", lambda: False)
+    monkeypatch.setattr(module, "map_tasks", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        predict(run, logs_of(data), str(out), precision="auto", **PARTS)
+    monkeypatch.setattr(build, "bf16_pays_on_cpu", lambda: True)
+    monkeypatch.setattr(module, "map_tasks", map_tasks)
+    found = predict(run, logs_of(data), str(out), precision="auto", **PARTS)
+    assert found.precision == "fp32" and predicted(out, found).equals(undisturbed[1])
+    assert predict(run, logs_of(data), str(tmp_path / "anew"), precision="auto", **PARTS).precision == "bf16"
+
+
+def test_nodes_that_would_score_in_two_precisions_are_refused_until_one_is_set(run, data, tmp_path, serial, undisturbed, monkeypatch):
+    kinds, out = itertools.cycle([True, False]), tmp_path / "out"
+    monkeypatch.setattr(build, "bf16_pays_on_cpu", lambda: next(kinds))
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match="^parts were scored in bf16 and in fp32, as the machines are of two kinds; set --precision, and"
+        ):
+            predict(run, logs_of(data), str(out), precision="auto", **PARTS)
+        assert len([*(out / ".work/done").iterdir()]) == 2
+    found = predict(run, logs_of(data), str(out), precision="fp32", overwrite=True, **PARTS)
+    assert found.precision == "fp32" and predicted(out, found).equals(undisturbed[1])
 
 
 def test_parts_of_a_dataset_hold_every_row_group_once_in_order(data):
