@@ -36,8 +36,8 @@ def stepping(laboratory: Laboratory, tables: list[pa.Table] | None = None) -> Ar
 
     def read() -> float:
         started = time.perf_counter()
-        for table, batch in trainer.loaded(table for table in tables):
-            trainer.step(table, progress, batch)
+        for table, _, exchange in trainer.coming(tables):
+            trainer.step(table, progress, exchange)
             trainer.advance(progress)
         settled(trainer.device)
         return len(tables) * trainer.config.global_batch_size / (time.perf_counter() - started)

@@ -18,11 +18,11 @@ class Clock:
     """Seconds by phase. One phase ends where the next begins, so that they add up to the time since the clock was made.
 
     start: from the worker's first line to its first batch. data_wait: for the batches after it. collate: an Arrow table to tensors; for
-    a GPU a thread does that and the copy, beside the step, and what the step waits for it is data_wait. embedding_forward,
-    embedding_backward: the tables, their collectives and fused optimiser included. dense_forward, dense_backward: the model, with DDP's
-    all-reduce, which runs beside backward. communication: the workers' agreement on whether all numbers are finite, and so the wait for the
-    slowest of them. health: see health.py. optimizer: the dense part's, and data_parallel tables'. evaluation and checkpoint: while
-    training stands still for them. other: the rest.
+    a GPU a thread does that and the copy, beside the step, and what the step waits for it is data_wait. embedding_forward: the tables'
+    lookups, with the exchanges of ids and of what they found. dense_forward, dense_backward: the model, with DDP's all-reduce and the
+    exchange of the embeddings' gradients, which run beside each other. communication: the workers' agreement on whether all numbers are
+    finite, and so the wait for the slowest of them. embedding_backward: the tables' update by their fused optimiser. health: see health.py.
+    optimizer: the dense part's, and data_parallel tables'. evaluation and checkpoint: while training waits for them. other: the rest.
 
     Entering a phase takes 0.2 microseconds. A GPU runs behind its host, whose time this is: what it waits for the device
     falls to the phase that reads a number back, which is communication. Compiling falls to dense_forward and _backward.

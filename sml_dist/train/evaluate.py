@@ -64,8 +64,7 @@ def evaluate(
     scores = {label: scores_for(rows) for label in collate.labels}
     task, bad = model.module, None
     with scoring(model):
-        for table, batch in loaded((table for table in batches), collate, device):  # a generator of its own, for it is closed
-            batch = collate(table, device) if batch is None else batch
+        for _, batch, _ in loaded(batches, collate, device):
             x_BFD = task.embed(batch.ids)
             logit = task(x_BFD, batch.dense)
             beat("evaluation")

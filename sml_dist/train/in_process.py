@@ -88,7 +88,7 @@ class Laboratory:
         """To the end of the run: the metrics of its best evaluation on the validation rows. None where training diverged."""
         progress = Progress()
         try:
-            self.trainer.stretch(self.trainer.loaded(self.stream.batches(Cursor())), progress)
+            self.trainer.stretch(self.trainer.coming(self.stream.batches(Cursor())), progress)
         except Diverged:
             return None
         return progress.best_metrics

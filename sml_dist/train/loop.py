@@ -1,8 +1,8 @@
 """The training loop. Runs on every worker; knows neither Ray nor where batches come from."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,11 @@ from sml_dist.embeddings.batch import Batch, Collator
 from sml_dist.nn.deep_supervision import DeepSupervision, every_logit, supervisions
 from sml_dist.spec import InputError
 from sml_dist.train.clock import Clock
-from sml_dist.train.exchange import Sent, sent_ahead
+from sml_dist.train.exchange import Exchange, Item, exchanged
 from sml_dist.train.finite import Diverged, any_worker, cause, why
 from sml_dist.train.health import Usage, heads_heard, signals
 from sml_dist.train.ledger import Ledger
-from sml_dist.train.loading import Loaded, Tables, loaded
+from sml_dist.train.loading import loaded
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.run_folder import Meter
 from sml_dist.train.schedule import Schedule
@@ -123,36 +123,36 @@ class Trainer:
     clock: Clock = field(default_factory=Clock)
     usage: Usage = field(default_factory=Usage)
 
-    def run(self, batches_from: Callable[[Cursor], Tables], progress: Progress) -> Progress:
+    def run(self, batches_from: Callable[[Cursor], Generator[pa.Table]], progress: Progress) -> Progress:
         """Trains from `progress` to the end of the last epoch, `max_steps`, or an early stop."""
         while not progress.done(self.config):
             self.clock.enter("start")
-            batches = self.loaded(batches_from(progress.cursor))
-            try:
-                self.stretch(batches, progress)
-                self.clock.enter("checkpoint")
-                self.keeper.settle()
-            except Diverged as fault:
-                progress = self.roll_back(fault, progress)
-            finally:
-                batches.close()
+            with closing(batches_from(progress.cursor)) as tables, closing(self.coming(tables)) as items:
+                try:
+                    self.stretch(items, progress)
+                    self.clock.enter("checkpoint")
+                    self.keeper.settle()
+                except Diverged as fault:
+                    progress = self.roll_back(fault, progress)
         self.clock.enter("other")
         return progress
 
-    def loaded(self, tables: Tables) -> Generator[Loaded]:
-        return loaded(tables, self.collate, self.device)
+    def coming(self, tables: Iterable[pa.Table]) -> Generator[Item]:
+        """What `stretch` trains on: each table with the seconds waited for it, and its batch's exchange."""
+        with closing(loaded(tables, self.collate, self.device, self.clock.enter)) as items:
+            yield from exchanged(items, self.task.tables, self.clock.enter)
 
-    def stretch(self, batches: Iterator[Loaded], progress: Progress) -> None:
+    def stretch(self, items: Iterable[Item], progress: Progress) -> None:
         """Trains to the end and evaluates there."""
         if progress.finished(self.config):  # already where it resumes: the end was moved closer since
             self.conclude(progress)
             return
         logged = time.monotonic()
-        for number, (table, batch, sent, waited) in enumerate(self.coming(batches)):
+        for number, (table, waited, exchange) in enumerate(items):
             if number == 0:
                 self.meter.start(waited)
                 waited = 0.0
-            loss = self.step(table, progress, batch, sent)
+            loss = self.step(table, progress, exchange)
             self.meter.step(self.config.global_batch_size, loss, 0.0 if progress.bad_steps else self.weight(table), waited)
             self.advance(progress)
             self.beat(f"step {progress.step}")
@@ -168,13 +168,6 @@ class Trainer:
             elif self.config.checkpoint_every_steps and progress.step % self.config.checkpoint_every_steps == 0:
                 self.log_steps(progress)
                 self.save(progress)
-
-    def coming(self, batches: Iterator[Loaded]) -> Iterator[tuple[pa.Table, Batch | None, Sent | None, float]]:
-        """Each table with its batch, its ids where they are under way already, and the seconds that were waited for it."""
-        items = timed(batches, self.clock)
-        if dist.get_world_size() == 1:
-            return ((table, batch, None, waited) for (table, batch), waited in items)
-        return sent_ahead(items, self.task.tables, lambda table: self.collate(table, self.device), self.clock.enter)
 
     def conclude(self, progress: Progress) -> None:
         """Evaluates, saves and reports."""
@@ -205,23 +198,25 @@ class Trainer:
     def supervisions(self) -> list[DeepSupervision]:
         return supervisions(self.task.model)
 
-    def step(self, table: pa.Table, progress: Progress, batch: Batch | None = None, sent: Sent | None = None) -> Tensor:
+    def step(self, table: pa.Table, progress: Progress, exchange: Exchange | None = None) -> Tensor:
         """Forward, backward and update on one batch, the table's; the loss on this worker's share of it, () on the device.
 
-        Backward goes in two: first the dense part, whose gradients no optimiser has seen when they are checked, then the
-        tables, whose fused optimiser updates them in backward itself. A step with a number that is not finite on any
-        worker changes nothing.
+        Backward goes in two: first all that no optimiser has seen when its gradients are checked, as far as the rows that were looked
+        up, then the tables, whose fused optimiser updates them in backward itself. A step with a number that is not finite on any worker
+        changes nothing. `coming` makes the exchange ahead of the step, which else makes its own.
         """
         enter = self.clock.enter
         reseed(step_seed(self.config.seed, progress.step, dist.get_rank()), self.device)  # so dropout repeats on resume
         self.optimizers.scale(self.schedule.factor(progress.step, progress.plateau))
-        enter("collate")
-        batch = self.collate(table, self.device) if batch is None else batch
-        enter("embedding_forward")
         task = self.task
+        if exchange is None:
+            exchange = Exchange(task.tables, self.collate(table, self.device))
+            exchange.send()
+        batch = exchange.batch
+        enter("embedding_forward")
         before = [buffer.clone() for buffer in self.buffers]
-        embedded = task.embed(sent or batch.ids)
-        x_BFD = embedded.detach().requires_grad_()
+        x_BFD = task.embed(exchange)
+        x_BFD.retain_grad()
         enter("dense_forward")
         self.optimizers.zero_grad()
         with heads_heard(task.model) if self.watched(progress) else nullcontext() as heard:
@@ -242,7 +237,7 @@ class Trainer:
             self.skip(progress, why(cause(batch, task.fields, self.collate.dense, x_BFD, logit, loss)))
             return torch.zeros((), device=self.device)
         enter("embedding_backward")
-        embedded.backward(x_BFD.grad)
+        exchange.update()
         if heard is not None:
             enter("health")
             self.log_health(progress, signals(task.model, heard, task.fields, x_BFD, logit, norm))
@@ -359,16 +354,3 @@ def reseed(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
-
-
-def timed(items: Iterator[Any], clock: Clock) -> Iterator[tuple[Any, float]]:
-    """Each item with the seconds spent waiting for it, which the clock counts as data_wait from the second on."""
-    while True:
-        started = time.monotonic()
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        clock.enter("other")
-        yield item, time.monotonic() - started
-        clock.enter("data_wait")

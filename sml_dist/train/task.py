@@ -9,7 +9,7 @@ from torch.autograd import Function
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from sml_dist.embeddings.batch import Batch
-from sml_dist.train.exchange import Sent
+from sml_dist.train.exchange import Exchange
 
 Products = Literal["fp32", "tf32", "bf16"]
 
@@ -26,9 +26,9 @@ class CTRTask(nn.Module):
         self.tables, self.model = tables, model
         self.fields, self.dim, self.products = fields, dim, products
 
-    def embed(self, ids: KeyedJaggedTensor | Sent) -> Tensor:
+    def embed(self, ids: KeyedJaggedTensor | Exchange) -> Tensor:
         """x_BFD in the order of `fields`: values() of a sharded collection comes in the plan's order."""
-        found = ids.embeddings() if isinstance(ids, Sent) else self.tables(ids)
+        found = ids.embeddings() if isinstance(ids, Exchange) else self.tables(ids)
         x_BFD = found.values().view(-1, len(self.fields), self.dim)
         return x_BFD if found.keys() == self.fields else in_order(x_BFD, found.keys(), self.fields)
 

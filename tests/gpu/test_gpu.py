@@ -18,6 +18,7 @@ from sml_dist.embeddings.sharding import Sharder
 from sml_dist.spec import InputError
 from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.in_process import Laboratory, one_process
+from sml_dist.train.loading import loaded
 from sml_dist.train.loop import Progress
 from sml_dist.train.place import Place
 from sml_dist.train.resume import load, load_weights
@@ -55,9 +56,9 @@ def losses(config: RunConfig, device: str) -> list[float]:
     place = Place(device=torch.device(device))
     with one_process(backend=GROUP if device == "cuda" else "gloo"):
         laboratory, progress, found = Laboratory.of(config, place), Progress(), []
-        with contextlib.closing(laboratory.trainer.loaded(laboratory.stream.batches())) as batches:
-            for table, batch in itertools.islice(batches, STEPS):
-                found.append(laboratory.trainer.step(table, progress, batch).item())
+        with contextlib.closing(laboratory.trainer.coming(laboratory.stream.batches())) as items:
+            for table, _, exchange in itertools.islice(items, STEPS):
+                found.append(laboratory.trainer.step(table, progress, exchange).item())
                 laboratory.trainer.advance(progress)
     return found
 
@@ -189,7 +190,7 @@ def test_an_id_out_of_range_never_reaches_the_tables(dataset):
         values[7] = 1 << 30
         column = pa.FixedSizeListArray.from_arrays(pa.array(values), ids.type.list_size)
         bad = bad.set_column(bad.column_names.index("ids"), "ids", column)
-        batches = laboratory.trainer.loaded(table for table in (good, bad))
+        batches = loaded((good, bad), laboratory.trainer.collate, laboratory.trainer.device)
         next(batches)
         with pytest.raises(InputError, match="id 1073741824 is outside its table of"):
             next(batches)

@@ -91,7 +91,7 @@ def trained(config: RunConfig, steps: int, nodes: tuple[int, ...] | None = None)
     """The weights after some steps."""
     trainer, batches = make_trainer(config, nodes)
     progress = Progress()
-    for table, batch, sent, _ in trainer.coming(trainer.loaded(table for table in itertools.islice(batches(), steps))):
-        trainer.step(table, progress, batch, sent)
+    for table, _, exchange in trainer.coming(itertools.islice(batches(), steps)):
+        trainer.step(table, progress, exchange)
         trainer.advance(progress)
     return weights(trainer.model)

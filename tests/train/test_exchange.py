@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sml_dist.train.exchange import sent_ahead
+from sml_dist.train.exchange import exchanged
 
 
 class Tables:
@@ -22,10 +22,10 @@ class Tables:
 @pytest.mark.parametrize("batches", [0, 1, 2, 3, 5])
 def test_a_steps_ids_and_the_next_ones_number_are_under_way_before_the_step_ahead_of_them(batches):
     tables = Tables()
-    items = [((number, None), 0.0) for number in range(batches)]
+    items = [(number, SimpleNamespace(ids=number), 0.0) for number in range(batches)]
     seen = []
-    for table, batch, _, _ in sent_ahead(items, tables, lambda table: SimpleNamespace(ids=table), lambda phase: None):
-        assert batch.ids == table
+    for table, _, exchange in exchanged(items, tables, lambda phase: None):
+        assert exchange.batch.ids == table
         assert tables.told.count(f"ids {table}") == 1
         assert f"ids {table + 1}" in tables.told or table + 1 == batches
         assert f"counts {table + 2}" in tables.told or table + 2 >= batches
