@@ -26,10 +26,10 @@ def sweep(
     blueprint = Blueprint.read(config, overrides)
     workers, sweeping = blueprint.base.train.worker_range[1], "sml_dist.tune.sweep"
     ray = ray_session(workers if workers > 1 else 0, reader_cpus=blueprint.base.data.reader_cpus, verbose=verbose, meanwhile=sweeping)
-    with ray, tracked_sweep(str(blueprint.folder), warn):
+    with ray:
         from sml_dist.tune.sweep import run
 
-        found = run(config, overrides, show_trial)
+        found = run(config, overrides, show_trial, tracked_sweep(str(blueprint.folder), warn))
     from sml_dist.review.report import report_quietly
 
     report_quietly(found["folder"], warn)

@@ -40,10 +40,10 @@ def train(
         warn(line)
     workers, launching = run.train.worker_range[1], "sml_dist.train.launch"
     ray = ray_session(workers, reader_cpus=run.data.reader_cpus, verbose=verbose, meanwhile=launching)
-    with ray, TrainProgress(err) as progress, tracked(run, warn):
+    with ray, TrainProgress(err) as progress:
         from sml_dist.train.launch import launch
 
-        summary = launch(run, progress.update)
+        summary = launch(run, progress.update, followed=tracked(run, warn))
     report_quietly(run.run.folder, warn)
     show_summary(summary, as_json)
 

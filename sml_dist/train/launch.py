@@ -32,12 +32,13 @@ def launch(
     show: Callable[[dict[str, Any]], None] | None = None,
     report: Callable[[dict[str, Any]], bool] | None = None,
     patience: float = PATIENCE_SECONDS,
+    followed: contextlib.AbstractContextManager[None] | None = None,
 ) -> dict[str, Any]:
     """Trains and returns the summary. `show` gets the plan and then each new line of metrics.jsonl.
 
     `report` is worker.py's Report, called on worker 0; a run that it stops gives {"stopped": True}. `patience`: seconds to
-    wait for another command to leave the run's folder. Ray must be running. Raises InputError for what the user can mend,
-    RunError for the rest.
+    wait for another command to leave the run's folder. `followed` is entered once the folder is this command's, and left
+    when the run has ended. Ray must be running. Raises InputError for what the user can mend, RunError for the rest.
     """
     folder = RunFolder(os.path.abspath(config.run.folder))
     if config.train.worker_range[0] < config.train.worker_range[1]:
@@ -67,6 +68,7 @@ def launch(
     )
     with contextlib.ExitStack() as stack:
         begin(folder, stack, patience)
+        stack.enter_context(followed or contextlib.nullcontext())
         try:
             with watching(folder, show):
                 summary = trainer.fit().return_value
@@ -75,11 +77,11 @@ def launch(
             if summary is None:
                 failed = f"training failed after {config.train.max_restarts} restarts: {root_cause(error)}"
                 raise RunError(f"{failed}; --verbose shows the workers' logs") from error
-    if "input_error" in summary:
-        raise InputError(summary["input_error"])
-    if "run_error" in summary:
-        raise RunError(summary["run_error"])
-    return summary
+        if "input_error" in summary:
+            raise InputError(summary["input_error"])
+        if "run_error" in summary:
+            raise RunError(summary["run_error"])
+        return summary
 
 
 def begin(folder: RunFolder, stack: contextlib.ExitStack, patience: float) -> None:

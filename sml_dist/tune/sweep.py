@@ -46,12 +46,21 @@ SCRATCH = ("tune", "donors")
 DYING_SECONDS = 5.0  # that the last trial's process is waited for: Tune kills it where it takes more than ten to end, without waiting
 
 
-def run(path: str, overrides: list[str] | None = None, show: Show = lambda event, record: None) -> dict[str, Any]:
-    """Runs what is not done yet; then writes best.yaml, README.md and pairs.csv. Ray must be running. Raises InputError."""
+def run(
+    path: str,
+    overrides: list[str] | None = None,
+    show: Show = lambda event, record: None,
+    followed: contextlib.AbstractContextManager[None] | None = None,
+) -> dict[str, Any]:
+    """Runs what is not done yet; then writes best.yaml, README.md and pairs.csv. Ray must be running. Raises InputError.
+
+    `followed` is entered once the folder is this command's, and left when the sweep has ended.
+    """
     blueprint = Blueprint.read(path, overrides)
     rows = blueprint.check()
     with contextlib.ExitStack() as stack:
         begin(blueprint, stack)
+        stack.enter_context(followed or contextlib.nullcontext())
         return carry_out(blueprint, rows, show)
 
 

@@ -11,14 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from sml_dist.cli.sweeps import sweep
+from sml_dist.cli.training import train
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
+from sml_dist.held import held
 from sml_dist.review import follow
 from sml_dist.review.follow import track_export, tracked, tracked_sweep
 from sml_dist.review.lines import scalars
+from sml_dist.spec import InputError
 from sml_dist.train.alone import train_alone
 from tests.review import wandb_file
 from tests.review.folders import SPACE, run_config, write_run, write_sweep
+from tests.tune.sweeps import write_sweep as write_trials
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +144,24 @@ def test_a_sink_gets_the_lines_around_one_that_is_torn(tmp_path, monkeypatch, to
     with tracked(with_tracking(tmp_path, tensorboard=True), said.append):
         pass
     assert taken == [json.loads(line) for line in lines] and not said
+
+
+@pytest.mark.parametrize(("command", "file", "folder"), [(train, "base.yaml", "s/trials/00000"), (sweep, "sweep.yaml", "s")])
+def test_a_command_on_a_folder_that_another_writes_starts_no_sink(dataset, tmp_path, monkeypatch, command, file, folder):
+    """Its own would end the other's W&B run."""
+    run = write_run(tmp_path / "s/trials", "00000", steps=100, finished=False)
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("tensorboard: false", "tensorboard: true"))
+    (tmp_path / "s/trials.jsonl").write_text('{"id": 0, "params": {}, "run": "trials/00000"}\n')
+    write_trials(tmp_path, dataset, base={"run": {"name": run.name, "storage": str(run.parent)}, "tracking": {"tensorboard": True}})
+    started: list[tuple] = []
+    monkeypatch.setattr(follow, "TensorBoard", lambda *given: started.append(given))
+    monkeypatch.setattr("sml_dist.session.ray_session", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "object_store_memory": 1e9})
+    for module in ("sml_dist.train.launch", "sml_dist.tune.sweep"):
+        monkeypatch.setattr(f"{module}.held", lambda path, *_: held(path, 0.1))
+    with held(tmp_path / folder), pytest.raises(InputError, match="is being written by another command"):
+        command(str(tmp_path / file))
+    assert not started and not (run / "sent_tensorboard.json").exists()
 
 
 def with_tracking(storage: Path, **tracking) -> RunConfig:
