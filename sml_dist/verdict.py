@@ -32,7 +32,7 @@ def verdict(sweep: Sweep) -> str:
         sure = "The interval does not contain 0" if sweep.gain > half else "The interval contains 0: these rows do not tell the two apart"
         text += f" ± {half:.5f} ({CONFIDENCE:.0%}, {how}). {sure}"
     return (
-        f"{text}. The best of {len(sweep.ranked)} is partly luck: where both have checkpoints, `sml-dist evaluate {best.run} "
+        f"{text}. The best of {len(sweep.ranked)} is partly luck: `sml-dist evaluate {best.run} "
         f"--against {default.run}` in the sweep's folder compares the two on the same test rows."
     )
 

@@ -82,7 +82,7 @@ class SweepConfig:
     cpus: Ray's CPUs for each worker. As many trials run at once as the cluster has room for, but at most `concurrent`.
     minutes, rows: the budget: time of this command, rows trained on by all trials together. When it is spent, trials are cut
         off; the command given again, with more rows if those were spent, goes on from their last checkpoints.
-    retries: for each trial whose process died. keep: how many of the best trials keep their checkpoints.
+    retries: for each trial whose process died. keep: how many of the best trials keep their checkpoints; the default does besides.
     """
 
     name: Name

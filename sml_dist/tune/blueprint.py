@@ -3,6 +3,7 @@
 import functools
 import itertools
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from sml_dist.spec import InputError, to_dict
 from sml_dist.train.check import check, check_metric, check_splits
 from sml_dist.train.rows import training_plan
 from sml_dist.train.run_folder import RunFolder, objects
-from sml_dist.trials import value_at
+from sml_dist.trials import Record, Sweep, value_at
 from sml_dist.tune.space import Params, Space, new_study
 
 # What a sweep sets itself, and what its trials share out the cluster by.
@@ -61,6 +62,10 @@ class Blueprint:
     def datasets(self) -> list[str]:
         """Every dataset that a trial may read, or that epochs are counted by."""
         return [self.base.data.path, *(self.space.extremes("data.path") if "data.path" in self.space.dimensions else [])]
+
+    def with_trials(self, records: Iterable[Record]) -> Sweep:
+        """The sweep as far as it has come."""
+        return Sweep(self.folder, self.sweep, to_dict(self.base), list(records))
 
     def run_of(self, id: int) -> str:
         """A trial's run folder, relative to the sweep's."""

@@ -23,7 +23,7 @@ from typing import Any
 
 from sml_dist.config.metrics import METRICS
 from sml_dist.train.run_folder import RunFolder, finite
-from sml_dist.trials import TRIALS, Record, ranked, read_trials
+from sml_dist.trials import TRIALS, Record, read_trials
 
 
 class Books:
@@ -95,10 +95,6 @@ class Books:
         self.since.pop(id, None)
         record.status, record.summary, record.error, record.ended = status, summary, error, round(time.time(), 3)
         self.write(record)
-
-    def ranked(self) -> list[Record]:
-        """Those with a value that did not fail, best first."""
-        return ranked(self.records.values(), self.metric)
 
     def write(self, *changed: Record) -> None:
         self.lines |= {record.id: as_line(record) for record in changed}

@@ -18,7 +18,7 @@ Show = Callable[[str, Record], None]  # an event (started, evaluated, exploited 
 
 
 class Clerk(Callback):
-    """Keeps the books as Tune calls it, and the checkpoints of the best trials that have ended, of no others."""
+    """Keeps the books as Tune calls it, and of the trials that have ended the checkpoints of the best and of the default, of no others."""
 
     def __init__(self, blueprint: Blueprint, books: Books, search: Search, show: Show):
         self.blueprint, self.books, self.search, self.show = blueprint, books, search, show
@@ -74,10 +74,11 @@ class Clerk(Callback):
             self.end(id, "cut")
 
     def sweep_up(self) -> None:
-        """Removes the checkpoints of trials that have ended and are not among the best."""
-        best = {record.id for record in self.books.ranked()[: self.blueprint.sweep.keep]}
-        for record in self.books.records.values():
-            if record.ended_for_good and record.id not in best:
+        """Removes the checkpoints of trials that have ended, but for the best and the default, with which the verdict has them compared."""
+        sweep = self.blueprint.with_trials(self.books.records.values())
+        kept = {record.id for record in [*sweep.ranked[: sweep.config.keep], sweep.default] if record}
+        for record in sweep.trials:
+            if record.ended_for_good and record.id not in kept:
                 shutil.rmtree(self.blueprint.folder / record.run / "checkpoints", ignore_errors=True)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from sml_dist.config.run import dump
-from sml_dist.spec import to_dict
 from sml_dist.tabular import Row, markdown_table, write_csv
 from sml_dist.train.run_folder import RunFolder, finite
 from sml_dist.trials import Record, Sweep, short_names
@@ -17,7 +16,7 @@ SHOWN = 50  # trials in the table
 
 def write_results(blueprint: Blueprint, books: Books) -> dict[str, Any]:
     """Writes what can be said of a sweep; returns it."""
-    sweep = Sweep(blueprint.folder, blueprint.sweep, to_dict(blueprint.base), list(books.records.values()))
+    sweep = blueprint.with_trials(books.records.values())
     folder, pairs = RunFolder(sweep.path), contrasts(sweep)
     found: dict[str, Any] = {"folder": str(sweep.path), "trials": sweep.counts, "metric": sweep.config.metric}
     if sweep.ranked:

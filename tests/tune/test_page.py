@@ -4,11 +4,13 @@ import contextlib
 import html
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 from sml_dist.review.report import write_report
 from sml_dist.trials import Record
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books
+from sml_dist.tune.clerk import Clerk
 from sml_dist.tune.page import line, write_results
 from sml_dist.tune.sweep import begin
 from tests.tune.sweeps import write_sweep
@@ -40,6 +42,16 @@ def test_the_default_is_the_base_itself_whatever_the_first_point_is(rows, tmp_pa
     first, base = ended(0, 0.8, {RATE: 0.1}, point=0), ended(1, 0.7, {RATE: 0.05}, "stopped", point=1)
     found, text = result(write_sweep(tmp_path, rows, space=space, points=[{RATE: 0.1}, {}]), first, base)
     assert found["default"] == 0.7 and "The default (trial 1, stopped after 4,000 rows) has 0.70000" in text
+
+
+def test_the_best_and_the_default_that_it_is_compared_with_keep_their_checkpoints(rows, tmp_path):
+    blueprint = Blueprint.read(write_sweep(tmp_path, rows, space={RATE: {"loguniform": [1e-3, 0.2]}}, keep=2))
+    books = Books(blueprint.folder, "auc")
+    books.add(ended(id, 0.7 + id / 100, {RATE: 0.05 + id / 100}) for id in range(5))
+    for record in books.records.values():
+        (blueprint.folder / record.run / "checkpoints").mkdir(parents=True)
+    Clerk(blueprint, books, SimpleNamespace(tell=print), print).end(1, "stopped")
+    assert sorted(path.parent.name for path in blueprint.folder.glob("trials/*/checkpoints")) == ["00000", "00003", "00004"]
 
 
 def test_of_a_population_the_result_is_a_checkpoint_not_the_settings_it_had_last(rows, tmp_path):
