@@ -2,7 +2,7 @@
 
 from typing import Any
 
-PLACE = {"time", "step", "epoch", "batch", "epochs", "total_steps", "event", "split"}  # where a line stands, not what it says
+PLACE = {"time", "step", "epoch", "batch", "rows_seen", "epochs", "total_steps", "event", "split"}  # where a line stands, not what it says
 
 
 def scalars(line: dict[str, Any]) -> dict[str, float]:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from sml_dist.config.metrics import COMPARABLE, METRICS
 from sml_dist.config.run import RunConfig
 from sml_dist.review.artifacts import log_dataset_and_model
 from sml_dist.review.lines import happened, scalars
 from sml_dist.spec import to_dict
 from sml_dist.train.run_folder import RunFolder
-from sml_dist.trials import SWEEP
+from sml_dist.trials import SWEEP, Record, read_trials
 
 if TYPE_CHECKING:
     import wandb
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 IDENTITY = "wandb.json"
 INIT_SECONDS = 30.0
 WORST_FIELDS = 30
+ROWS = "rows_seen"  # of a line: trained on until then
 
 
 class Wandb:
@@ -72,6 +74,9 @@ class Wandb:
         )
         for handler in logging.getLogger("wandb").handlers:  # of its own debug.log: on a full disk a traceback for each line
             handler.handleError = lambda record: None
+        run.define_metric("*", step_metric=ROWS)  # by which runs of different batch sizes compare
+        for name in COMPARABLE:
+            run.define_metric(f"valid/{name}", step_metric=ROWS, summary="max" if METRICS[name].sign > 0 else "min")
         return run
 
     def add(self, line: dict[str, Any]) -> None:
@@ -81,13 +86,16 @@ class Wandb:
             self.told = True
         self.step = line["step"]
         if values := scalars(line):
-            self.run.log(values, step=self.step)
+            self.run.log(values | {ROWS: line[ROWS]}, step=self.step)
         if text := happened(line):
             self.events.append([self.step, line["event"], text])
 
     def finish(self, *, failed: bool) -> None:
         if summary := self.folder.read_json("summary.json"):
-            self.run.summary.update(summary)
+            valid = {name: value for name, value in summary["valid"].items() if name not in METRICS}  # which are there as valid/NAME
+            self.run.summary.update(summary | {"valid": valid})
+        if trial := trial_of(self.folder):
+            self.run.summary.update({"trial": {"status": trial.status, "value": trial.value}})
         if self.step:  # not where a run that was finished is started once more
             self.run.log(self.tables(), step=self.step)
         if self.config.tracking.wandb.artifacts and summary and not failed:
@@ -119,6 +127,12 @@ def identity(folder: RunFolder) -> str:
     if folder.read_json(IDENTITY) is None:
         folder.write_json(IDENTITY, {"id": uuid.uuid4().hex[:12]})
     return folder.read_json(IDENTITY)["id"]
+
+
+def trial_of(folder: RunFolder) -> Record | None:
+    """What the books of a sweep say of the run, if it is a trial."""
+    path = folder.path.resolve()
+    return next((trial for trial in read_trials(path.parent.parent) if trial.run == f"{path.parent.name}/{path.name}"), None)
 
 
 def sweep_of(folder: RunFolder) -> dict[str, Any] | None:

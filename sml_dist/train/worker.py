@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from sml_dist.config.run import RunConfig, dump, parse
 from sml_dist.data.dataset import Manifest, read_manifest
-from sml_dist.data.plan import Plan
+from sml_dist.data.plan import Cursor, Plan
 from sml_dist.data.stream import Source, Stream, windows_ahead
 from sml_dist.embeddings.batch import Collator
 from sml_dist.embeddings.sharding import plan_text
@@ -127,7 +127,8 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
 
     def log(**values: Any) -> None:
         if gauges:
-            values |= {"total_steps": steps, "epochs": config.train.epochs}
+            rows_seen = plan.rows_before(Cursor(*divmod(values["step"], plan.steps)))
+            values |= {"rows_seen": rows_seen, "total_steps": steps, "epochs": config.train.epochs}
             for listener in (folder.log, gauges.log, log_event):
                 listener(**values)
 

@@ -57,7 +57,7 @@ def write(folder: Path, name: str, value: Any) -> None:
 def metric_lines(random: np.random.Generator, steps: int):
     place = {"total_steps": steps, "epochs": 2, "epoch": 0}
     for step in range(1, steps + 1):
-        at = {"time": 1.7e9 + step / 10, **place, "step": step}
+        at = {"time": 1.7e9 + step / 10, **place, "step": step, "rows_seen": 1024 * step}
         if step % 4 == 0:
             rates = {"loss": 0.3 + math.exp(-step / 90) + random.normal(0, 0.01), "samples_per_second": 9e4 + random.normal(0, 4e3)}
             yield at | rates | {"batch": step, "lr": 1e-3 * (1 - step / steps), "data_wait_fraction": 0.02}

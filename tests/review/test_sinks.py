@@ -92,6 +92,7 @@ def test_a_run_killed_and_started_again_is_one_wandb_run_that_holds_every_step_o
     assert held["code"] == json.loads((tmp_path / "a/code.json").read_text())
     assert held["model"]["name"] == "dnn" and len(held["dataset"]["sha256"]) == 64 and held["plan"][0]["table"].startswith("C")
     last = rows[summary["steps"]]
+    assert last["rows_seen"] == summary["rows_seen"]
     for name in ("sharding plan", "fields", "events"):
         assert last[f"tables/{name}/_type"] == "table-file", sorted(last)
     drawn = {key.removeprefix("curves/").split("_table")[0] for key in last if key.startswith("curves/")}
@@ -192,6 +193,28 @@ def test_the_trials_of_a_sweep_are_a_group_that_names_its_space(tmp_path):
         assert wandb_file.run_of(path).run_group == "sweep"
         assert set(wandb_file.config(path)["sweep"]["space"]) == set(SPACE)
         assert len(wandb_file.history(path)) == 25
+
+
+@pytest.mark.parametrize("status", ["finished", "stopped", "cut"])
+def test_wandb_has_of_a_trial_what_the_sweep_ranks_it_by_over_the_rows_trained_on(tmp_path, status):
+    sweep = write_sweep(tmp_path, trials=1)
+    record, run = json.loads((sweep / "trials.jsonl").read_text()), sweep / "trials/00000"
+    (sweep / "trials.jsonl").write_text(json.dumps(record | {"status": status}))
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("wandb: null", "wandb: {project: ctr}"))
+    worse = json.loads((run / "metrics.jsonl").read_text().splitlines()[-2]) | {"step": 101, "auc": 0.6, "logloss": 0.9}
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(worse) + "\n")
+    if status != "finished":
+        (run / "summary.json").unlink()
+    with tracked_sweep(str(sweep), print):
+        pass
+    (path,) = files(run)
+    found = wandb_file.summary(path)
+    assert found["trial"] == {"status": status, "value": record["value"]}
+    assert 0.7 < found["valid/auc"]["max"] < 0.8 and found["valid/logloss"]["min"] == 0.4 and "auc" not in found.get("valid", {})
+    axes = {r.metric.name or r.metric.glob_name: r.metric.step_metric for r in wandb_file.records(path) if r.HasField("metric")}
+    assert axes["*"] == axes["valid/auc"] == "rows_seen"
+    assert all(row["rows_seen"] == 1024 * row["_step"] for row in wandb_file.history(path) if row["_step"] <= 100)
 
 
 def test_a_trial_that_failed_before_is_followed_when_it_is_tried_again(tmp_path, monkeypatch):

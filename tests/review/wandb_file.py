@@ -39,6 +39,12 @@ def run_of(path: Path) -> Any:
     return next(record.run for record in records(path) if record.WhichOneof("record_type") == "run")
 
 
+def summary(path: Path) -> dict[str, Any]:
+    """The values of the run's line in W&B's table."""
+    updates = (record.summary.update for record in records(path) if record.HasField("summary"))
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for update in updates for item in update}
+
+
 def config(path: Path) -> dict[str, Any]:
     """The run's configuration, as it was at the end."""
     found: dict[str, Any] = {}
