@@ -75,7 +75,7 @@ class SweepConfig:
     space: the keys that are searched, dotted, in the order in which they are drawn.
     points: settings to try first: values of some keys of the space; the others keep the base's. {} is the base itself.
     metric, mode: what is optimised, on the validation rows; the trials' train.monitor is set to it.
-    evaluate_every: epochs between evaluations (0.5: two in each), and so between a scheduler's decisions.
+    evaluate_every: epochs between evaluations (0.5: two in each), rounded up to whole steps, and so between a scheduler's decisions.
     pair: a key of the space: each draw of the other keys is tried with every value of this one.
     trials: how many in all, points included; with `pair`, how many draws. No two are alike, except under pbt, so that a
         smaller space, or a grid, has only as many as it has points.

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -75,7 +76,8 @@ class Blueprint:
         """The configuration that a trial runs with. Raises InputError."""
         found = self.chosen(params)
         manifest = read_manifest(found.data.path)
-        steps = max(1, round(training_plan(manifest, found).steps * self.sweep.evaluate_every))
+        # rounded up: one step short of the scheduler's epoch would mean a whole evaluation later
+        steps = max(1, math.ceil(round(training_plan(manifest, found).steps * self.sweep.evaluate_every, 6)))
         threads = found.train.threads or max(1, int(self.sweep.cpus))
         own = {
             "run.name": f"{id:05d}",

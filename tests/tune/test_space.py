@@ -65,6 +65,13 @@ def test_trials_have_the_points_values_and_the_types_of_the_configuration(rows, 
     assert (best.run.name, best.run.storage, best.train.threads, best.model) == ("s-best", "runs", None, second.model)
 
 
+@pytest.mark.parametrize(("batch", "every", "steps"), [(256, 0.5, 16), (320, 0.5, 13), (320, 0.28, 7), (320, 1.5, 38), (320, 1e-9, 1)])
+def test_a_trial_of_any_batch_size_reaches_each_epoch_with_the_same_evaluation(rows, tmp_path, batch, every, steps):
+    """An epoch has 8,000 rows; 25 steps of it by 0.28 are 7.000000000000001."""
+    blueprint = Blueprint.read(write_sweep(tmp_path, rows, base={"train": {"global_batch_size": batch}}, evaluate_every=every))
+    assert blueprint.trial(0, {}).train.eval_every_steps == steps
+
+
 def test_of_a_killed_trials_evaluations_those_that_it_wrote_down_whole_are_found(rows, tmp_path):
     blueprint, run = Blueprint.read(write_sweep(tmp_path, rows)), tmp_path / "s/trials/00000"
     assert blueprint.evaluations(0, {}) == []
