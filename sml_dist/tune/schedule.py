@@ -54,6 +54,20 @@ class Median(Recalling, MedianStoppingRule):
 
 
 class Population(PopulationBasedTraining):
+    """Goes on with the scores and the intervals in the books; of the trials that have ended none is compared or taken from."""
+
+    def __init__(self, books: Books, **settings: Any):
+        super().__init__(**settings)
+        self.books = books
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        super().on_trial_add(controller, trial)
+        state = self._trial_state[trial]
+        for evaluation in self.books.records[trial.config["given"]["id"]].history:
+            if evaluation["rows"] - state.last_perturbation_time >= self._perturbation_interval and self._metric in evaluation:
+                self._save_trial_state(state, evaluation["rows"], evaluation, trial)
+                state.last_perturbation_time = evaluation["rows"]
+
     def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The donor's settings, changed; Tune clones the whole configuration, and with it whose run it is."""
         config, operations = super()._get_new_config(trial, trial_to_clone)
@@ -77,6 +91,7 @@ def make_scheduler(blueprint: Blueprint, books: Books, rows: int) -> TrialSchedu
         return Median(books, time_attr="rows", grace_period=settings.grace * epoch, min_time_slice=math.inf)
     if settings.name == "pbt":
         return Population(
+            books,
             time_attr="rows",
             perturbation_interval=settings.interval * epoch,
             hyperparam_mutations={"given": {"params": mutations(blueprint.space, blueprint.sweep.search.seed)}},

@@ -1,8 +1,10 @@
 """Draws: points first, pairs alike, never the same again after a restart; decisions as if there had been none."""
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -133,6 +135,28 @@ def test_asha_decides_after_a_restart_as_if_there_had_been_none(rows, tmp_path):
     found = {(id, epoch): asked(again, id, epoch, values[id][epoch - 1]) for id in (3, 4) for epoch in (1, 2)}
     assert found == {key: decision for key, decision in expected.items() if key[0] in (3, 4)}
     assert "STOP" in expected.values() and "CONTINUE" in expected.values()
+
+
+def test_a_population_that_goes_on_knows_every_score_and_whose_turn_it_is(rows, tmp_path):
+    """Of eight trials cut off after 5 epochs, changed at the fourth, none is due before the eighth; then the worst takes from the best."""
+    space, exploits = {"embedding.lr": {"loguniform": [1e-3, 0.2]}}, []
+    blueprint, books = opened(write_sweep(tmp_path, rows, space=space, trials=8, scheduler={"name": "pbt", "interval": 4}))
+    books.add(Record(id, {"embedding.lr": 0.05}, f"trials/{id:05d}") for id in range(8))
+    for id, epoch in itertools.product(range(8), range(1, 6)):
+        books.evaluated(id, {"rows": 8_000 * epoch, "step": epoch, "epoch": epoch, "auc": (0.7 if epoch < 5 else 0.6) + id / 100})
+    scheduler = make_scheduler(blueprint, books, 96_000)
+    scheduler.set_search_properties("auc", "max")
+    scheduler._exploit = lambda controller, taker, donor: exploits.append((taker, donor))
+    unlimited = {"run_metadata.checkpoint_manager.checkpoint_config.num_to_keep": None}
+    population = [Mock(config={"given": {"id": id}}, is_finished=lambda: False, **unlimited) for id in range(8)]
+    controller = SimpleNamespace(search_alg=None, get_trials=lambda: population, _schedule_trial_save=lambda *_, **__: "kept")
+    for trial in population:
+        scheduler.on_trial_add(controller, trial)
+    for epoch, id in ((6, 0), (8, 7), (8, 6), (7, 1), (8, 0)):
+        scheduler.on_trial_result(controller, population[id], {"rows": 8_000 * epoch, "auc": 0.7 + id / 100})
+        assert bool(exploits) == ((epoch, id) == (8, 0))
+    ((taker, donor),) = exploits
+    assert taker is population[0] and donor in population[6:]
 
 
 def asked(scheduler, id: int, epoch: int, value: float) -> str:
