@@ -8,6 +8,7 @@ from sml_dist.spec import spec
 @spec
 class WandbConfig:
     """mode: auto is online if there is a key (WANDB_API_KEY, `wandb login`), else offline, for `wandb sync` later; it never prompts.
+    WANDB_MODE=offline or disabled in the environment takes auto's place.
 
     artifacts: log the dataset's manifest, and at the end the best checkpoint, as artifacts of the run.
     """

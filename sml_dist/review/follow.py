@@ -7,6 +7,7 @@ the lines after its checkpoint anew, and a sink wants steps that never fall.
 
 import contextlib
 import dataclasses
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -64,8 +65,14 @@ def tracked_sweep(folder: str, say: Say) -> Iterator[None]:
 
 def followers(config: RunConfig, say: Say) -> list["Follower"]:
     """One for each sink that the configuration names, not started yet."""
-    asked = {"wandb": (config.tracking.wandb, Wandb), "tensorboard": (config.tracking.tensorboard, TensorBoard)}
+    asked = {"wandb": (wandb_wanted(config), Wandb), "tensorboard": (config.tracking.tensorboard, TensorBoard)}
     return [Follower(name, sink, config, say) for name, (wanted, sink) in asked.items() if wanted]
+
+
+def wandb_wanted(config: RunConfig) -> bool:
+    """W&B's own variable may say no where the configuration leaves the mode to it."""
+    wandb = config.tracking.wandb
+    return wandb is not None and not (wandb.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled")
 
 
 def track_export(run: str, export: str, say: Say) -> None:
@@ -73,7 +80,7 @@ def track_export(run: str, export: str, say: Say) -> None:
     path = Path(run) if (Path(run) / "config.yaml").is_file() else Path(run).resolve().parent.parent
     try:
         folder, config = RunFolder(path), read_config(RunFolder(path))
-        if config is None or config.tracking.wandb is None or not config.tracking.wandb.artifacts:
+        if config is None or not wandb_wanted(config) or not config.tracking.wandb.artifacts:
             return
         sink = Wandb(folder, config, say)
         log_folder(sink.run, "export", export, {"folder": export})

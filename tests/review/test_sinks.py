@@ -171,10 +171,10 @@ def with_tracking(storage: Path, **tracking) -> RunConfig:
     return parse(to_dict(run_config(storage, "a")) | {"tracking": tracking})
 
 
-def followed(storage: Path) -> list[str]:
+def followed(storage: Path, **wandb) -> list[str]:
     """What the user hears while W&B follows a run."""
     said: list[str] = []
-    with tracked(with_tracking(storage, wandb={"project": "ctr"}), said.append):
+    with tracked(with_tracking(storage, wandb={"project": "ctr", **wandb}), said.append):
         pass
     return said
 
@@ -296,6 +296,13 @@ def test_a_key_that_the_server_refuses_is_told_once_and_the_run_is_kept_offline(
         refused, offline = followed(tmp_path)
     assert "Failed to authenticate" in refused and "401" in refused and "wandb sync" in offline
     assert len(wandb_file.history(files(folder)[0])) == 25
+
+
+def test_wandb_that_its_own_variable_disables_is_not_started_unless_the_mode_is_given(tmp_path, monkeypatch):
+    folder = write_run(tmp_path, "a", steps=100)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert not followed(tmp_path) and not (folder / "wandb.json").exists()
+    assert followed(tmp_path, mode="offline") and files(folder)
 
 
 def test_without_a_network_the_run_is_kept_offline(tmp_path, monkeypatch):
