@@ -61,8 +61,10 @@ class Space:
 
     def extremes(self, key: str) -> list[Any]:
         """Every value of a choice; both ends of a range."""
-        found = self.distributions[key]
-        return [json.loads(text) for text in found.choices] if isinstance(found, CategoricalDistribution) else [found.low, found.high]
+        distribution = self.distributions[key]
+        if self.categorical(key):
+            return [json.loads(text) for text in distribution.choices]
+        return [distribution.low, distribution.high]
 
     def branch_of(self, key: str) -> Params:
         """Values that lead to a branch that has the key."""
@@ -73,25 +75,27 @@ class Space:
 
     def own(self, key: str, value: Any) -> list[Any]:
         """[The value as the space has it], such as 0 for a configuration's 0.0; [] where it has none such."""
-        found = self.distributions[key]
+        distribution = self.distributions[key]
         if self.categorical(key):
             return [each for each in self.extremes(key) if each == value and isinstance(each, bool) == isinstance(value, bool)]
-        return [value] if isinstance(value, int | float) and found.low <= value <= found.high else []
+        return [value] if isinstance(value, int | float) and distribution.low <= value <= distribution.high else []
 
     def nearest(self, key: str, value: Any) -> Any:
         """The value, or of a range the nearest in it."""
         if self.categorical(key):
             return value
-        found = self.distributions[key]
-        inside = min(max(value, found.low), found.high)
-        return inside if found.step is None else found.low + round((inside - found.low) / found.step) * found.step
+        distribution = self.distributions[key]
+        inside = min(max(value, distribution.low), distribution.high)
+        if distribution.step is None:
+            return inside
+        return distribution.low + round((inside - distribution.low) / distribution.step) * distribution.step
 
     def at_random(self, key: str, random: np.random.Generator) -> Any:
         """A value of a range."""
-        found = self.distributions[key]
-        if getattr(found, "log", False):
-            return math.exp(random.uniform(math.log(found.low), math.log(found.high)))
-        return self.nearest(key, random.uniform(found.low, found.high))
+        distribution = self.distributions[key]
+        if getattr(distribution, "log", False):
+            return math.exp(random.uniform(math.log(distribution.low), math.log(distribution.high)))
+        return self.nearest(key, random.uniform(distribution.low, distribution.high))
 
     def encoded(self, params: Params) -> Params:
         return {key: json.dumps(value) if self.categorical(key) else value for key, value in params.items()}
@@ -121,9 +125,9 @@ def new_study(sampler: optuna.samplers.BaseSampler, mode: str = "max") -> optuna
     return optuna.create_study(sampler=sampler, direction=f"{mode}imize")
 
 
-def suggest(trial: optuna.Trial, key: str, found: BaseDistribution) -> Any:
-    if isinstance(found, FloatDistribution):
-        return trial.suggest_float(key, found.low, found.high, step=found.step, log=found.log)
-    if isinstance(found, IntDistribution):
-        return trial.suggest_int(key, found.low, found.high)
-    return trial.suggest_categorical(key, found.choices)
+def suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(key, distribution.low, distribution.high)
+    return trial.suggest_categorical(key, distribution.choices)
