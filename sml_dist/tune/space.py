@@ -88,14 +88,17 @@ class Space:
         inside = min(max(value, distribution.low), distribution.high)
         if distribution.step is None:
             return inside
-        return distribution.low + round((inside - distribution.low) / distribution.step) * distribution.step
+        return after_steps(distribution, round((inside - distribution.low) / distribution.step))
 
     def at_random(self, key: str, random: np.random.Generator) -> Any:
-        """A value of a range."""
+        """A value of a range; of a stepped one each is as likely."""
         distribution = self.distributions[key]
-        if getattr(distribution, "log", False):
+        if distribution.log:
             return math.exp(random.uniform(math.log(distribution.low), math.log(distribution.high)))
-        return self.nearest(key, random.uniform(distribution.low, distribution.high))
+        if distribution.step is None:
+            return random.uniform(distribution.low, distribution.high)
+        steps = round((distribution.high - distribution.low) / distribution.step)
+        return after_steps(distribution, int(random.integers(0, steps + 1)))
 
     def encoded(self, params: Params) -> Params:
         return {key: json.dumps(value) if self.categorical(key) else value for key, value in params.items()}
@@ -118,6 +121,11 @@ def distribution(dimension: Dimension) -> BaseDistribution:
     if dimension.randint:
         return IntDistribution(*dimension.randint)
     return CategoricalDistribution([json.dumps(value) for value in dimension.choice or dimension.grid])
+
+
+def after_steps(distribution: FloatDistribution | IntDistribution, steps: int) -> float | int:
+    """The value so many steps above the lowest, without the dust of binary fractions: 0.3, not 0.1 + 2 * 0.1."""
+    return round(distribution.low + steps * distribution.step, 12)
 
 
 def new_study(sampler: optuna.samplers.BaseSampler, mode: str = "max") -> optuna.Study:

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+from collections import Counter
 
+import numpy as np
 import optuna
 import pytest
 
@@ -44,6 +46,14 @@ def test_a_changed_number_stays_in_its_range_and_on_its_steps():
     found = space(a={"uniform": [0, 1]}, b={"quniform": [0.0, 1.0, 0.25]}, c={"randint": [2, 5]}, d={"choice": ["x"]})
     assert [found.nearest(key, 1.3) for key in "ab"] == [1, 1] and found.nearest("b", 0.3) == 0.25
     assert found.nearest("c", 6) == 5 and found.nearest("d", "x") == "x"
+
+
+def test_of_a_stepped_range_every_value_is_drawn_anew_as_often():
+    found, random = space(a={"quniform": [0.1, 0.5, 0.1]}, b={"randint": [1, 4]}), np.random.default_rng(0)
+    for key, values in (("a", [0.1, 0.2, 0.3, 0.4, 0.5]), ("b", [1, 2, 3, 4])):
+        drawn = Counter(found.at_random(key, random) for _ in range(4_000))
+        assert sorted(drawn) == values == [found.nearest(key, value) for value in values]
+        assert all(abs(number * len(values) / 4_000 - 1) < 0.1 for number in drawn.values()), drawn
 
 
 def test_a_whole_number_in_the_space_is_the_configurations_float(rows, tmp_path):
