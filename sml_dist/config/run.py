@@ -38,7 +38,7 @@ class RunSection:
 
     @property
     def folder(self) -> str:
-        return f"{self.storage.rstrip('/')}/{self.name}"
+        return os.path.join(self.storage, self.name)
 
 
 @spec

@@ -1,6 +1,7 @@
 """A sweep: which keys of a run's configuration are searched, how, and how long."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal
@@ -74,7 +75,7 @@ class SweepConfig:
     base, set: the configuration of every trial: a YAML file, and overrides `key=value` of it.
     space: the keys that are searched, dotted, in the order in which they are drawn.
     points: settings to try first: values of some keys of the space; the others keep the base's. {} is the base itself.
-    metric, mode: what is optimised, on the validation rows; the trials' train.monitor is set to it.
+    metric: what is optimised, on the validation rows; the trials' train.monitor is set to it.
     evaluate_every: epochs between evaluations (0.5: two in each), rounded up to whole steps, and so between a scheduler's decisions.
     pair: a key of the space: each draw of the other keys is tried with every value of this one.
     trials: how many in all, points included; with `pair`, how many draws. No two are alike, except under pbt, so that a
@@ -92,7 +93,6 @@ class SweepConfig:
     set: list[str] = field(default_factory=list)
     points: list[dict[str, Any]] = field(default_factory=lambda: [{}])
     metric: Comparable = "auc"
-    mode: Literal["max", "min"] | None = None
     evaluate_every: PositiveFloat = 1.0
     pair: str | None = None
     trials: PositiveInt = 20
@@ -106,9 +106,6 @@ class SweepConfig:
     keep: PositiveInt = 3
 
     def __post_init__(self) -> None:
-        own = "max" if self.sign > 0 else "min"
-        if self.mode not in (None, own):
-            raise ValueError(f"the mode of {self.metric} is {own}")
         if self.pair and self.pair not in self.space:
             raise ValueError(f"pair {self.pair} is not in the space")
         if self.pair and self.space[self.pair].when:
@@ -120,7 +117,7 @@ class SweepConfig:
 
     @property
     def folder(self) -> str:
-        return f"{self.storage.rstrip('/')}/{self.name}"
+        return os.path.join(self.storage, self.name)
 
     def control(self, values: Sequence[Any], base: Any) -> Any:
         """The value of `pair` that the others are compared with: False if it is one, else the base's, else the first."""

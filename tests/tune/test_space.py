@@ -118,7 +118,6 @@ def test_paths_in_the_space_are_of_the_commands_folder(rows, tmp_path, monkeypat
         ({"points": [{"embedding.lr": 0.1}, {}, {"embedding.lr": 0.05}]}, r"points.1. and points.2. come to the same parameters .*lr"),
         ({"space": {"train.lr": {"loguniform": [0.1, 2]}}, "points": [{"train.lr": 1}, {"train.lr": 1.0}]}, r".0. and points.1. come"),
         ({"pair": ON, "points": [{}, {ON: True}]}, r"points.0. and points.1. come to the same parameters \(model.tower.hidden \[8\], "),
-        ({"mode": "min"}, "the mode of auc is max"),
         ({"pair": "train.lr"}, "pair train.lr is not in the space"),
         ({"pair": RANK}, "pair model.sml.mtn.rank has a `when`"),
         ({"scheduler": {"name": "asha", "grace": 7}}, "scheduler.grace 7 is longer than a trial of 6 epochs"),
