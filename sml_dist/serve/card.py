@@ -7,6 +7,7 @@ from sml_dist.serve.features import Features
 from sml_dist.spec import to_dict
 
 LICENCES = {"model": "", "data": "", "code": "Apache-2.0"}
+PRODUCTS = {"auto": "bf16 if that was faster on its machine", "bf16": "bf16", "tf32": "tf32 if it had a GPU"}
 
 
 def card(model: Trained, features: Features, licences: dict[str, str]) -> dict[str, Any]:
@@ -39,6 +40,10 @@ def card_page(about: dict[str, Any]) -> str:
     rows = "\n".join(f"| {name} | {value:.5f} |" for name, value in metrics.items()) or "| none | |"
     splits = ", ".join(f"{count:,} {name}" for name, count in about["dataset"]["rows"].items())
     labels = " and of ".join(about["labels"])
+    precision = about["training"]["precision"]
+    measured = (
+        f"\nThe run computed matrix products in {PRODUCTS[precision]}; this export computes in float32.\n" if precision in PRODUCTS else ""
+    )
     licences = "\n".join(f"- {what}: {licence or 'not stated'}" for what, licence in about["licences"].items())
     return f"""# {about["name"]}
 
@@ -50,7 +55,7 @@ Predicts the probability of {labels} for a row of a log: {about["model"]["name"]
 | metric | value |
 |---|---|
 {rows}
-
+{measured}
 ## Data
 
 {about["dataset"]["name"]}: {splits} (split `{about["dataset"]["split"]}`). SHA-256 of its manifest:

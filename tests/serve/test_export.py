@@ -20,6 +20,7 @@ from sml_dist.config.run import load as load_config
 from sml_dist.data.prepare import prepare
 from sml_dist.data.synthetic import synth
 from sml_dist.models.zoo import ZOO
+from sml_dist.scoring.trained import find, load
 from sml_dist.serve import export as module
 from sml_dist.serve.export import export
 from sml_dist.serve.graph import INPUTS, trace, write_pt2
@@ -35,6 +36,7 @@ from tests.faults.serial import without_ray
 from tests.models.test_zoo import NO_DENSE, SHAPE, STRUCTURES, labels, make
 from tests.models.test_zoo import config as model_config
 from tests.scoring.runs import config, rows_of, train
+from tests.serve.conftest import MODEL
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # torch, pyarrow, and what torch itself asks for; no NumPy.
@@ -154,6 +156,17 @@ def test_sequences_and_several_labels_score_as_in_training(name, choosy_data, tm
     found = served.score([Ask(raw.select(served.features.inputs).slice(at, 7), False, 7) for at in (0, 7)])
     assert np.abs(np.concatenate([answer.probability for answer in found]) - expected[:14]).max() < 1e-6
     assert np.shape(found[0].as_dict()["scores"]) == expected[:7].shape and found[0].as_arrow()
+
+
+def test_an_export_of_a_run_in_bf16_computes_in_float32_and_its_card_says_so(trained, exported, tmp_path):
+    run = config(trained.data, tmp_path, model=MODEL, train={"precision": "bf16"})
+    train(run)
+    export(run.run.folder, str(tmp_path / "export"), onnx=False)
+    said = "The run computed matrix products in bf16; this export computes in float32."
+    assert said in (tmp_path / "export/README.md").read_text() and "float32" not in (exported / "README.md").read_text()
+    exact = load(find(run.run.folder), precision="fp32")
+    expected = exact.score(exact.collate(rows_of(trained.data, "valid"))).probability
+    assert (Model(tmp_path / "export").score(trained.raw) - expected).abs().max() < 1e-6
 
 
 @pytest.mark.long
