@@ -30,7 +30,7 @@ from sml_dist.scoring.trained import find, load
 from sml_dist.serve.export import about, write
 from sml_dist.serve.features import FieldSpec, Quantize, read_features, write_vocabulary
 from sml_dist.serve.layout import MANIFEST, copy, read_manifest, sha256, verify, version_of, whole, write_json
-from sml_dist.serve.tables import read_table, stem, write_shards
+from sml_dist.serve.tables import read_table, stem, write_shards, write_tensors
 from sml_dist.spec import InputError, confined
 
 DELTA, TARGET, FILES = "delta.json", "target.json", "files"
@@ -97,7 +97,7 @@ def write_field(old: Path, new: Path, before: FieldSpec | None, field: FieldSpec
         parts[ORDER] = source
         added = tokens(new, field).filter(pa.array((source[1:] < 0).numpy()))
         write_vocabulary(made(folder / field.vocabulary), added)
-    safetensors.torch.save_file(parts, made(folder / table_path(field)))
+    write_tensors(parts, made(folder / table_path(field)))
     return {"rows": len(same), "changed": len(at), "tombstones": int(gone.sum())}
 
 

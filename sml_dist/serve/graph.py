@@ -1,5 +1,6 @@
 """The dense part as programs that need none of our code: torch.export's and ONNX."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,7 +52,10 @@ def simplify(program: ExportedProgram) -> None:
 
 
 def write_pt2(program: ExportedProgram, path: Path) -> None:
-    torch.export.save(program, path)
+    """By way of memory: torch's own writer aborts the process when the disk is full."""
+    made = io.BytesIO()
+    torch.export.save(program, made)
+    path.write_bytes(made.getbuffer())
 
 
 def write_onnx(program: ExportedProgram, path: Path) -> None:

@@ -62,7 +62,15 @@ def write_shards(folder: Path, shards: list[Shard], rows: Rows) -> None:
     (folder / TABLES).mkdir(exist_ok=True)
     for shard in shards:
         part = {key: value[shard.first : shard.first + shard.rows].contiguous() for key, value in rows.items()}
-        safetensors.torch.save_file(part, folder / shard.path)
+        write_tensors(part, folder / shard.path)
+
+
+def write_tensors(parts: Rows, path: Path) -> None:
+    """A safetensors file. Raises OSError where there is no room, as whatever else writes does."""
+    try:
+        safetensors.torch.save_file(parts, path)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from None
 
 
 def read_table(folder: Path, shards: list[Shard]) -> Rows:

@@ -1,6 +1,7 @@
 """An export scores raw rows as the training forward does, by every way out of it, and is whole or not there."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -250,6 +251,21 @@ def test_an_export_that_fails_leaves_nothing_and_an_existing_folder_is_not_touch
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match="exists already; name a new folder"):
         export(trained.run, str(exported), onnx=False)
+
+
+@pytest.mark.parametrize("skipped", [[], ["write_pt2"], ["write_pt2", "write_onnx"]])
+def test_a_full_disk_is_one_line_whichever_file_finds_it_so(skipped, trained, tmp_path, monkeypatch):
+    """The program, its ONNX, a table: each has a writer with errors of its own."""
+    for name in skipped:
+        monkeypatch.setattr(module, name, lambda *_: None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(InputError, match="cannot be written: .*File too large.*; make room or name another folder"):
+            export(trained.run, str(tmp_path / "x"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_any_flipped_byte_is_refused_by_name(exported, tmp_path):
