@@ -13,6 +13,7 @@ scored are the next batch: under load batches grow by themselves, and a request 
 import asyncio
 import hashlib
 import hmac
+import logging
 import os
 import time
 from collections import defaultdict
@@ -28,8 +29,10 @@ from sml_dist.data.dataset import one_line
 from sml_dist.serve.current import Current
 from sml_dist.serve.metrics import Metrics
 from sml_dist.serve.model import Answer, ServedModel
-from sml_dist.serve.requests import ARROW, MAX_LIST_VALUES, Ask, Refusal, parse
+from sml_dist.serve.requests import ARROW, MAX_LIST_VALUES, Ask, Refusal, failure, parse
 from sml_dist.spec import InputError, from_dict, spec
+
+log = logging.getLogger("ray.serve")
 
 TOKEN = "SML_DIST_TOKEN"
 VERSION_HEADER = "x-model-version"
@@ -114,6 +117,9 @@ class Service:
             response = await self.route(request, path)
         except Refusal as refusal:
             response = self.refused(refusal)
+        except Exception:  # counted and answered as everything is
+            log.exception(f"{request.method} {path[:100]} failed")
+            response = self.refused(failure())
         finally:
             self.open -= 1
         known = path if any(path == route for _, route in self.routes) else "other"

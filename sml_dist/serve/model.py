@@ -1,6 +1,7 @@
 """An export in memory, from raw rows to scores: the Encoder that training used, then the tables and the program of the folder."""
 
 import json
+import logging
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from sml_dist.data.schema import Timestamp
 from sml_dist.serve import light
 from sml_dist.serve.features import read_features
 from sml_dist.serve.layout import CARD, verify, version_of
-from sml_dist.serve.requests import Ask, Refusal
+from sml_dist.serve.requests import Ask, Refusal, failure
+
+log = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,11 @@ class ServedModel:
         try:
             return self._score(asks)
         except (pa.ArrowException, ValueError, ArithmeticError) as error:
-            if len(asks) == 1:
-                return [Refusal(422, "bad_value", one_line(error)[:200])]
-            return [answer for ask in asks for answer in self.score([ask])]
+            fault = Refusal(422, "bad_value", one_line(error)[:200])
+        except Exception:  # no memory, of which torch tells as a RuntimeError
+            log.exception(f"{len(asks)} requests in a batch failed")
+            fault = failure()
+        return [fault] if len(asks) == 1 else [answer for ask in asks for answer in self.score([ask])]
 
     def _score(self, asks: list[Ask]) -> list[Answer | Refusal]:
         answers: list[Any] = [None] * len(asks)

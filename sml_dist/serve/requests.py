@@ -32,6 +32,11 @@ class Refusal(Exception):
         self.status, self.code, self.message = status, code, message
 
 
+def failure() -> Refusal:
+    """What a request is told when the fault is not its own."""
+    return Refusal(500, "internal", "the service failed at this request; its log says how")
+
+
 @dataclass(frozen=True)
 class Ask:
     """Raw rows to be scored, and whether their layers' contributions are wanted. `size` is theirs in a batch, which takes `max_rows`:

@@ -1,0 +1,69 @@
+"""The service's own code without Ray: what it answers, counts and keeps."""
+
+import asyncio
+import json
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from starlette.responses import Response
+
+from sml_dist.serve.application import VERSION_HEADER
+from sml_dist.serve.application import Service as Deployment
+from sml_dist.serve.metrics import Metrics
+from sml_dist.serve.model import Answer, ServedModel
+from sml_dist.serve.requests import JSON, Ask, Refusal
+
+Service = Deployment.func_or_class
+
+
+@pytest.fixture
+def service(exported) -> Service:
+    made = Service.__new__(Service)
+    made.settings = SimpleNamespace(concurrency=9, max_rows=300, max_list_values=2000, max_body_bytes=200_000)
+    made.current = SimpleNamespace(model=ServedModel(exported), swaps=0, refused=0)
+    made.token, made.open, made.metrics = None, 0, Metrics("r")
+    made.routes = {("POST", "/v1/predict"): made.predict}
+    return made
+
+
+def ask_for(service: Service, body: bytes = b"", accept: str = "") -> Response:
+    async def stream():
+        yield body
+
+    url, headers = SimpleNamespace(path="/v1/predict"), {"content-type": JSON, "accept": accept}
+    request = SimpleNamespace(url=url, method="POST", headers=headers, query_params={}, stream=stream)
+    return asyncio.run(service(request))
+
+
+def test_a_fault_of_the_service_is_answered_and_counted_as_everything_is(service, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("ray.serve"), "propagate", True)
+
+    async def broken(request):
+        raise KeyError("nobody expected this")
+
+    service.routes = {("POST", "/v1/predict"): broken}
+    answer, version = ask_for(service), service.current.model.version
+    assert answer.status_code == 500 and answer.headers[VERSION_HEADER] == version
+    found = json.loads(answer.body)
+    assert found["model_version"] == version and found["error"]["code"] == "internal"
+    assert 'path="/v1/predict",replica="r",status="500"} 1.0' in service.metrics.text(version, 0, 0).decode()
+    assert service.open == 0 and "nobody expected this" in caplog.text
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")])
+def test_a_request_too_large_for_the_memory_fails_alone(error, exported, trained, monkeypatch):
+    model = ServedModel(exported)
+    logits = model.model.logits
+
+    def small(ids, dense):
+        if len(dense) > 10:
+            raise error
+        return logits(ids, dense)
+
+    monkeypatch.setattr(model.model, "logits", small)
+    rows = trained.raw.select(model.features.inputs)
+    answers = model.score([Ask(rows.slice(0, 5), False, 5), Ask(rows.slice(0, 11), False, 11), Ask(rows.slice(5, 5), False, 5)])
+    assert [type(answer) for answer in answers] == [Answer, Refusal, Answer] and answers[1].status == 500
+    assert np.abs(answers[2].logit - trained.logit[5:10]).max() < 1e-5
