@@ -1,9 +1,9 @@
 """The model in use, and its exchange for a new one while requests are answered."""
 
 import logging
+import os
 import threading
 import time
-from pathlib import Path
 
 from sml_dist.serve.layout import version_of
 from sml_dist.serve.model import ServedModel
@@ -20,37 +20,39 @@ class Current:
 
     A new export is verified, loaded and tried on a row beside the old one, which serves until then and ends the requests that
     it has begun. One that is not sound is told of once; the old one stays, and the new one, which may still be on its way
-    here, is tried again ever less often.
+    here, is tried again ever less often. Another one in its place is tried at once.
     """
 
     def __init__(self, path: str, seconds: float):
-        self.path, self.seconds = Path(path), seconds
+        self.path, self.seconds = path, seconds
         self.model = ServedModel(path)
         self.swaps = self.refused = 0
-        self.unsound = ""
+        self.unsound, self.wait, self.again = ("", ""), seconds, 0.0  # its folder and version; when it is tried again
         threading.Thread(target=self._watch, name="swap", daemon=True).start()
 
-    def look(self) -> bool:
-        """Exchanges the model if there is another; whether all is well."""
+    def look(self) -> None:
+        """Exchanges the model if there is another."""
+        folder = os.path.realpath(self.path)
         try:
-            version = version_of(self.path)
+            version = version_of(folder)
         except InputError:  # between two exports there may be none for a moment
-            return True
-        if version == self.model.version:
-            return True
+            return
+        known = (folder, version) == self.unsound
+        if version == self.model.version or (known and time.monotonic() < self.again):
+            return
         try:
-            self.model = ServedModel(self.path)
+            self.model = ServedModel(folder)
         except Exception as error:  # whatever a foreign folder does: the old model stays
-            if version != self.unsound:
-                self.refused, self.unsound = self.refused + 1, version
+            self.wait = min(2 * (self.wait if known else self.seconds), LONGEST_WAIT)
+            self.again = time.monotonic() + self.wait
+            if not known:
+                self.refused, self.unsound = self.refused + 1, (folder, version)
                 log.error(f"export {version} is not taken, {self.model.version} stays: {error}")
-            return False
+            return
         self.swaps += 1
         log.info(f"now serving export {self.model.version}")
-        return True
 
     def _watch(self) -> None:
-        wait = self.seconds
         while True:
-            time.sleep(wait)
-            wait = self.seconds if self.look() else min(2 * wait, LONGEST_WAIT)
+            time.sleep(self.seconds)
+            self.look()

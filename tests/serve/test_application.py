@@ -3,6 +3,9 @@
 import asyncio
 import json
 import logging
+import os
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +14,8 @@ from starlette.responses import Response
 
 from sml_dist.serve.application import VERSION_HEADER
 from sml_dist.serve.application import Service as Deployment
+from sml_dist.serve.current import Current
+from sml_dist.serve.layout import MANIFEST, seal, version_of
 from sml_dist.serve.metrics import Metrics
 from sml_dist.serve.model import Answer, ServedModel
 from sml_dist.serve.requests import JSON, Ask, Refusal
@@ -67,3 +72,30 @@ def test_a_request_too_large_for_the_memory_fails_alone(error, exported, trained
     answers = model.score([Ask(rows.slice(0, 5), False, 5), Ask(rows.slice(0, 11), False, 11), Ask(rows.slice(5, 5), False, 5)])
     assert [type(answer) for answer in answers] == [Answer, Refusal, Answer] and answers[1].status == 500
     assert np.abs(answers[2].logit - trained.logit[5:10]).max() < 1e-5
+
+
+def test_an_unsound_export_is_tried_ever_less_often_and_a_sound_one_in_its_place_at_once(exported, tmp_path):
+    sound = Path(shutil.copytree(exported, tmp_path / "sound"))
+    (sound / MANIFEST).unlink()
+    (sound / "README.md").write_text("another")
+    seal(sound)
+    damaged = Path(shutil.copytree(sound, tmp_path / "damaged"))
+    (damaged / "README.md").write_text("damaged")
+
+    def point(export: Path) -> None:
+        (tmp_path / "new").symlink_to(export)
+        os.replace(tmp_path / "new", tmp_path / "current")
+
+    point(exported)
+    current = Current(str(tmp_path / "current"), 1000)  # whose thread does not wake during this test
+    point(damaged)
+    current.look()
+    first = current.again
+    current.look()
+    assert current.refused == 1 and current.again == first  # the second look did not try it
+    current.again = 0.0
+    current.look()
+    assert current.refused == 1 and current.again > first and current.model.version == version_of(exported)
+    point(sound)
+    current.look()
+    assert current.model.version == version_of(sound) and current.swaps == 1
