@@ -17,8 +17,8 @@ def export(
     quantize: Annotated[str | None, typer.Option(help="Of the tables: none | int8 | int4. With --since what that export has.")] = None,
     step: Annotated[int | None, typer.Option(help="Of the checkpoint, if not the best one.")] = None,
     onnx: Annotated[bool, typer.Option(help="The dense part as ONNX too.")] = True,
-    model_license: Annotated[str, typer.Option(help="For the model card.")] = "",
-    data_license: Annotated[str, typer.Option(help="For the model card.")] = "",
+    model_license: Annotated[str, typer.Option(help="For the model card; with --since, that export's unless given.")] = "",
+    data_license: Annotated[str, typer.Option(help="For the model card; with --since, that export's unless given.")] = "",
     as_json: Json = False,
 ) -> None:
     """A run's model as a folder that other systems load, or what has changed in it since an earlier export."""

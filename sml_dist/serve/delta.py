@@ -29,7 +29,7 @@ from torch import Tensor
 from sml_dist.scoring.trained import find, load
 from sml_dist.serve.export import about, write
 from sml_dist.serve.features import FieldSpec, Quantize, read_features, write_vocabulary
-from sml_dist.serve.layout import MANIFEST, copy, read_manifest, sha256, verify, version_of, whole, write_json
+from sml_dist.serve.layout import CARD, MANIFEST, copy, read_manifest, sha256, verify, version_of, whole, write_json
 from sml_dist.serve.tables import read_table, stem, write_shards, write_tensors
 from sml_dist.spec import InputError, confined
 
@@ -40,11 +40,15 @@ ORDER, AT, TOMBSTONES = "order", "at", "tombstones"
 def export_since(
     run: str, since: str, output: str, *, step: int | None, quantize: Quantize | None, onnx: bool, licences: dict[str, str]
 ) -> dict[str, Any]:
-    """Writes the delta from the export `since` to what a run's export would be now. Raises InputError."""
+    """Writes the delta from the export `since` to what a run's export would be now. Raises InputError.
+
+    What `quantize` and `licences` leave open is as in that export.
+    """
     verify(since)
     known = read_features(since)
     if quantize not in (None, known.quantize):
         raise InputError(f"{since} has --quantize {known.quantize}, so what changed since cannot be {quantize}; export it whole")
+    licences = json.loads((Path(since) / CARD).read_text())["licences"] | {of: said for of, said in licences.items() if said}
     model = load(find(run, step), precision="fp32")
     with whole(output) as folder, tempfile.TemporaryDirectory(dir=folder.parent, prefix=".full-") as full:
         write(model, Path(full), known.quantize, onnx, licences)

@@ -70,6 +70,17 @@ def test_deltas_applied_in_order_are_the_full_export_byte_for_byte(runs, full, t
     assert not (tmp_path / "wrong").exists()
 
 
+def test_a_delta_keeps_the_licences_that_it_is_not_given(runs, tmp_path):
+    given = {"model": "MIT", "data": "proprietary"}
+    export(runs[0], str(tmp_path / "base"), onnx=False, licences=given)
+    for number, licences in enumerate([{"model": "", "data": ""}, {"model": "", "data": "CC0-1.0"}]):
+        delta, applied = str(tmp_path / f"delta-{number}"), tmp_path / f"applied-{number}"
+        export_since(runs[1], str(tmp_path / "base"), delta, step=None, quantize=None, onnx=False, licences=licences)
+        apply(str(tmp_path / "base"), [delta], str(applied))
+        expected = given | {"code": "Apache-2.0"} | {of: licence for of, licence in licences.items() if licence}
+        assert json.loads((applied / "card.json").read_text())["licences"] == expected
+
+
 def test_a_delta_has_the_rows_that_changed_and_no_others(full, tmp_path):
     old, new = full[:2]
     (tmp_path / "delta").mkdir()
