@@ -29,7 +29,7 @@ from sml_dist.data.dataset import one_line
 from sml_dist.serve.current import Current
 from sml_dist.serve.metrics import Metrics
 from sml_dist.serve.model import Answer, ServedModel
-from sml_dist.serve.requests import ARROW, MAX_LIST_VALUES, Ask, Refusal, failure, parse
+from sml_dist.serve.requests import ARROW, JSON, MAX_LIST_VALUES, Ask, Refusal, failure, parse
 from sml_dist.spec import InputError, from_dict, spec
 
 log = logging.getLogger("ray.serve")
@@ -153,21 +153,18 @@ class Service:
         if self.open > self.settings.concurrency:
             raise Refusal(429, "busy", f"{self.settings.concurrency} requests are being answered; come back in a second")
         started, model = time.perf_counter(), self.current.model
-        body = await self.body(request)
         explain = request.query_params.get("contributions") == "true"
         kind = request.headers.get("content-type", "")
-        ask = await asyncio.to_thread(  # others are answered meanwhile
-            parse, kind, body, model.schema, self.settings.max_rows, contributions=explain, max_values=self.settings.max_list_values
-        )
+        limits = {"max_rows": self.settings.max_rows, "max_values": self.settings.max_list_values}
+        # others are answered meanwhile; nothing here keeps the body, which is let go before the score is awaited
+        ask = await asyncio.to_thread(parse, kind, await self.body(request), model.schema, contributions=explain, **limits)
         answer = await self.score((model, ask))
         if isinstance(answer, Refusal):
             raise answer
         self.metrics.seconds.labels(self.metrics.replica).observe(time.perf_counter() - started)
         self.metrics.rows.labels(self.metrics.replica, answer.version).inc(len(answer.logit))
-        headers = {VERSION_HEADER: answer.version}
-        if ARROW in request.headers.get("accept", ""):
-            return Response(answer.as_arrow(), headers=headers, media_type=ARROW)
-        return JSONResponse(answer.as_dict(), headers=headers)
+        media, write = (ARROW, answer.as_arrow) if ARROW in request.headers.get("accept", "") else (JSON, answer.as_json)
+        return Response(await asyncio.to_thread(write), headers={VERSION_HEADER: answer.version}, media_type=media)
 
     async def body(self, request: Request) -> bytes:
         """Read as far as is allowed."""

@@ -42,6 +42,10 @@ class Answer:
             found["contributions"] = {"layers": self.names, "rows": self.contributions.tolist()}
         return found
 
+    def as_json(self) -> str:
+        """By the encoder that is written in Python: the one in C would let no other thread run, for 50 ms of 4,096 rows and 20 layers."""
+        return "".join(json.JSONEncoder(separators=(",", ":"), allow_nan=False).iterencode(self.as_dict()))
+
     def as_arrow(self) -> bytes:
         """An IPC stream of the columns score, logit and, where asked, contributions."""
         parts = {"score": self.probability, "logit": self.logit, "contributions": self.contributions}

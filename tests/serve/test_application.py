@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from sml_dist.serve.current import Current
 from sml_dist.serve.layout import MANIFEST, seal, version_of
 from sml_dist.serve.metrics import Metrics
 from sml_dist.serve.model import Answer, ServedModel
-from sml_dist.serve.requests import JSON, Ask, Refusal
+from sml_dist.serve.requests import ARROW, JSON, Ask, Refusal, parse
 
 Service = Deployment.func_or_class
 
@@ -33,12 +34,9 @@ def service(exported) -> Service:
     return made
 
 
-def ask_for(service: Service, body: bytes = b"", accept: str = "") -> Response:
-    async def stream():
-        yield body
-
+def ask_for(service: Service, accept: str = "") -> Response:
     url, headers = SimpleNamespace(path="/v1/predict"), {"content-type": JSON, "accept": accept}
-    request = SimpleNamespace(url=url, method="POST", headers=headers, query_params={}, stream=stream)
+    request = SimpleNamespace(url=url, method="POST", headers=headers, query_params={})
     return asyncio.run(service(request))
 
 
@@ -55,6 +53,34 @@ def test_a_fault_of_the_service_is_answered_and_counted_as_everything_is(service
     assert found["model_version"] == version and found["error"]["code"] == "internal"
     assert 'path="/v1/predict",replica="r",status="500"} 1.0' in service.metrics.text(version, 0, 0).decode()
     assert service.open == 0 and "nobody expected this" in caplog.text
+
+
+@pytest.mark.parametrize(("accept", "writer"), [("", "as_json"), (ARROW, "as_arrow")])
+def test_an_answer_is_written_beside_the_loop_and_a_body_is_let_go_before_it_is_scored(accept, writer, service, trained, monkeypatch):
+    class Body(bytes):
+        def __del__(self):
+            seen.append("let go")
+
+    content = json.dumps({"rows": trained.raw.select(service.current.model.features.inputs).to_pylist(), "contributions": True}).encode()
+    seen, threads, write = [], [], getattr(Answer, writer)
+
+    async def body(request) -> bytes:
+        return Body(content)
+
+    async def score(item) -> Answer:
+        await asyncio.sleep(0.2)  # for the thread that parsed it
+        seen.append("scored")
+        return item[0].score([item[1]])[0]
+
+    service.body = body
+    monkeypatch.setattr(Service, "score", staticmethod(score))
+    monkeypatch.setattr(Answer, writer, lambda answer: threads.append(threading.current_thread()) or write(answer))
+    answer = ask_for(service, accept=accept)
+    assert answer.status_code == 200 and seen == ["let go", "scored"]
+    assert len(threads) == 1 and threads[0] is not threading.main_thread()
+    if not accept:
+        expected = service.current.model.score([parse(JSON, content, service.current.model.schema, 300)])[0]
+        assert json.loads(answer.body) == expected.as_dict() and answer.headers["content-type"] == JSON
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")])
