@@ -25,6 +25,8 @@ from sml_dist.serve.requests import Ask, Refusal, failure
 
 log = logging.getLogger("ray.serve")
 
+SUGGESTED = 200  # values of a vocabulary that the page offers
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -169,10 +171,10 @@ class ServedModel:
         known = self._frequent(field.vocabulary) if field and kind != "number" else []
         return {"name": name, "kind": kind, "separator": separator, "values": known}
 
-    def _frequent(self, path: str, count: int = 200) -> list[str]:
+    def _frequent(self, path: str) -> list[str]:
         """The first values of a vocabulary, of which it may have millions: ids go by how often a value was seen."""
         with pq.ParquetFile(self.folder / path) as file:
-            return next(file.iter_batches(count), pa.table({"token": []}))["token"].to_pylist()
+            return next(file.iter_batches(SUGGESTED), pa.table({"token": []}))["token"].to_pylist()
 
 
 def now(timestamp: Timestamp) -> str:
