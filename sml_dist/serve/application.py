@@ -164,7 +164,7 @@ class Service:
         self.metrics.seconds.labels(self.metrics.replica).observe(time.perf_counter() - started)
         self.metrics.rows.labels(self.metrics.replica, answer.version).inc(len(answer.logit))
         media, write = (ARROW, answer.as_arrow) if ARROW in request.headers.get("accept", "") else (JSON, answer.as_json)
-        return Response(await asyncio.to_thread(write), headers={VERSION_HEADER: answer.version}, media_type=media)
+        return Response(write(), headers={VERSION_HEADER: answer.version}, media_type=media)
 
     async def body(self, request: Request) -> bytes:
         """Read as far as is allowed."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -44,9 +45,8 @@ class Answer:
             found["contributions"] = {"layers": self.names, "rows": self.contributions.tolist()}
         return found
 
-    def as_json(self) -> str:
-        """By the encoder that is written in Python: the one in C would let no other thread run, for 50 ms of 4,096 rows and 20 layers."""
-        return "".join(json.JSONEncoder(separators=(",", ":"), allow_nan=False).iterencode(self.as_dict()))
+    def as_json(self) -> bytes:
+        return orjson.dumps(self.as_dict())  # 4,096 rows of 20 layers in 3 ms, in which nobody else is answered; by json in 42
 
     def as_arrow(self) -> bytes:
         """An IPC stream of the columns score, logit and, where asked, contributions."""
