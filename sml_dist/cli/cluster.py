@@ -8,7 +8,7 @@ from rich.table import Table
 
 from sml_dist.cli.app import Json, app, err, out, print_json
 
-Name = Annotated[str, typer.Option(help="Of the cluster, where there are several.")]
+Name = Annotated[str, typer.Option(help="Cluster name.")]
 cluster = typer.Typer(no_args_is_help=True, help="A Ray cluster of several nodes on this machine, with a token.")
 app.add_typer(cluster, name="cluster")
 
@@ -16,7 +16,7 @@ app.add_typer(cluster, name="cluster")
 @cluster.command("up")
 def cluster_up(
     name: Name = "local",
-    nodes: Annotated[int, typer.Option(help="Besides the head, which does no work.", min=1)] = 2,
+    nodes: Annotated[int, typer.Option(help="Worker nodes, in addition to the head.", min=1)] = 2,
     cpus: Annotated[int, typer.Option(help="Ray's CPUs of each node; may be more than the machine has.", min=1)] = 3,
     object_store_mb: Annotated[int, typer.Option(help="Shared memory for each node's objects.", min=80)] = 200,
     dashboard_host: Annotated[str, typer.Option(help="Where the dashboard and the jobs API listen.")] = "127.0.0.1",

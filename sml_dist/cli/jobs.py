@@ -117,7 +117,7 @@ def trained(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None
 
 
 def swept(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None], str]:
-    """The same of a sweep."""
+    """The paths of a sweep that outlast its job, by key, and its name."""
     from sml_dist.config.run import load
     from sml_dist.config.settings import load_settings
     from sml_dist.config.tune import SweepConfig
@@ -133,7 +133,7 @@ def read_by(config: Any) -> dict[str, str | None]:
 
 
 def studied(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None], str | None]:
-    """The same of a study, which is named after its output."""
+    """The paths of a study that outlast its job, by key; no name, since it is named after its output."""
     from sml_dist.config.file import read_yaml
     from sml_dist.config.run import load
     from sml_dist.config.settings import load_settings

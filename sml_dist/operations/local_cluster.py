@@ -100,7 +100,7 @@ def find(name: str) -> LocalCluster | None:
 
 
 def there(name: str) -> LocalCluster:
-    """The same. Raises InputError where there is none, too."""
+    """The cluster of that name; InputError if there is none."""
     cluster = find(name)
     if cluster is None:
         raise InputError(f"there is no cluster {name}; sml-dist cluster up --name {name} starts it")
