@@ -32,14 +32,14 @@ class Paired:
     needed: float
 
 
-def paired(differences: list[float] | np.ndarray, target: float, seed: int = 0) -> Paired:
+def paired(differences: list[float] | np.ndarray, target: float) -> Paired:
     found = np.asarray(differences, np.float64)
     n, mean = len(found), float(found.mean())
     if n == 1:
         return Paired(1, mean, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, int(mean > 0), math.nan)
     sd = float(found.std(ddof=1))
     half = stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * sd / math.sqrt(n)
-    means = found[np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))].mean(axis=1)
+    means = found[np.random.default_rng(0).integers(0, n, (RESAMPLES, n))].mean(axis=1)
     low, high = np.percentile(means, ENDS)
     p = float(stats.ttest_1samp(found, 0).pvalue) if sd != 0 else float(mean == 0)
     return Paired(n, mean, sd, mean - half, mean + half, float(low), float(high), p, int((found > 0).sum()), seeds_needed(sd, target))

@@ -42,12 +42,10 @@ def lines(title: str, x: str, y: str, series: Sequence[Series], **layout: Any) -
     return figure
 
 
-def bars(
-    title: str, x: str, y: str, labels: Sequence[str], values: Sequence[float], colours: Sequence[str] | str = COLOURS[0]
-) -> go.Figure:
+def bars(title: str, x: str, y: str, labels: Sequence[str], values: Sequence[float]) -> go.Figure:
     """Lying bars, the first at the top."""
     figure = styled(title, x, y, height=max(220, 22 * len(labels) + 110))
-    figure.add_bar(x=list(values), y=list(labels), orientation="h", marker={"color": colours}, width=0.7)
+    figure.add_bar(x=list(values), y=list(labels), orientation="h", marker={"color": COLOURS[0]}, width=0.7)
     return figure.update_yaxes(autorange="reversed", automargin=True, type="category", showgrid=False)
 
 

@@ -37,9 +37,9 @@ class Eigenpair:
     residual: float
 
 
-def top_eigenpairs(hessian: Hessian, count: int, iterations: int, tolerance: float = 1e-3, seed: int = 0) -> list[Eigenpair]:
+def top_eigenpairs(hessian: Hessian, count: int, iterations: int, tolerance: float = 1e-3) -> list[Eigenpair]:
     """The eigenvalues of largest magnitude, largest first, each orthogonal to those before."""
-    generator, found = torch.Generator().manual_seed(seed), []
+    generator, found = torch.Generator().manual_seed(0), []
     for _ in range(count):
         v = _unit(_without([torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in hessian.parameters], found))
         for _ in range(iterations):

@@ -92,14 +92,14 @@ class Problem:
         return cls(*map(torch.from_numpy, (X, y, covariance, root, best)), floor, float(values[kept][0]))
 
 
-def make_problem(d: int, condition: float, generator: np.random.Generator, *, rank: int | None = None, noise: float = 0.1) -> Problem:
+def make_problem(d: int, condition: float, generator: np.random.Generator, *, rank: int | None = None) -> Problem:
     """Rows whose covariance has `rank` non-zero eigenvalues, evenly spaced in logarithm from 1 down to 1 / condition."""
     rank, rows = rank or d, 8 * d
     left = np.linalg.qr(generator.standard_normal((rows, rank)))[0]
     right = np.linalg.qr(generator.standard_normal((d, rank)))[0]
     X = np.sqrt(rows) * (left * np.geomspace(1, 1 / condition, rank) ** 0.5) @ right.T
     truth = generator.standard_normal(d) * np.sqrt(condition) / np.sqrt(d)  # so large that the least direction counts
-    return Problem.of(X, X @ truth + noise * generator.standard_normal(rows))
+    return Problem.of(X, X @ truth + 0.1 * generator.standard_normal(rows))
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ Difference in cumulative logloss, positive where the Skip Logit is better:
 {skips(config, pairs, settings, "logloss")}
 ## Every arm
 
-{means(config, curves, settings, "logloss")}
-{means(config, curves, settings, "auc")}
+{means(curves, settings, "logloss")}
+{means(curves, settings, "auc")}
 {pictures}
 
 Above: cumulative and windowed metrics, mean over seeds, as differences from the plain model, each positive where better;
@@ -60,14 +60,14 @@ their own values.
 
 ## What was run
 
-{sizes(config, curves, settings)}
+{sizes(curves, settings)}
 - Each arm has the best of its own search: learning rates times {", ".join(f"{x:g}" for x in config.search.factors)} (base: dense part
   {config.train.lr:g}, tables {config.embedding.lr:g}) by embedding start {", ".join(f"{x:g}" for x in config.search.init_std)}, chosen
   by cumulative logloss on the first {config.search.share:.0%} of its rows at seed {config.search.seed}, which is none of those compared.
   {edges(config, chosen)}
   Chosen:
 
-{choices(config, chosen, settings)}
+{choices(chosen, settings)}
 - A prediction is made in evaluation mode, so batch norm uses its running statistics. In a batch of one row it has no variance
   to divide by and cannot train; nothing was put in its place.
 - Normalisers stand where the configuration says, here by default in the tower before each activation, for MTN and the others alike.
@@ -117,7 +117,7 @@ def cell(pair: Pair) -> str:
     return f"{MARKS[pair.verdict]} {'(cannot)' if pair.difference is None else f'{pair.difference.mean:+.5f}'}"
 
 
-def means(config: OnlineConfig, curves: Curves, settings: Sequence[Setting], metric: str) -> str:
+def means(curves: Curves, settings: Sequence[Setting], metric: str) -> str:
     rows = []
     for arm in dict.fromkeys(arm for _, arm in curves):
         rows.append({WORD[metric]: str(arm)} | {str(setting): mean(curves[setting, arm], metric) for setting in settings})
@@ -130,7 +130,7 @@ def mean(results: Sequence[dict], metric: str) -> str:
     return "cannot" if not values else f"{sum(values) / len(values):.5f}" + (f" ({stuck} cannot)" if stuck else "")
 
 
-def sizes(config: OnlineConfig, curves: Curves, settings: Sequence[Setting]) -> str:
+def sizes(curves: Curves, settings: Sequence[Setting]) -> str:
     rows = []
     for setting in settings:
         seen = next((r["curve"][-1]["rows"] for (where, _), side in curves.items() if where == setting for r in side if "curve" in r), 0)
@@ -145,7 +145,7 @@ def edges(config: OnlineConfig, chosen: Sequence[Row]) -> str:
     return f"Of {len(chosen)} choices {count} lie at an end of the rates: a wider search might help those."
 
 
-def choices(config: OnlineConfig, chosen: Sequence[Row], settings: Sequence[Setting]) -> str:
+def choices(chosen: Sequence[Row], settings: Sequence[Setting]) -> str:
     """Each arm's rate factor and embedding start, by setting."""
     found = {(row["log"], row["size"], row["normaliser"], row["head"]): f"x{row['factor']:g}, {row['init_std']:g}" for row in chosen}
     arms = dict.fromkeys((row["normaliser"], row["head"]) for row in chosen)
