@@ -154,7 +154,7 @@ LASTING = {"train": trained, "sweep": swept, "study": studied}  # the paths that
 
 def followed(client: Any, identifier: str, as_json: bool) -> None:
     """Follows and exits as the job does; Ctrl-C asks whether to stop it."""
-    from sml_dist.operations.jobs import follow, known, stop
+    from sml_dist.operations.jobs import described, follow, known, stop
 
     write = (sys.stderr if as_json else sys.stdout).write
     try:
@@ -165,6 +165,10 @@ def followed(client: Any, identifier: str, as_json: bool) -> None:
             sys.exit(130)
         status = 130
         stop(client, identifier)
-    ended = known(client, identifier).status.value
-    print_json({"id": identifier, "status": ended, "exit": status}) if as_json else err.print(f"job {identifier}: {ended.lower()}")
+    ended = described(known(client, identifier))
+    if as_json:
+        print_json({"id": identifier, "status": ended["status"], "exit": status, "message": ended["message"]})
+    else:
+        why = f": {ended['message'].strip()}" if ended["status"] == "FAILED" and ended["message"] else ""
+        err.print(f"job {identifier}: {ended['status'].lower()}{why}", highlight=False, soft_wrap=True)
     sys.exit(status)

@@ -1,11 +1,12 @@
 """Jobs on a cluster: a command of this project, run there from a copy of this checkout."""
 
 import asyncio
+import contextlib
 import re
 import shlex
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def submit(client: JobSubmissionClient, job: str, arguments: list[str], run: str
     about = {"run": run, "job": job}
     with tempfile.TemporaryDirectory() as scratch:
         environment["working_dir"] = str(pack(folder, Path(scratch) / "checkout.zip"))
-        return client.submit_job(entrypoint=entrypoint, submission_id=identifier, runtime_env=environment, metadata=about)
+        with asked(f"job {identifier}"):
+            return client.submit_job(entrypoint=entrypoint, submission_id=identifier, runtime_env=environment, metadata=about)
 
 
 def locked(folder: Path, kind: str) -> list[str]:
@@ -59,11 +61,13 @@ def locked(folder: Path, kind: str) -> list[str]:
 
 def listed(client: JobSubmissionClient) -> list[dict[str, Any]]:
     """All jobs, the newest first."""
-    jobs = [job for job in client.list_jobs() if job.submission_id]
+    with asked("the cluster's jobs"):
+        jobs = [job for job in client.list_jobs() if job.submission_id]
     return [described(job) for job in sorted(jobs, key=lambda job: -(job.start_time or 0))]
 
 
 def described(job: JobDetails) -> dict[str, Any]:
+    """`message`: what Ray says of a job whose command has no exit status; that of others repeats the end of their log."""
     about, end = job.metadata or {}, job.end_time / 1000 if job.end_time else None
     start = job.start_time / 1000 if job.start_time else None
     return {
@@ -72,6 +76,7 @@ def described(job: JobDetails) -> dict[str, Any]:
         "job": about.get("job"),
         "status": job.status.value,
         "exit": job.driver_exit_code,
+        "message": job.message if job.driver_exit_code is None else None,
         "started": start,
         "seconds": round((end or time.time()) - start, 1) if start else None,
         "entrypoint": job.entrypoint,
@@ -114,7 +119,8 @@ async def _tail(client: JobSubmissionClient, identifier: str, write: Callable[[s
 def stop(client: JobSubmissionClient, identifier: str) -> str:
     """Stops a job and waits until it has; returns its status."""
     known(client, identifier)
-    client.stop_job(identifier)
+    with asked(f"job {identifier}"):
+        client.stop_job(identifier)
     while (job := known(client, identifier)).status not in ENDED:
         time.sleep(POLL_SECONDS)
     return job.status.value
@@ -123,8 +129,19 @@ def stop(client: JobSubmissionClient, identifier: str) -> str:
 def known(client: JobSubmissionClient, identifier: str) -> JobDetails:
     """Raises InputError for a job that is not there, RunError where the cluster does not say."""
     try:
-        return client.get_job_info(identifier)
+        with asked(f"job {identifier}"):
+            return client.get_job_info(identifier)
+    except RunError as error:
+        if "does not exist" in str(error):
+            raise InputError(f"there is no job {identifier}; sml-dist jobs lists them") from None
+        raise
+
+
+@contextlib.contextmanager
+def asked(what: str) -> Iterator[None]:
+    """Raises RunError where the cluster does not answer, or answers with an error: one line, with the end of a traceback."""
+    try:
+        yield
     except LOST as error:
-        if "does not exist" not in str(error):
-            raise RunError(f"job {identifier}: {' '.join(str(error).split())[:300]}") from None
-        raise InputError(f"there is no job {identifier}; sml-dist jobs lists them") from None
+        text = " ".join(str(error).split())
+        raise RunError(f"{what}: {text if len(text) <= 300 else f'{text[:100]} ... {text[-200:]}'}") from None

@@ -11,7 +11,7 @@ from ray.job_submission import JobStatus
 from typer.testing import CliRunner
 
 from sml_dist.cli import app
-from sml_dist.cli.jobs import run_of
+from sml_dist.cli.jobs import followed, run_of
 from sml_dist.operations import jobs
 from sml_dist.spec import InputError, RunError
 
@@ -36,7 +36,7 @@ class Client:
 
 
 class Details:
-    start_time = end_time = driver_exit_code = None
+    start_time = end_time = driver_exit_code = message = None
     entrypoint = ""
 
     def __init__(self, name: str, status: JobStatus):
@@ -87,13 +87,51 @@ def test_a_run_that_a_job_is_at_is_not_begun_again_and_one_that_ended_is_by_the_
         jobs.submit(Client(smoke=JobStatus.RUNNING), "train", [SMOKE], "smoke", ROOT)
 
 
-@pytest.mark.parametrize("lost", [requests.ConnectionError("refused"), aiohttp.ClientError("gone"), RuntimeError("failed with 500")])
-def test_a_cluster_that_is_lost_as_a_job_is_asked_for_is_one_line(lost):
-    def get_job_info(identifier: str):
+LONG = RuntimeError("status code 500: Traceback\n" + "  File\n" * 400 + "ValueError: the cause\n.")
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        (requests.ConnectionError("refused"), "refused"),
+        (aiohttp.ClientError("gone"), "gone"),
+        (RuntimeError("failed with 500"), "failed with 500"),
+        (LONG, "status code 500: Traceback File .* ValueError: the cause .$"),
+    ],
+)
+def test_a_cluster_that_is_lost_as_it_is_asked_for_anything_is_one_line(lost, told):
+    def fail(*_, **__):
         raise lost
 
-    with pytest.raises(RunError, match=f"job smoke: {lost}"):
-        jobs.known(SimpleNamespace(get_job_info=get_job_info), "smoke")
+    with pytest.raises(RunError, match=f"^job smoke: {told}"):
+        jobs.known(SimpleNamespace(get_job_info=fail), "smoke")
+    with pytest.raises(RunError, match=f"^the cluster's jobs: {told}"):
+        jobs.listed(SimpleNamespace(list_jobs=fail))
+    with pytest.raises(RunError, match=f"^job smoke: {told}"):
+        jobs.submit(SimpleNamespace(list_jobs=list, submit_job=fail), "train", [SMOKE], "smoke", ROOT)
+    with pytest.raises(RunError, match=f"^job smoke: {told}"):
+        jobs.stop(SimpleNamespace(get_job_info=lambda _: None, stop_job=fail), "smoke")
+
+
+@pytest.mark.parametrize(("status", "exit", "shown"), [("FAILED", None, True), ("FAILED", 2, False), ("STOPPED", None, False)])
+def test_why_a_job_failed_is_said_where_its_command_never_ran_and_so_no_log_says_it(status, exit, shown, capsys):
+    class Ended(Log):
+        async def tail_job_logs(self, identifier):
+            return
+            yield
+
+        def get_job_status(self, identifier):
+            return JobStatus(status)
+
+        def get_job_info(self, identifier):
+            job = Details("smoke", JobStatus(status))
+            job.driver_exit_code, job.message = exit, "runtime_env setup failed: no [such] package"
+            return job
+
+    with pytest.raises(SystemExit):
+        followed(Ended(), "smoke", as_json=False)
+    why = ": runtime_env setup failed: no [such] package" if shown else ""
+    assert capsys.readouterr().err == f"job smoke: {status.lower()}{why}\n"
 
 
 def test_a_secret_in_the_arguments_is_never_sent(monkeypatch):
