@@ -46,11 +46,14 @@ def paired(differences: list[float] | np.ndarray, target: float) -> Paired:
 
 
 def seeds_needed(sd: float, target: float) -> float:
-    """Pairs for a two-sided test at 5 % to see `target` with 80 % power, by the normal approximation; at least 2. NaN of a NaN."""
-    if math.isnan(sd):
-        return math.nan
+    """Pairs for a two-sided paired t test at 5 % to see `target` with 80 % power; at least 2. NaN of a NaN."""
+    if math.isnan(sd) or sd == 0:
+        return 2 if sd == 0 else math.nan
     z = Z + stats.norm.ppf(POWER)
-    return max(2, math.ceil((z * sd / target) ** 2))
+    n = max(2, math.ceil((z * sd / target) ** 2))  # by the normal approximation, about two too few
+    while stats.nct.sf(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1), n - 1, target / sd * math.sqrt(n)) < POWER:
+        n += 1
+    return n
 
 
 def auc_difference_margin(one: float, other: float, positives: float, negatives: float) -> float:
