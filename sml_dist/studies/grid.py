@@ -73,9 +73,18 @@ def cells(grid: GridConfig, folder: str) -> list[Cell]:
         threads = f"train.threads={max(1, int(grid.cpus))}"
         config = load(bases[-1] if bases else grid.base, [threads, *grid.set, *rest, f"train.seed={seed}"])
         check(config)
+        check_untracked(config)
         check_compared(grid, config.data.path)
         found.append(Cell(named, seed, placed(config, folder, named, seed)))
     return found
+
+
+def check_untracked(config: RunConfig) -> None:
+    """Raises InputError for a key of `tracking`: nothing follows a cell."""
+    for key, off in (("wandb", "null"), ("tensorboard", "false")):
+        if getattr(config.tracking, key):
+            way_out = f"take it out, or add tracking.{key}={off} to the study's set"
+            raise InputError(f"tracking.{key}: the runs of an ablation go to no W&B or TensorBoard; {way_out}")
 
 
 def check_compared(grid: GridConfig, path: str) -> None:
@@ -90,7 +99,8 @@ def check_compared(grid: GridConfig, path: str) -> None:
 def placed(config: RunConfig, folder: str, labels: dict[str, str], seed: int) -> RunConfig:
     """The run's name says what it is, and by a hash of its configuration that nothing else is taken for it."""
     raw = to_dict(config)
-    start = raw.pop("run")["warm_start"]  # where a run lies changes no result, what it starts from does
+    raw.pop("tracking")  # which changes no result
+    start = raw.pop("run")["warm_start"]  # nor does where a run lies, but what it starts from does
     raw |= {"run": {"warm_start": start}} if start else {}
     code = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:8]
     name = "-".join([*labels.values(), f"seed{seed}", code])

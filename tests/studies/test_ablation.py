@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from sml_dist.config.run import load
 from sml_dist.data.dataset import fingerprint, read_manifest
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError
 from sml_dist.studies import ablation
 from sml_dist.studies.ablation import done, run
-from sml_dist.studies.grid import cells, read_grid
+from sml_dist.studies.grid import cells, placed, read_grid
 from sml_dist.train.run_folder import RunFolder
 
 GRID = """
@@ -65,7 +66,7 @@ def test_a_cells_paths_are_absolute_and_its_name_is_of_what_the_user_wrote(grid,
     """A worker of a cluster that was joined has another folder than the command."""
     monkeypatch.chdir(Path(grid).parent)
     cell = cells(read_grid(grid, ["set=[data.path=data]"]), str(tmp_path))[0]
-    assert cell.config.data.path == str(Path(grid).parent / "data") and cell.config.run.name == "dnn-off-seed1-c425f5a1"
+    assert cell.config.data.path == str(Path(grid).parent / "data") and cell.config.run.name == "dnn-off-seed1-065769a8"
     warm = cells(read_grid(grid, ["set=[data.path=data,run.warm_start=old]"]), str(tmp_path))[0]
     assert warm.config.run.warm_start == str(Path(grid).parent / "old")
 
@@ -76,6 +77,19 @@ def test_cells_that_start_from_other_weights_are_other_cells(grid):
         for start in ("null", "a", "b")
     )
     assert len({cold, one, other}) == 3 and cold == cells(read_grid(grid), "x")[0].config.run.name
+
+
+@pytest.mark.parametrize(("given", "off"), [("{wandb: {project: ctr}}", "wandb=null"), ("{tensorboard: true}", "tensorboard=false")])
+def test_tracking_of_a_cell_is_refused_wherever_it_stands_and_makes_no_other_cell_of_it(grid, tmp_path, given, off):
+    told, plain = f"^tracking.{off.partition('=')[0]}: .* add tracking.{off} to the study's set$", cells(read_grid(grid), "x")
+    with pytest.raises(InputError, match=told):
+        cells(read_grid(grid, [f"set=['tracking={given}']"]), "x")
+    (tmp_path / "base.yaml").write_text(Path(grid).with_name("base.yaml").read_text() + f"tracking: {given}\n")
+    with pytest.raises(InputError, match=told):
+        cells(read_grid(grid, [f"base={tmp_path}/base.yaml"]), "x")
+    assert cells(read_grid(grid, [f"base={tmp_path}/base.yaml", f"set=[tracking.{off}]"]), "x") == plain
+    tracked = replace(plain[0].config, tracking=load(f"{tmp_path}/base.yaml").tracking)
+    assert placed(tracked, "x", {}, 1).run == placed(plain[0].config, "x", {}, 1).run
 
 
 def test_what_is_wrong_in_a_grid_is_named(grid, monkeypatch):
