@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sml_dist.config.metrics import METRICS
-from sml_dist.statistics import CONFIDENCE, Paired, auc_difference_margin, paired
+from sml_dist.statistics import CONFIDENCE, Paired, auc_difference_margin, holm, paired
 from sml_dist.tabular import Row
 from sml_dist.train.run_folder import RunFolder, finite
 from sml_dist.trials import Record, Sweep
@@ -75,12 +75,6 @@ class Contrast:
     def result(self) -> Paired:
         return paired(list(self.differences.values()), TARGET)
 
-    @property
-    def row(self) -> Row:
-        p, sure = self.result, f"({CONFIDENCE:.0%})"
-        row = {"difference": str(self), "pairs": p.seeds, "mean": p.mean, f"low {sure}": p.t_low, f"high {sure}": p.t_high}
-        return finite(row | {"pairs above 0": p.wins, "p": p.p})
-
 
 def contrasts(sweep: Sweep) -> list[Contrast]:
     """For each value of `pair` but the control, draw by draw, at the same settings of everything else."""
@@ -100,10 +94,21 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
     return found
 
 
+def contrast_rows(found: list[Contrast]) -> list[Row]:
+    """The table of all contrasts."""
+    sure, rows = f"({CONFIDENCE:.0%})", []
+    for contrast, adjusted in zip(found, holm([contrast.result.p for contrast in found]), strict=True):
+        p = contrast.result
+        row = {"difference": str(contrast), "pairs": p.seeds, "mean": p.mean, f"low {sure}": p.t_low, f"high {sure}": p.t_high}
+        rows.append(finite(row | {"pairs above 0": p.wins, "p": p.p, "p (Holm)": adjusted}))
+    return rows
+
+
 def about_contrasts(sweep: Sweep) -> str:
-    """What stands over the table of their rows."""
+    """What stands over that table."""
     metric = METRICS[sweep.config.metric]
     return (
         f"{sweep.config.pair}: the same draw of everything else, trained to the end with each value; differences of the validation "
-        f"{metric.short} ({'higher' if metric.sign > 0 else 'lower'} is better), Student's t intervals."
+        f"{metric.short} ({'higher' if metric.sign > 0 else 'lower'} is better), Student's t intervals, "
+        "each by itself; p (Holm) allows for the number of comparisons."
     )

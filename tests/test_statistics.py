@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sml_dist.statistics import paired, seeds_needed
+from sml_dist.statistics import holm, paired, seeds_needed
 
 
 def test_the_interval_and_p_are_those_of_a_paired_t_test():
@@ -37,6 +37,12 @@ def test_so_many_seeds_see_the_target_80_times_in_100_and_one_fewer_does_not(sd,
 
 def test_differences_without_any_spread_need_two_seeds():
     assert seeds_needed(0.0, 1e-4) == seeds_needed(1e-9, 1e-4) == 2
+
+
+def test_many_p_values_are_adjusted_as_holm_does_and_an_unknown_one_counts_as_a_comparison():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.7, 0.6, math.nan]) == pytest.approx([1, 1, math.nan], nan_ok=True)
+    assert holm([0.3]) == [0.3] and holm([]) == []
 
 
 def test_a_difference_that_is_not_known_leaves_nothing_known_of_them_all():

@@ -13,7 +13,7 @@ from sml_dist.review.lines import is_number
 from sml_dist.review.page import Fact, Section, Table, render, shown
 from sml_dist.review.run_page import duration
 from sml_dist.trials import Record, Sweep, short_names
-from sml_dist.verdict import Contrast, about_contrasts, contrasts, verdict
+from sml_dist.verdict import Contrast, about_contrasts, contrast_rows, contrasts, verdict
 
 MOST_TRIALS = 200
 STATES = {"finished": COLOURS[2], "stopped": COLOURS[0], "cut": COLOURS[7], "running": GREY, "failed": COLOURS[4]}
@@ -75,7 +75,7 @@ def pairs(sweep: Sweep) -> Section:
     found = contrasts(sweep)
     if not found:
         return Section("Pairs")
-    figures, rows = [difference_figure(sweep, contrast) for contrast in found], [contrast.row for contrast in found]
+    figures, rows = [difference_figure(sweep, contrast) for contrast in found], contrast_rows(found)
     return Section("Pairs", about_contrasts(sweep), figures=figures, tables=[Table([*rows[0]], [[*row.values()] for row in rows])])
 
 

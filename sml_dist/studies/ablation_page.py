@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from sml_dist.config.metrics import METRICS  # noqa: E402
-from sml_dist.statistics import Paired  # noqa: E402
+from sml_dist.statistics import Paired, holm  # noqa: E402
 from sml_dist.studies.grid import GridConfig  # noqa: E402
 from sml_dist.tabular import Row, markdown_table  # noqa: E402
 
@@ -38,14 +38,16 @@ def page(grid: GridConfig, values: list[tuple[dict[str, str], float]], pairs: Pa
     text = f"# {grid.name}\n\n{grid.split} {grid.metric}, seeds {', '.join(map(str, grid.seeds))}.\n\n{markdown_table(settings)}\n"
     if pairs:
         text += (
-            f"Differences from {axis} = {control}, paired by seed; intervals are 95 %. The last column is the number of paired seeds\n"
-            f"that would show a difference of {grid.target:g} with 80 % power at the noise seen here.\n\n"
+            f"Differences from {axis} = {control}, paired by seed; intervals are 95 %, each by itself. p (Holm) allows for all\n"
+            f"{len(pairs)} comparisons: of those with at most 0.05 there, the risk of even one false finding is 5 %. The last column is\n"
+            f"the number of paired seeds that would show a difference of {grid.target:g} with 80 % power at the noise seen here.\n\n"
         )
-        text += markdown_table([line(labels, result) for labels, result in pairs])
+        adjusted = holm([result.p for _, result in pairs])
+        text += markdown_table([line(labels, result, p) for (labels, result), p in zip(pairs, adjusted, strict=True)])
     return text
 
 
-def line(labels: dict[str, str], result: Paired) -> Row:
+def line(labels: dict[str, str], result: Paired, adjusted: float) -> Row:
     return {
         **labels,
         "difference": f"{result.mean:+.5f}",
@@ -53,6 +55,7 @@ def line(labels: dict[str, str], result: Paired) -> Row:
         "bootstrap": f"[{result.boot_low:+.5f}, {result.boot_high:+.5f}]",
         "higher on": f"{result.wins} of {result.seeds}",
         "p": f"{result.p:.3f}",
+        "p (Holm)": f"{adjusted:.3f}",
         "seeds needed": f"{result.needed:g}",
     }
 

@@ -228,6 +228,16 @@ def test_the_value_that_others_are_held_against_does_not_hang_on_which_trial_cam
     assert pairs(changed(folder, **records)).tables[0].rows[0][0] == "0.01 minus 0.0001"
 
 
+def test_of_three_values_that_are_paired_the_p_values_allow_for_both_comparisons(tmp_path):
+    folder = write_sweep(tmp_path, trials=9, pair=True)
+    (folder / "sweep.yaml").write_text((folder / "sweep.yaml").read_text().replace('"pair": "model.sml.enabled"', '"pair": "train.lr"'))
+    records = {f"t{id}": {"params": DEFAULT | {"train.lr": (1e-3, 1e-4, 1e-2)[id % 3]}, "pair": id // 3} for id in range(9)}
+    table = pairs(changed(folder, **records | {"t7": records["t7"] | {"status": "finished", "value": 0.9}})).tables[0]
+    assert table.columns[-2:] == ["p", "p (Holm)"] and len(table.rows) == 2
+    (first, adjusted), (second, other) = sorted(row[-2:] for row in table.rows)
+    assert (adjusted, other) == (pytest.approx(min(1, 2 * first)), pytest.approx(min(1, max(2 * first, second))))
+
+
 def test_the_standard_error_of_an_auc_is_hanley_and_mcneils():
     assert auc_error(0.5, 50, 50) == pytest.approx((101 / 12 / 2500) ** 0.5, rel=0.01)  # of the Wilcoxon statistic at chance
 

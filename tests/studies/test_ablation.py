@@ -134,6 +134,19 @@ def test_a_value_that_is_not_known_ends_in_the_tables(grid, tmp_path, monkeypatc
     assert {path.name for path in tmp_path.iterdir()} == {"cells.csv", "pairs.csv", "pairs.png", "README.md"}
 
 
+def test_the_page_allows_for_the_number_of_its_comparisons(grid, tmp_path, monkeypatch):
+    height = {("dnn", 1): 0.1, ("dnn", 2): 0.11, ("dcn_v2", 1): 0.1, ("dcn_v2", 2): 0.13}  # of SML on over off, which has 0
+
+    def made(cell):
+        return {"valid": {"auc": cell.config.model.sml.enabled * height[cell.config.model.name, cell.config.train.seed]}}
+
+    monkeypatch.setattr("sml_dist.studies.ablation.done", made)
+    first, second = sorted(pair["p"] for pair in run(grid, [], str(tmp_path))["pairs"])
+    text = (tmp_path / "README.md").read_text()
+    assert "allows for all\n2 comparisons" in text
+    assert f"| {first:.3f} | {2 * first:.3f} |" in text and f"| {second:.3f} | {max(2 * first, second):.3f} |" in text
+
+
 def test_a_cell_that_was_run_on_other_data_is_not_taken_for_done(grid, tmp_path):
     cell = cells(read_grid(grid), str(tmp_path))[0]
     folder = RunFolder(cell.config.run.folder)
