@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from sml_dist.config.metrics import METRICS
 from sml_dist.review.figures import COLOURS, GREY, INK, Series, lines, styled
-from sml_dist.review.importance import LEAST_TRIALS, importance
+from sml_dist.review.importance import LEAST_DRAWS, importance
 from sml_dist.review.lines import is_number
 from sml_dist.review.page import Fact, Section, Table, render, shown
 from sml_dist.review.run_page import duration
@@ -135,19 +135,25 @@ def axis(name: str, values: list[Any]) -> dict[str, Any]:
 def importances(sweep: Sweep) -> Section:
     found = importance(sweep)
     if found is None:
-        few = f"Fewer than {LEAST_TRIALS} trials with a value say nothing of it."
+        few = f"This takes {LEAST_DRAWS} draws of the keys that have ended, with values that differ."
         return Section("Which keys matter", facts=[Fact("importance", "not known", few)] if sweep.ranked else [])
-    names = [short_names(sweep.config.space).get(name, name) for name in found.names]
+    text = (
+        f"{found.trials} trials that have ended are compared by their best {label(sweep)} within the first {found.rows:,} rows, which all "
+        "of them were trained on. Each fifth of them is predicted from its settings by a random forest that saw only the others. "
+    )
+    if found.explained <= 0:
+        text += "The R² of that is not above 0, no better than their mean: these trials do not show which keys matter."
+        return Section("Which keys matter", text, facts=[Fact("R²", f"{found.explained:.2f}", "on trials that were held out")])
+    names = [short_names(sweep.config.space)[name] for name in found.names]
     figure = styled(
         "Permutation importance", "loss of R² when shuffled (share)", "key (name)", height=110 + 26 * len(found.names), meta="wide"
     )
     spread = {"type": "data", "array": found.deviation, "color": GREY}
     figure.add_bar(x=found.mean, y=names, orientation="h", error_x=spread, marker={"color": COLOURS[0]}, width=0.7)
     figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
-    text = (
-        f"A random forest over {found.trials} trials predicts the {label(sweep)} from the settings, R² {found.explained:.2f} out of bag; "
-        "a bar is what that loses when one key's values are shuffled, its whisker the spread over shuffles. "
-        f"{'With R² so low the order of the bars is mostly noise.' if found.explained < 0.3 else ''}"
+    text += (
+        f"The R² of that is {found.explained:.2f}; a bar is what it loses when one key's values are shuffled among the trials, its whisker "
+        f"the spread over shuffles. {'With R² so low all of it may be chance.' if found.explained < 0.3 else ''}"
     )
     return Section("Which keys matter", text, figures=[figure])
 
