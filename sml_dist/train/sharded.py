@@ -32,6 +32,7 @@ def shard(
     task: CTRTask, manifest: Manifest, config: RunConfig, device: torch.device, local_workers: int
 ) -> tuple[DistributedModelParallel, list[Placed]]:
     """The task under DMP: tables as the planner placed them, the model in DDP where there are several workers; and where its tables lie."""
+    device = torch.empty(0, device=device).device  # with its index, as the tensors have it: shards must be placed on "cuda:0", not "cuda"
     embedding = config.embedding
     if device.type == "cpu" and embedding.optimizer == "rowwise_adagrad":
         rowwise_adagrad.take_over()

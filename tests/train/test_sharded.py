@@ -18,7 +18,8 @@ from sml_dist.embeddings.sharding import make_plan
 from sml_dist.spec import InputError
 from sml_dist.train import sharded
 from sml_dist.train.build import make_task
-from sml_dist.train.in_process import one_process
+from sml_dist.train.in_process import Laboratory, one_process
+from sml_dist.train.place import Place
 from tests.train.ranks import on_ranks
 
 MB, TB = 10**6, 10**12
@@ -111,3 +112,13 @@ def test_the_shards_of_a_rank_lie_on_its_own_gpu_on_uneven_nodes_too(config):
     sharded.place(plan, [torch.device("cuda:0"), torch.device("cuda:1"), torch.device("cuda:0")])
     shards = plan.plan["tables"]["t_C1"].sharding_spec.shards
     assert [str(shard.placement) for shard in shards] == ["rank:0/cuda:0", "rank:1/cuda:1", "rank:2/cuda:0"]
+
+
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "column_wise", "data_parallel"])
+def test_a_device_may_be_named_otherwise_than_its_tensors_name_it(config, sharding):
+    """As "cuda" is, whose tensors are on "cuda:0"; on a CPU those of "cpu:0" are on "cpu"."""
+    with one_process(1):
+        laboratory = Laboratory.of(
+            replace(config, embedding=replace(config.embedding, sharding=sharding)), Place(device=torch.device("cpu:0"))
+        )
+        assert laboratory.train()["rows"]
