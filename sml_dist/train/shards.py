@@ -163,7 +163,7 @@ def _copy_rows(stored: Any, source: dict[str, Any], piece: Piece, start: tuple[i
     elif shape[1] == piece.shape[1]:
         piece.tensor.view(-1)[here[0]] = rows.reshape(-1)  # one number a row, whatever the columns
     else:
-        piece.tensor.view(-1)[here[0]].add_(rows.reshape(-1), alpha=shape[1] / piece.shape[1])
+        piece.tensor.view(-1)[here[0]].add_(rows.reshape(-1).to(piece.tensor.device), alpha=shape[1] / piece.shape[1])
 
 
 def _size(shape: Any) -> int:

@@ -19,7 +19,7 @@ from sml_dist.spec import InputError
 from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.in_process import Laboratory, one_process
 from sml_dist.train.loading import loaded
-from sml_dist.train.loop import Progress
+from sml_dist.train.loop import Progress, Trainer
 from sml_dist.train.place import Place
 from sml_dist.train.resume import load, load_weights
 from sml_dist.train.state import pieces
@@ -179,6 +179,31 @@ def test_a_model_that_goes_back_to_an_earlier_state_has_no_row_of_later(dataset,
         assert trainer.evaluate()["logloss"] == pytest.approx(before["logloss"], rel=1e-4)
         if loading == "run":
             assert trained(step, STEPS) == pytest.approx(after, rel=2e-3)
+
+
+def test_a_row_s_state_of_column_shards_is_joined_in_a_whole_table_as_on_the_cpu(dataset, tmp_path):
+    """Of dim 32 TorchRec cuts columns in two, on one worker too, and rowwise Adagrad keeps a number for each half of a row."""
+
+    def gone_on(device: str) -> list[float]:
+        with one_process(backend=GROUP if device == "cuda" else "gloo"):
+            store, place = Checkpoints(Storage(tmp_path / device)), Place(device=torch.device(device))
+
+            def trained(sharding: str, first: int) -> tuple[Trainer, list[float]]:
+                laboratory = Laboratory.of(config(dataset, sharding=sharding, optimizer="rowwise_adagrad", dim=32), place)
+                trainer, progress, found = laboratory.trainer, Progress(), []
+                trainer.optimizers.create_state()
+                if first:
+                    load(store.at(first), trainer.model, trainer.optimizers)
+                for progress.step, table in enumerate(itertools.islice(laboratory.stream.batches(), first, first + STEPS // 2), first):
+                    found.append(trainer.step(table, progress).item())
+                return trainer, found
+
+            trainer, _ = trained("column_wise", 0)
+            store.save(STEPS // 2, pieces(trainer.model, trainer.optimizers), {})
+            store.wait()
+            return trained("table_wise", STEPS // 2)[1]
+
+    assert gone_on("cuda") == pytest.approx(gone_on("cpu"), rel=2e-3)
 
 
 def test_an_id_out_of_range_never_reaches_the_tables(dataset):
