@@ -20,6 +20,10 @@ REAL_LOGS = {
     "frappe": {"train": "frappe/train.csv.gz", "valid": "frappe/valid.csv.gz"},
 }
 
+# What has rich and typer write colours and other widths than in a test; they read it as they are imported.
+for name in ("GITHUB_ACTIONS", "FORCE_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "COLUMNS", "TERMINAL_WIDTH"):
+    os.environ.pop(name, None)
+
 # How long an example takes says how busy the machine is: pytest's own limit ends what hangs.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
