@@ -6,7 +6,7 @@ KIND ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 READY := $(VENV)/.ready-$(KIND)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test bench-ci test-faults test-cluster lint audit format lock clean
+.PHONY: setup demo test bench-ci test-faults test-cluster test-gpu lint audit format lock clean
 
 setup: $(READY)
 
@@ -37,6 +37,10 @@ test-faults: setup
 # The clusters of several nodes on this machine, those with network namespaces included (they need root).
 test-cluster: setup
 	$(BIN)/python -m pytest tests/cluster -m cluster --timeout 900
+
+# What needs a CUDA device; all other tests see none.
+test-gpu: setup
+	$(BIN)/python -m pytest tests/gpu -m gpu
 
 # A few ratios of this machine; bounds are shown, not enforced: noise fails no build.
 bench-ci: setup

@@ -29,6 +29,12 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+def pytest_configure(config):
+    """Only the tests of a GPU see one. All others train on the CPU, in Ray's processes and whatever else they start, too."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """On the small tensors of a test two threads wait for each other longer than they compute."""

@@ -1,4 +1,4 @@
-"""What must hold on a GPU; skipped where there is none.
+"""What must hold on a GPU: `make test-gpu`; skipped where there is none, and in any other run of the tests, which see none.
 
 Which tables a plan puts behind a UVM cache is tested without one, in tests/embeddings/test_capacity.py.
 """
@@ -26,7 +26,7 @@ from sml_dist.train.state import pieces
 from sml_dist.train.storage import Storage
 from sml_dist.train.worker import train_watched
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here, or not asked for: -m gpu")]
 STEPS = 30
 GROUP = "cpu:gloo,cuda:nccl"
 SML = {"mtn": {"placement": "both"}}
