@@ -24,6 +24,8 @@ REAL_LOGS = {
 for name in ("GITHUB_ACTIONS", "FORCE_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "COLUMNS", "TERMINAL_WIDTH"):
     os.environ.pop(name, None)
 
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # tests ask this machine alone, by its own address too
+
 # How long an example takes says how busy the machine is: pytest's own limit ends what hangs.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")

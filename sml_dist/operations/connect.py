@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from ray.job_submission import JobSubmissionClient
 
 from sml_dist.operations.local_cluster import find
-from sml_dist.operations.token import answers, bearer, token_environment
+from sml_dist.operations.token import answers, bearer, token_environment, without_proxy
 from sml_dist.session import is_loopback
 from sml_dist.spec import InputError
 
@@ -31,6 +31,7 @@ def connect(address: str | None, *, insecure: bool = False) -> JobSubmissionClie
             raise InputError(f"there is no local cluster {address}; {way_out}" + (f" --name {address}" if address != "local" else ""))
         address, own = cluster.address, cluster.environment()
     address = address.rstrip("/")
+    without_proxy(address)
     if answers(address) == 200:
         if not is_loopback(urlsplit(address).hostname or "") and not insecure:
             raise InputError(f"{address} asks nobody for a token: anyone can run code there; start it with one, or say --insecure")

@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sml_dist.operations.namespaces import Network
 from sml_dist.operations.processes import beside, kill_marked, marked
-from sml_dist.operations.token import bearer, make_token, token_environment
+from sml_dist.operations.token import bearer, make_token, token_environment, without_proxy
 from sml_dist.session import LOCAL_ENVIRONMENT
 from sml_dist.spec import InputError, RunError, spec
 from sml_dist.train.run_folder import RunFolder
@@ -177,6 +177,7 @@ def status(cluster: LocalCluster) -> dict[str, Any]:
 
 def _nodes(cluster: LocalCluster) -> list[dict[str, Any]]:
     headers = bearer(cluster.environment()) if cluster.config.token else {}
+    without_proxy(cluster.address)
     found = requests.get(f"{cluster.address}/nodes?view=summary", headers=headers, timeout=START_SECONDS).json()
     raylets = [node["raylet"] for node in found["data"]["summary"]]
     named = {raylet["labels"]["sml-dist/node"]: raylet for raylet in raylets if raylet["state"] == "ALIVE"}

@@ -4,9 +4,12 @@ import os
 import secrets
 import stat
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
+from requests.utils import should_bypass_proxies
 
+from sml_dist.session import is_loopback
 from sml_dist.spec import InputError
 
 DEFAULT = Path("~/.ray/auth_token")  # where Ray itself looks
@@ -39,6 +42,14 @@ def bearer(environment: dict[str, str]) -> dict[str, str]:
     """The HTTP header for that environment's token."""
     path = environment.get("RAY_AUTH_TOKEN_PATH")
     return {"Authorization": f"Bearer {Path(path).read_text().strip() if path else os.environ['RAY_AUTH_TOKEN']}"}
+
+
+def without_proxy(address: str) -> None:
+    """Keeps a loopback address's requests, those of Ray's client too, from a proxy of the environment: it would be sent the token."""
+    host = urlsplit(address).hostname or ""
+    if is_loopback(host) and not should_bypass_proxies(address, None):
+        before = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+        os.environ["no_proxy"] = f"{before},{host}" if before else host
 
 
 def answers(address: str, headers: dict[str, str] | None = None) -> int:

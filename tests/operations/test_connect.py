@@ -1,5 +1,6 @@
 """A cluster is reached with a token, and an open one on another machine not at all."""
 
+import os
 import socket
 import stat
 import threading
@@ -95,6 +96,19 @@ def test_a_missing_a_wrong_and_a_readable_token_are_each_told_of(dashboard, tmp_
     (tmp_path / "token").chmod(0o644)
     with pytest.raises(InputError, match="can be read by others; chmod 600"):
         connect(address)
+
+
+@pytest.mark.parametrize("dashboard", ["token"], indirect=True)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_the_token_of_a_cluster_on_this_machine_goes_by_no_proxy(dashboard, host, monkeypatch):
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setenv("NO_PROXY", "elsewhere.example")
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
+    with pytest.raises(InputError, match="answers, and not as a Ray dashboard does"):  # to Ray's client, which had the token taken
+        connect(f"http://{host}:{dashboard}")
+    assert os.environ["no_proxy"] == f"elsewhere.example,{host}"
 
 
 def test_nothing_there_is_one_line_with_a_way_out():
