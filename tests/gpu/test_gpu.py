@@ -5,11 +5,14 @@ Which tables a plan puts behind a UVM cache is tested without one, in tests/embe
 
 import contextlib
 import itertools
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.stream import DirectStream
@@ -22,7 +25,7 @@ from sml_dist.train.loading import loaded
 from sml_dist.train.loop import Progress, Trainer
 from sml_dist.train.place import Place
 from sml_dist.train.resume import load, load_weights
-from sml_dist.train.state import pieces
+from sml_dist.train.state import fused, pieces
 from sml_dist.train.storage import Storage
 from sml_dist.train.worker import train_watched
 
@@ -52,7 +55,7 @@ def config(dataset: str, precision: str = "fp32", sharding: str = "table_wise", 
     )
 
 
-def losses(config: RunConfig, device: str) -> list[float]:
+def losses(config: RunConfig, device: str, look: Callable[[Any], None] = lambda model: None) -> list[float]:
     place = Place(device=torch.device(device))
     with one_process(backend=GROUP if device == "cuda" else "gloo"):
         laboratory, progress, found = Laboratory.of(config, place), Progress(), []
@@ -60,7 +63,23 @@ def losses(config: RunConfig, device: str) -> list[float]:
             for table, _, exchange in itertools.islice(items, STEPS):
                 found.append(laboratory.trainer.step(table, progress, exchange).item())
                 laboratory.trainer.advance(progress)
+        look(laboratory.trainer.model)
     return found
+
+
+def check_kernel(kernel: str, model: Any) -> None:
+    """All tables lie where the kernel has them: in the GPU's memory, in the host's, or there behind a cache."""
+    found = {(module.weights_uvm.numel() > 0, module.lxu_cache_weights.numel() > 0) for module in fused(model)}
+    assert found == {{"fused": (False, False), "fused_uvm": (True, False), "fused_uvm_caching": (True, True)}[kernel]}
+
+
+@pytest.fixture
+def compiled():
+    """The test fails if nothing in it was compiled."""
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    assert counters["stats"]["unique_graphs"] > 0
 
 
 @pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "column_wise", "data_parallel"])
@@ -111,7 +130,8 @@ def test_evaluation_is_as_on_the_cpu(dataset, batch):
 
 
 def test_bf16_follows_fp32(dataset):
-    assert losses(config(dataset, "bf16"), "cuda") == pytest.approx(losses(config(dataset), "cuda"), rel=0.05)
+    found, exact = (losses(config(dataset, precision), "cuda") for precision in ("bf16", "fp32"))
+    assert found == pytest.approx(exact, rel=0.05) and found != pytest.approx(exact, rel=1e-6)
 
 
 def test_tf32_products_follow_fp32(dataset):
@@ -129,14 +149,14 @@ def test_tf32_products_follow_fp32(dataset):
         pytest.param({**DCN_V2, "tower": {"hidden": [64, 32], "norm": "batch"}, "sml": {"deep_supervision": True}}, id="norm, supervision"),
     ],
 )
-def test_compiled_training_is_training(dataset, model):
+def test_compiled_training_is_training(dataset, compiled, model):
     """Health is heard of at the first step and the twentieth: those two are taken as the model is written."""
     train = {"health_every_steps": 20}
     found = losses(config(dataset, model=model, train=train | {"compile": True}), "cuda")
     assert found == pytest.approx(losses(config(dataset, model=model, train=train), "cuda"), rel=2e-3)
 
 
-def test_dropout_of_compiled_training_repeats(dataset):
+def test_dropout_of_compiled_training_repeats(dataset, compiled):
     settings = config(dataset, model={**DCN_V2, "tower": {"hidden": [64, 32], "dropout": 0.3}}, train={"compile": True})
     assert losses(settings, "cuda") == pytest.approx(losses(settings, "cuda"), rel=1e-3)
 
@@ -145,7 +165,7 @@ def test_dropout_of_compiled_training_repeats(dataset):
 def test_tables_in_host_memory_train_as_in_the_gpus(dataset, monkeypatch, kernel):
     exact = losses(config(dataset), "cuda")
     monkeypatch.setattr(Sharder, "compute_kernels", lambda self, kind, device: [kernel])
-    assert losses(config(dataset), "cuda") == pytest.approx(exact, rel=2e-3)
+    assert losses(config(dataset), "cuda", look=partial(check_kernel, kernel)) == pytest.approx(exact, rel=2e-3)
 
 
 @pytest.mark.parametrize("loading", ["run", "weights"])
@@ -156,6 +176,7 @@ def test_a_model_that_goes_back_to_an_earlier_state_has_no_row_of_later(dataset,
     with one_process(backend=GROUP):
         laboratory = Laboratory.of(config(dataset), Place(device=torch.device("cuda")))
         trainer, progress, step = laboratory.trainer, Progress(), STEPS // 3
+        check_kernel(kernel, trainer.model)
         trainer.optimizers.create_state()
         store = Checkpoints(Storage(tmp_path / "checkpoints"))
         tables = list(itertools.islice(laboratory.stream.batches(), STEPS))
