@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -33,11 +32,9 @@ def test_a_node_that_dies_as_it_starts_is_told_of_at_once_and_nothing_is_left(mo
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(local_cluster, "_start", start)
     monkeypatch.setattr(local_cluster, "status", status)
-    monkeypatch.setattr(local_cluster, "START_SECONDS", 20.0)
-    started = time.monotonic()
+    monkeypatch.setattr(local_cluster, "START_SECONDS", float("inf"))  # pytest's own limit would end it
     with pytest.raises(RunError, match="cluster local did not start: node-2: there is no room"):
         up(ClusterConfig())
-    assert time.monotonic() - started < 10
     assert len(begun) == 3 and not marked(MARK, begun[0].mark) and find("local") is None
 
 
