@@ -1,7 +1,9 @@
 """One local Ray for the whole session, and where the real data lies."""
 
+import contextlib
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,19 @@ def ray_local():
         ray.init("local", num_cpus=8, object_store_memory=500_000_000, include_dashboard=False, logging_level="warning", labels=labels)
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture
+def browser():
+    """Chromium, the first of its names that starts: Ubuntu's may be a stub, or a snap that does not start here."""
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        for path in filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+            with contextlib.suppress(Error):
+                yield playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+                return
+        pytest.skip("no Chromium that starts is on the PATH (Debian: apt-get install chromium)")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from sml_dist.trials import Record, Sweep
 from sml_dist.verdict import auc_interval
 from tests.review.folders import DEFAULT, write, write_run, write_sweep
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FIGURE = re.compile(r'<script type="application/json">(.*?)</script>')
 
 
@@ -78,22 +76,16 @@ def test_every_plot_has_a_title_and_axes_with_units(pages):
                 assert re.fullmatch(r".+ \(.+\)", layout[side]["title"]["text"]), (name, layout["title"]["text"], side)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
-def test_a_browser_draws_every_plot_without_an_error_or_a_request(pages):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for name in ("run", "sweep"):
-            page, errors, requests = browser.new_page(), [], []
-            page.on("console", lambda message, errors=errors: errors.append(message.text) if message.type == "error" else None)
-            page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
-            page.on("request", lambda request, requests=requests: requests.append(request.url))
-            page.goto(pages[name].as_uri())
-            page.wait_for_selector("body[data-drawn]", timeout=60_000)
-            assert page.locator(".plot svg.main-svg").count() >= page.locator(".plot").count() > 0
-            assert not errors and [url for url in requests if not url.startswith("data:")] == [pages[name].as_uri()]
-        browser.close()
+def test_a_browser_draws_every_plot_without_an_error_or_a_request(pages, browser):
+    for name in ("run", "sweep"):
+        page, errors, requests = browser.new_page(), [], []
+        page.on("console", lambda message, errors=errors: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
+        page.on("request", lambda request, requests=requests: requests.append(request.url))
+        page.goto(pages[name].as_uri())
+        page.wait_for_selector("body[data-drawn]", timeout=60_000)
+        assert page.locator(".plot svg.main-svg").count() >= page.locator(".plot").count() > 0
+        assert not errors and [url for url in requests if not url.startswith("data:")] == [pages[name].as_uri()]
 
 
 def test_a_run_that_has_written_nothing_but_its_configuration_has_a_page(tmp_path):

@@ -1,14 +1,10 @@
 """The service's page in a browser, before answers made up here."""
 
 import json
-import shutil
 from typing import Any
-
-import pytest
 
 from sml_dist.serve.application import PAGE, PAGE_POLICY
 
-CHROMIUM = shutil.which("chromium")
 ADDRESS = "http://page.test/"
 NAMES = ["user", "item", "namedItem", "length", "elements", "__proto__"]
 
@@ -22,10 +18,7 @@ INPUTS = [*(described(name, [f"drawn {name}"]) for name in NAMES), described("ti
 ANSWER = {"model_version": "v", "scores": [0.5], "logits": [0.0], "contributions": {"layers": ["rest"], "rows": [[0.0]]}}
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
-def test_each_box_is_its_column_s_whatever_its_name():
-    from playwright.sync_api import sync_playwright
-
+def test_each_box_is_its_column_s_whatever_its_name(browser):
     def answer(route) -> None:
         path = route.request.url.removeprefix(ADDRESS)
         if path == "":
@@ -39,17 +32,14 @@ def test_each_box_is_its_column_s_whatever_its_name():
         [row] = json.loads(request.value.post_data)["rows"]
         return row
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.route("**/*", answer)
-        page.goto(ADDRESS)
-        page.wait_for_selector("#layers tr")
-        drawn = {each["name"]: each["values"][0] for each in INPUTS}
-        boxes = page.locator("#fields input")
-        assert [box.input_value() for box in boxes.all()] == [*drawn.values()]
-        assert scored(page, "#draw") == drawn
-        for box, name in zip(boxes.all(), drawn, strict=True):
-            box.fill(f"typed {name}")
-        assert scored(page, "button.primary") == {name: f"typed {name}" for name in drawn}
-        browser.close()
+    page = browser.new_page()
+    page.route("**/*", answer)
+    page.goto(ADDRESS)
+    page.wait_for_selector("#layers tr")
+    drawn = {each["name"]: each["values"][0] for each in INPUTS}
+    boxes = page.locator("#fields input")
+    assert [box.input_value() for box in boxes.all()] == [*drawn.values()]
+    assert scored(page, "#draw") == drawn
+    for box, name in zip(boxes.all(), drawn, strict=True):
+        box.fill(f"typed {name}")
+    assert scored(page, "button.primary") == {name: f"typed {name}" for name in drawn}

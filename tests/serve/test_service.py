@@ -27,7 +27,6 @@ from tests.serve.bodies import arrow, fuzzed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TOKEN = "a-token-of-the-tests"
-CHROMIUM = shutil.which("chromium")
 
 
 class Service:
@@ -200,35 +199,29 @@ def test_fuzzed_bodies_give_no_5xx_and_the_service_still_answers(service, traine
     assert len(service.predict(rows_of(trained, 5))["scores"]) == 5
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
-def test_the_page_scores_a_row_and_shows_what_each_layer_adds(service, trained, tmp_path):
-    from playwright.sync_api import sync_playwright
-
+def test_the_page_scores_a_row_and_shows_what_each_layer_adds(browser, service, trained, tmp_path):
     row = rows_of(trained, 1)[0]
     expected = service.predict([row], contributions=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1200, "height": 820})
-        faults: list[str] = []
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(service.address)
-        page.locator("#token input").fill(TOKEN)
+    page = browser.new_page(viewport={"width": 1200, "height": 820})
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(service.address)
+    page.locator("#token input").fill(TOKEN)
+    page.locator("button.primary").click()
+    page.wait_for_selector("#layers tr")
+    for name, value in row.items():
+        page.locator(f"input[name={name}]").fill(str(value))
+    with page.expect_response("**/v1/predict"):
         page.locator("button.primary").click()
-        page.wait_for_selector("#layers tr")
-        for name, value in row.items():
-            page.locator(f"input[name={name}]").fill(str(value))
-        with page.expect_response("**/v1/predict"):
-            page.locator("button.primary").click()
-        page.get_by_text(f"{100 * expected['scores'][0]:.2f} %").wait_for()
-        assert page.locator("#layers tr").count() == len(expected["contributions"]["layers"])
-        page.locator("input[name=price]").fill("12x")
-        page.locator("button.primary").click()
-        page.wait_for_selector("#error:not(:empty)")
-        assert "'12x' is not a finite number" in page.inner_text("#error")
-        page.screenshot(path=os.environ.get("SML_DIST_SCREENSHOT", str(tmp_path / "page.png")), full_page=True)
-        browser.close()
+    page.get_by_text(f"{100 * expected['scores'][0]:.2f} %").wait_for()
+    assert page.locator("#layers tr").count() == len(expected["contributions"]["layers"])
+    page.locator("input[name=price]").fill("12x")
+    page.locator("button.primary").click()
+    page.wait_for_selector("#error:not(:empty)")
+    assert "'12x' is not a finite number" in page.inner_text("#error")
+    page.screenshot(path=os.environ.get("SML_DIST_SCREENSHOT", str(tmp_path / "page.png")), full_page=True)
     assert not faults and all(url.startswith(service.address) for url in asked)
 
 
