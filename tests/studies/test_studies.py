@@ -27,8 +27,12 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def pictures_of(page: Path) -> set[str]:
-    return {line[line.index("(") + 1 : -1] for line in page.read_text().splitlines() if line.startswith("![")}
+def pictures_of(folder: Path) -> set[str]:
+    """Those that lie there, which are those that its page shows."""
+    lines = (folder / "README.md").read_text().splitlines()
+    shown = {line[line.index("(") + 1 : -1] for line in lines if line.startswith("![")}
+    assert shown == {path.name for path in folder.glob("*.png")}
+    return shown
 
 
 def test_the_landscape_study_writes_its_page_and_finds_no_violation(tmp_path):
@@ -43,7 +47,7 @@ def test_the_landscape_study_writes_its_page_and_finds_no_violation(tmp_path):
     assert found["reached_the_optimum"]["direct"] == 1
     assert found["least_ratio_over_mu"]["direct"] >= 1 > found["least_ratio_over_mu"]["last"]
     assert len(rows(tmp_path / "points.csv")) == 2 * 2 * 2 * 3
-    assert pictures_of(tmp_path / "README.md") == {path.name for path in tmp_path.glob("*.png")}
+    assert pictures_of(tmp_path) == {"ratios.png", "descent.png", "eigenvalues.png", "surfaces.png"}
 
 
 def test_the_depth_study_trains_measures_and_judges(tmp_path):
@@ -68,7 +72,8 @@ def test_the_depth_study_trains_measures_and_judges(tmp_path):
     trained = [row for row in models if row["moment"] == "trained"]
     assert all(0 < float(row["auc"]) < 1 and math.isfinite(float(row["logloss"])) for row in trained)
     assert {row["statement"][0] for row in found["statements"]} == {"a", "b", "c"}
-    assert pictures_of(tmp_path / "out/README.md") == {path.name for path in (tmp_path / "out").glob("*.png")}
+    names = ("models", "variance", "terms", "cosine", "dead", "rank", "gradient")
+    assert pictures_of(tmp_path / "out") == {f"{name}.png" for name in names}
     start, after = ([row["fresh term variance"] for row in layers if row["moment"] == moment] for moment in ("start", "trained"))
     assert start[:3] != after[:3]
 
