@@ -46,8 +46,11 @@ def test_an_input_that_does_not_lie_row_by_row(layer):
 
 
 def test_a_row_is_the_same_alone_and_in_any_batch_but_for_rounding(layer):
+    """Against the product in float64: both within 3 times the error of torch's own, on average (0.6 and 1.6 times)."""
     x = torch.randn(257, 429)
-    torch.testing.assert_close(torch.cat([layer(row[None]) for row in x]), layer(x), rtol=0, atol=2e-6)
+    truth = copy.deepcopy(layer).double()(x.double())
+    alone, together, torchs = ((y - truth).norm() for y in (torch.cat([layer(row[None]) for row in x]), layer(x), plain(layer)(x)))
+    assert max(alone, together) < 3 * torchs
 
 
 def test_its_gradient_has_a_gradient(layer):
