@@ -44,7 +44,9 @@ def test_a_long_token_costs_its_own_bytes_among_many_short_ones():
         return time.process_time() - start
 
     long = "a" * 300_000
-    assert seconds([long, *map(str, range(4 * FEW))]) < 5 * seconds([long]) + 0.01
+    alone, among = [long], [long, *map(str, range(4 * FEW))]
+    seconds(among)  # the first call in a process costs more
+    assert min(seconds(among) for _ in range(3)) < 5 * min(seconds(alone) for _ in range(3)) + 0.01
 
 
 def test_the_hash_is_the_same_in_every_process():
