@@ -1,9 +1,7 @@
 """Runs a function on several gloo ranks, each a process of its own, and trains without Ray."""
 
 import itertools
-import os
 import pickle
-import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,18 +29,14 @@ mp.set_forkserver_preload([__name__])
 
 def on_ranks(workers: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     """function(*args) on ranks 0..workers-1 of a gloo group; their results in order."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     with tempfile.TemporaryDirectory() as results:
-        mp.start_processes(_rank, (workers, port, function, args, results), nprocs=workers, start_method="forkserver")
+        mp.start_processes(_rank, (workers, function, args, results), nprocs=workers, start_method="forkserver")
         return [pickle.loads((Path(results) / str(rank)).read_bytes()) for rank in range(workers)]
 
 
-def _rank(rank: int, workers: int, port: int, function: Callable[..., Any], args: tuple, results: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(workers)}
+def _rank(rank: int, workers: int, function: Callable[..., Any], args: tuple, results: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", init_method=f"file://{results}/meet", rank=rank, world_size=workers)
     value = function(*args)
     (Path(results) / str(rank)).write_bytes(pickle.dumps(value))
     dist.barrier()
