@@ -63,7 +63,9 @@ def test_a_worker_whose_disk_hangs_is_stopped_and_no_other(dataset, tmp_path):
     with pytest.raises(ProcessException):
         on_ranks(2, hung, dataset, tmp_path)
     [note] = (tmp_path / "slow/stacks").iterdir()
-    assert note.read_text().startswith("worker 1 (process") and f"no progress for {TIMEOUT:g} s; its last was" in note.read_text()
+    text = note.read_text()
+    assert text.startswith("worker 1 (process") and f"no progress for {TIMEOUT:g} s; its last was" in text
+    assert "checkpoints.py" in text, text  # where it stood
 
 
 def beats(folder: Path) -> tuple[dict[str, tuple[int, float]], set[float]]:
