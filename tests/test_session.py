@@ -43,10 +43,11 @@ import sys, time
 import ray
 import psutil  # which Ray brings
 from sml_dist.session import ray_session
-with ray_session(verbose=sys.argv[1:] == ["verbose"]):
+verbose = sys.argv[1:] == ["verbose"]
+with ray_session(verbose=verbose):
     ray.get(ray.remote(lambda: print("said by a worker")).remote())
     found = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
-    time.sleep(2)
+    sys.stdin.read() if verbose else time.sleep(2)
 for name in ("gcs_server", "raylet", "log_monitor", "dashboard.py", "autoscaler"):
     print(name, sum(name in line for line in found))
 """
@@ -55,10 +56,16 @@ for name in ("gcs_server", "raylet", "log_monitor", "dashboard.py", "autoscaler"
 @pytest.mark.parametrize("verbose", [False, True])
 def test_a_commands_own_ray_starts_what_it_needs_alone(verbose):
     command = [sys.executable, "-c", CHILDREN, *(["verbose"] if verbose else [])]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
-    counts = dict(line.rsplit(" ", 1) for line in found.stdout.splitlines())
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as session:
+        said = ""
+        while verbose and "said by a worker" not in said and (line := session.stderr.readline()):
+            said += line
+        printed, rest = session.communicate()  # which lets a verbose session end
+        said += rest
+    assert session.returncode == 0, said
+    counts = dict(line.rsplit(" ", 1) for line in printed.splitlines())
     assert counts["gcs_server"] == "1" and counts["raylet"] != "0"
-    assert counts["log_monitor"] == str(int(verbose)) and ("said by a worker" in found.stderr) == verbose
+    assert counts["log_monitor"] == str(int(verbose)) and ("said by a worker" in said) == verbose
     assert counts["dashboard.py"] == counts["autoscaler"] == "0"
 
 
