@@ -211,8 +211,9 @@ def test_as_many_windows_are_read_ahead_as_asked_for_and_no_more(ray_local, sour
     heavy = replace(source, row_bytes=(2 << 20) // (4 * WINDOW))
     with contextlib.closing(Watched(heavy, plan(heavy), epochs=20, prefetch=8).batches()) as batches:
         next(batches)
-        read = settled(lambda: len(list(tmp_path.iterdir())))
-    assert 7 <= read <= 9
+        while len(list(tmp_path.iterdir())) < 7:
+            time.sleep(0.1)
+        assert settled(lambda: len(list(tmp_path.iterdir()))) <= 9
 
 
 def settled(count: Callable[[], int]) -> int:
