@@ -46,27 +46,46 @@ def workers_of(folder: Path) -> dict[int, int]:
 
 
 class Striker(threading.Thread):
-    """Sends a signal to a random worker of a run at a random moment after the workers are there (and a checkpoint is)."""
+    """Sends a signal to a random worker of a run, at a random moment of `within` seconds after the workers are there and the run has come
+    to `step` (and a checkpoint is there).
+    """
 
-    def __init__(self, folder: Path, seed: int, within: float, signal_number: int = signal.SIGKILL, after_first_checkpoint: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        within: float,
+        signal_number: int = signal.SIGKILL,
+        after_first_checkpoint: bool = False,
+        step: int = 0,
+    ):
         super().__init__(daemon=True)
+        self.step, self.earlier = step, {*workers_of(folder).values()}  # of an attempt that died, and go by themselves
         self.folder, self.random, self.within, self.signal = folder, random.Random(seed), within, signal_number
         self.after_first_checkpoint, self.struck, self.at, self.over = after_first_checkpoint, None, None, threading.Event()
         self.start()
 
     def run(self) -> None:
-        while not (found := workers_of(self.folder)) or (self.after_first_checkpoint and not events(self.folder, "checkpoint")):
-            if self.over.wait(0.05):
+        while not (found := self.workers()) or not self.far_enough():
+            if self.over.wait(0.02):
                 return
         if self.over.wait(self.random.uniform(0, self.within)):
             return
-        found = workers_of(self.folder) or found
+        found = self.workers() or found
         rank = self.random.choice(sorted(found))
         try:
             os.kill(found[rank], self.signal)
         except ProcessLookupError:
             return
         self.struck, self.at = rank, time.time()
+
+    def workers(self) -> dict[int, int]:
+        return {rank: pid for rank, pid in workers_of(self.folder).items() if pid not in self.earlier}
+
+    def far_enough(self) -> bool:
+        if self.after_first_checkpoint and not events(self.folder, "checkpoint"):
+            return False
+        return not self.step or any(json.loads(line)["step"] >= self.step for line in steps_logged(self.folder))
 
 
 def events(folder: Path, name: str) -> list[dict]:
@@ -80,9 +99,15 @@ def steps_logged(folder: Path) -> list[str]:
     return [line for line in path.read_text().splitlines() if '"loss"' in line] if path.is_file() else []
 
 
-def launched(each: RunConfig, seed: int | None = None, within: float = 0.0) -> tuple[dict | None, bool]:
-    """The summary, or None where the run died; and whether a worker was struck. With a `seed`, one kill."""
-    striker = Striker(Path(each.run.folder), seed, within) if seed is not None else None
+def launched(each: RunConfig, seed: int | None = None, steps: int = 0) -> tuple[dict | None, bool]:
+    """The summary, or None where the run died; and whether a worker was struck. With a `seed`, one kill: in a fifth of the cases once the
+    workers are there, else at a step among the first 80 % of the run's.
+    """
+    striker = None
+    if seed is not None:
+        choice = random.Random(seed)
+        step = max(0, int(choice.uniform(-0.2, 0.8) * steps))
+        striker = Striker(Path(each.run.folder), choice.getrandbits(32), within=0.2, step=step)
     try:
         return launch(each), bool(striker and striker.struck is not None)
     except RunError:
