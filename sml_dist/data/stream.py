@@ -101,7 +101,10 @@ class Stream:
         options.preserve_order = True
         window_bytes = read.lanes * self.plan.window * self.source.row_bytes
         options.resource_limits = options.resource_limits.copy(object_store_memory=self.prefetch * max(window_bytes, 1 << 20))
-        return dataset.map_batches(read, batch_size=None, batch_format="numpy", num_cpus=self.reader_cpus, **placing(self.readers))
+        # Until a first window is done, Ray Data does not know that one takes memory, and would begin as many as there are CPUs.
+        at_once = min(self.prefetch, len(windows))
+        resources = {"num_cpus": self.reader_cpus, **placing(self.readers)}
+        return dataset.map_batches(read, batch_size=None, batch_format="numpy", concurrency=at_once, **resources)
 
 
 def held_bytes(source: Source, plan: Plan, prefetch: int) -> int:

@@ -196,11 +196,12 @@ def test_a_gpu_is_read_for_by_as_many_as_half_of_the_object_stores_hold(source, 
 
 @pytest.mark.ray
 def test_as_many_windows_are_read_ahead_as_asked_for_and_no_more(ray_local, source, tmp_path):
-    """Of 2 MB each, while one batch of the first is all that anybody took."""
+    """Of 2 MB each, while one batch of the first is all that anybody took; nor before Ray Data knows how large one is."""
 
     class Heavy(WindowReader):
         def window(self, number: int) -> pa.Table:
             (tmp_path / str(number)).touch()
+            time.sleep(0.5)
             rows = super().window(number)
             return rows.append_column("weighty", pa.array([bytes((2 << 20) // rows.num_rows)] * rows.num_rows))
 
