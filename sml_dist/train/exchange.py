@@ -46,6 +46,7 @@ class Exchange:
 
 
 Item = tuple[pa.Table, float, Exchange]
+AHEAD = 3  # batches that are made before the first step
 
 
 def exchanged(items: Iterable[Loaded], tables: nn.Module, enter: Enter) -> Iterator[Item]:
@@ -57,7 +58,7 @@ def exchanged(items: Iterable[Loaded], tables: nn.Module, enter: Enter) -> Itera
         if ahead:
             ahead[-1][2].send()
         ahead.append((table, waited, Exchange(tables, batch)))
-        if len(ahead) == 3:
+        if len(ahead) == AHEAD:
             yield ahead.popleft()
     if ahead:
         ahead[-1][2].send()

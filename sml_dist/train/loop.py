@@ -22,7 +22,7 @@ from sml_dist.embeddings.batch import Batch, Collator
 from sml_dist.nn.deep_supervision import DeepSupervision, every_logit, supervisions
 from sml_dist.spec import InputError
 from sml_dist.train.clock import Clock
-from sml_dist.train.exchange import Exchange, Item, exchanged
+from sml_dist.train.exchange import AHEAD, Exchange, Item, exchanged
 from sml_dist.train.finite import Diverged, any_worker, cause, why
 from sml_dist.train.health import Usage, heads_heard, signals
 from sml_dist.train.ledger import Ledger
@@ -151,7 +151,8 @@ class Trainer:
         for number, (table, waited, exchange) in enumerate(items):
             if number == 0:
                 self.meter.start(waited)
-                waited = 0.0
+            if number < AHEAD:
+                waited = 0.0  # it was before the meter's start
             loss = self.step(table, progress, exchange)
             self.meter.step(self.config.global_batch_size, loss, 0.0 if progress.bad_steps else self.weight(table), waited)
             self.advance(progress)
@@ -201,9 +202,9 @@ class Trainer:
     def step(self, table: pa.Table, progress: Progress, exchange: Exchange | None = None) -> Tensor:
         """Forward, backward and update on one batch, the table's; the loss on this worker's share of it, () on the device.
 
-        Backward goes in two: first all that no optimiser has seen when its gradients are checked, as far as the rows that were looked
-        up, then the tables, whose fused optimiser updates them in backward itself. A step with a number that is not finite on any worker
-        changes nothing. `coming` makes the exchange ahead of the step, which else makes its own.
+        Backward goes in two: first through the model and the exchange, down to the rows that were looked up, where the gradients are
+        checked; then `Exchange.update`, in which FBGEMM's fused optimiser changes the tables. A step with a number that is not finite on
+        any worker changes nothing. `exchange` is the batch's, made ahead by `coming`; without it the step makes its own.
         """
         enter = self.clock.enter
         reseed(step_seed(self.config.seed, progress.step, dist.get_rank()), self.device)  # so dropout repeats on resume

@@ -1,8 +1,13 @@
+import time
 from types import SimpleNamespace
 
 import pytest
 
+from sml_dist.config.run import parse
+from sml_dist.data.synthetic import synth
 from sml_dist.train.exchange import exchanged
+from sml_dist.train.in_process import Laboratory, one_process
+from sml_dist.train.loop import Progress
 
 
 class Tables:
@@ -32,3 +37,28 @@ def test_a_steps_ids_and_the_next_ones_number_are_under_way_before_the_step_ahea
         seen.append(table)
     assert seen == list(range(batches))
     assert len(tables.told) == 2 * batches == len(set(tables.told))
+
+
+def test_what_was_waited_for_before_the_first_step_is_no_share_of_the_time_after_it(tmp_path):
+    data = str(tmp_path / "data")
+    synth(3_000, data, fields=2, dense=1, table_rows=50)
+    config = parse(
+        {
+            "run": {"name": "waits", "storage": str(tmp_path)},
+            "data": {"path": data, "streams": 2},
+            "model": {"name": "dnn", "tower": {"hidden": [4]}},
+            "train": {"global_batch_size": 512, "epochs": 1},
+        }
+    )
+    with one_process():
+        laboratory = Laboratory.of(config)
+        trainer = laboratory.trainer
+
+        def late():
+            for table in laboratory.stream.batches():
+                time.sleep(0.3)
+                yield table
+
+        trainer.stretch(trainer.coming(late()), Progress())
+    assert trainer.meter.first_batch_seconds >= 0.3
+    assert 0.3 < trainer.meter.totals()["data_wait_fraction"] <= 1
