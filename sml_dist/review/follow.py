@@ -153,11 +153,12 @@ class SweepFollower(threading.Thread):
         super().__init__(daemon=True, name="sweep-follower")
         self.folder, self.say, self.done = folder, say, threading.Event()
         self.trials: dict[int, list[Follower]] = {}
-        self.to_be_tried_again: set[tuple[int, int]] = set()  # that an earlier command left as failed, by their attempts
+        # What an earlier command left as failed, by their attempts; read here, for the sweep rewrites it as it begins.
+        self.to_be_tried_again: set[tuple[int, int]] = set()
+        with contextlib.suppress(OSError, InputError):
+            self.to_be_tried_again = {(trial.id, trial.attempts) for trial in read_trials(folder) if trial.status == "failed"}
 
     def run(self) -> None:
-        with contextlib.suppress(OSError, InputError):
-            self.to_be_tried_again = {(trial.id, trial.attempts) for trial in read_trials(self.folder) if trial.status == "failed"}
         last = False
         while not last:
             last = self.done.wait(POLL_SECONDS)

@@ -92,8 +92,7 @@ class Wandb:
 
     def finish(self, *, failed: bool) -> None:
         if summary := self.folder.read_json("summary.json"):
-            valid = {name: value for name, value in summary["valid"].items() if name not in METRICS}  # which are there as valid/NAME
-            self.run.summary.update(summary | {"valid": valid})
+            self.run.summary.update(summary)  # its valid is the kept checkpoint's; valid/NAME has each metric's best by itself
         if trial := trial_of(self.folder):
             self.run.summary.update({"trial": {"status": trial.status, "value": trial.value}})
         if self.step:  # not where a run that was finished is started once more
