@@ -27,8 +27,8 @@ from sml_dist.train.finite import Diverged, any_worker, cause, why
 from sml_dist.train.health import Usage, heads_heard, signals
 from sml_dist.train.ledger import Ledger
 from sml_dist.train.loading import loaded
+from sml_dist.train.meter import Meter
 from sml_dist.train.optimizers import Optimizers
-from sml_dist.train.run_folder import Meter
 from sml_dist.train.schedule import Schedule
 from sml_dist.train.task import CTRTask
 
