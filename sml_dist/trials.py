@@ -1,5 +1,6 @@
 """A sweep as its folder holds it, for what runs it (tune/) and what reports on it (review/): its trials, and which of them are best."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,6 @@ from typing import Any, Literal
 from sml_dist.config.metrics import METRICS
 from sml_dist.config.tune import SweepConfig
 from sml_dist.spec import InputError
-from sml_dist.train.run_folder import RunFolder
 
 SWEEP, BASE, TRIALS = "sweep.yaml", "base.yaml", "trials.jsonl"  # files of a sweep's folder; tune/books.py lists them all
 COLUMNS = ("trial", "status", "epochs", "rows", "seconds", *METRICS)  # of tables of trials, beside those of the searched keys
@@ -123,12 +123,17 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 def read_trials(folder: Path) -> Iterator[Record]:
     """The trials of a sweep's folder, by id; none where it has not begun. Raises InputError that names a line that is none."""
-    for number, line in enumerate(RunFolder(folder).read_runs(TRIALS), start=1):
+    path, way_out = folder / TRIALS, "take away the line and its run's folder"
+    for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], start=1):
         try:
-            trial = Record(**line)
+            if not isinstance(found := json.loads(line), dict):
+                raise ValueError("no object")
+            trial = Record(**found)
             if not isinstance(trial.value, float | int | None):
                 raise TypeError(f"value {trial.value!r} is no number")
-            yield trial
+        except ValueError:  # the file is only ever written whole
+            raise InputError(f"{path}, line {number} is damaged; {way_out}") from None
         except TypeError as error:
-            what = f"{folder / TRIALS}, line {number} is no trial of this version ({str(error).removeprefix('Record.__init__() ')})"
-            raise InputError(f"{what}; go on with the version that wrote it, or take away the line and its run's folder") from None
+            what = f"{path}, line {number} is no trial of this version ({str(error).removeprefix('Record.__init__() ')})"
+            raise InputError(f"{what}; go on with the version that wrote it, or {way_out}") from None
+        yield trial

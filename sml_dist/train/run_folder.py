@@ -57,16 +57,6 @@ class RunFolder:
         except ValueError as error:
             raise InputError(f"{self.path / name} is damaged ({error}); take it away") from None
 
-    def read_runs(self, name: str) -> list[dict[str, Any]]:
-        """The objects of a file of one line per run, which is only ever written whole. Raises InputError that names a damaged line."""
-        path, found = self.path / name, []
-        for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], start=1):
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-            if len(found) < number or not isinstance(found[-1], dict):
-                raise InputError(f"{path}, line {number} is damaged; take away the line and its run's folder")
-        return found
-
     def read(self, name: str) -> str | None:
         """The file's text, or None where there is none."""
         path = self.path / name
