@@ -1,5 +1,6 @@
 """`@spec`, the kind of record that configuration, schemas and manifests are made of, and the errors that a command shows as one line."""
 
+import math
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
@@ -54,6 +55,15 @@ def spec(cls: type[T]) -> type[T]:
 def to_dict(value: Any) -> Any:
     """A spec as plain dicts, lists and scalars, fit for JSON and YAML."""
     return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def json_safe(value: Any) -> Any:
+    """Plain data with None for every number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: json_safe(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def from_dict(cls: type[T], data: Any) -> T:

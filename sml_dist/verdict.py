@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from sml_dist.config.metrics import METRICS
+from sml_dist.spec import json_safe
 from sml_dist.statistics import CONFIDENCE, Paired, auc_difference_margin, holm, paired
 from sml_dist.tabular import Row
-from sml_dist.train.run_folder import RunFolder, finite
+from sml_dist.train.run_folder import RunFolder
 from sml_dist.trials import Record, Sweep
 
 TARGET = 1e-4  # a difference that one wants to be able to see
@@ -100,7 +101,7 @@ def contrast_rows(found: list[Contrast]) -> list[Row]:
     for contrast, adjusted in zip(found, holm([contrast.result.p for contrast in found]), strict=True):
         p = contrast.result
         row = {"difference": str(contrast), "pairs": p.seeds, "mean": p.mean, f"low {sure}": p.t_low, f"high {sure}": p.t_high}
-        rows.append(finite(row | {"pairs above 0": p.wins, "p": p.p, "p (Holm)": adjusted}))
+        rows.append(json_safe(row | {"pairs above 0": p.wins, "p": p.p, "p (Holm)": adjusted}))
     return rows
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from sml_dist.spec import InputError, RunError, mounted
+from sml_dist.spec import InputError, RunError, json_safe, mounted
 
 HELP = "Distributed training of click-through-rate models with Skip Meta Logit blocks."
 INTERRUPTED = 130
@@ -54,9 +54,7 @@ def warn(line: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    from sml_dist.train.run_folder import finite
-
-    sys.stdout.write(json.dumps(finite(value), allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(json_safe(value), allow_nan=False) + "\n")
 
 
 def in_file_system(path: str | None) -> str | None:

@@ -9,7 +9,6 @@ error.json (why a run must not be tried again as it is)  ledger/ (with train.rec
 import contextlib
 import itertools
 import json
-import math
 import os
 import time
 import uuid
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, json_safe
 from sml_dist.train.storage import append
 
 
@@ -44,7 +43,7 @@ class RunFolder:
                 partial.unlink()  # of a write that failed
 
     def write_json(self, name: str, value: Any) -> None:
-        self.write(name, json.dumps(finite(value), indent=1) + "\n")
+        self.write(name, json.dumps(json_safe(value), indent=1) + "\n")
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
@@ -70,7 +69,7 @@ class RunFolder:
 
     def log(self, **values: Any) -> None:
         """One line of metrics.jsonl; one that a full disk refuses waits: failing is left to the checkpoints."""
-        self.unwritten += json.dumps(finite({"time": round(time.time(), 3), **values})) + "\n"
+        self.unwritten += json.dumps(json_safe({"time": round(time.time(), 3), **values})) + "\n"
         with contextlib.suppress(OSError):
             append(self.path / "metrics.jsonl", self.unwritten)
             self.unwritten = ""
@@ -113,15 +112,6 @@ def objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             if isinstance(found := json.loads(line), dict):
                 yield found
-
-
-def finite(value: Any) -> Any:
-    """The value with None for every number that JSON cannot hold."""
-    if isinstance(value, dict):
-        return {key: finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _step(line: str) -> float:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from sml_dist.config.metrics import METRICS
-from sml_dist.train.run_folder import RunFolder, finite
+from sml_dist.spec import json_safe
+from sml_dist.train.run_folder import RunFolder
 from sml_dist.trials import TRIALS, Record, read_trials
 
 
@@ -109,10 +110,10 @@ class Books:
 
 def kept(evaluation: dict[str, Any]) -> dict[str, Any]:
     """What a history keeps of an evaluation: of the metrics those that are numbers."""
-    evaluation = finite(evaluation)
+    evaluation = json_safe(evaluation)
     found = {name: evaluation[name] for name in ("rows", "step", "epoch", *METRICS) if evaluation.get(name) is not None}
     return found | {"time": evaluation.get("time", round(time.time(), 3))}
 
 
 def as_line(record: Record) -> str:
-    return json.dumps(finite(vars(record))) + "\n"
+    return json.dumps(json_safe(vars(record))) + "\n"

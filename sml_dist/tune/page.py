@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from sml_dist.config.run import dump
+from sml_dist.spec import json_safe
 from sml_dist.tabular import Row, markdown_table, write_csv
-from sml_dist.train.run_folder import RunFolder, finite
+from sml_dist.train.run_folder import RunFolder
 from sml_dist.trials import Record, Sweep, short_names
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books
@@ -26,7 +27,7 @@ def write_results(blueprint: Blueprint, books: Books) -> dict[str, Any]:
         found |= {"best": {"id": best.id, "value": best.value, "params": best.params}, "default": default and default.value}
     if pairs:
         write_csv(sweep.path / "pairs.csv", [row for contrast in pairs for row in draws(sweep.config.pair, contrast)])
-        found["pairs"] = finite({f"{sweep.config.pair} {contrast}": vars(contrast.result) for contrast in pairs})
+        found["pairs"] = json_safe({f"{sweep.config.pair} {contrast}": vars(contrast.result) for contrast in pairs})
     folder.write("README.md", page(sweep, pairs, blueprint.epoch_rows))
     return found
 
