@@ -28,7 +28,7 @@ from sml_dist.operations.processes import beside, kill_marked, marked
 from sml_dist.operations.token import bearer, make_token, token_environment, without_proxy
 from sml_dist.session import LOCAL_ENVIRONMENT
 from sml_dist.spec import InputError, RunError, spec
-from sml_dist.train.run_folder import RunFolder
+from sml_dist.whole_files import WholeFiles
 
 MARK = "SML_DIST_CLUSTER"
 FOLDER = "SML_DIST_CLUSTER_FOLDER"
@@ -120,7 +120,7 @@ def up(config: ClusterConfig, *, insecure: bool = False) -> LocalCluster:
         make_token(folder / "token")
     cluster = _reserve(config)
     try:
-        RunFolder(folder).write("cluster.json", TypeAdapter(LocalCluster).dump_json(cluster, indent=1).decode())
+        WholeFiles(folder).write("cluster.json", TypeAdapter(LocalCluster).dump_json(cluster, indent=1).decode())
         if cluster.network:
             cluster.network.make()
         for name in cluster.nodes:

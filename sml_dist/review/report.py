@@ -8,7 +8,7 @@ from sml_dist.review.compare_page import compare_page
 from sml_dist.review.read import is_sweep, read_run, read_sweep
 from sml_dist.review.run_page import run_page
 from sml_dist.spec import InputError
-from sml_dist.train.run_folder import RunFolder
+from sml_dist.whole_files import WholeFiles
 
 FILE = "report.html"
 
@@ -18,7 +18,7 @@ def write_report(folders: list[str], output: str | None = None) -> dict[str, Any
     target = Path(output) if output else Path(folders[0] if len(folders) == 1 else ".") / FILE
     text = page_of(folders)
     try:
-        RunFolder(target.parent).write(target.name, text)
+        WholeFiles(target.parent).write(target.name, text)
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error.strerror}); name another with --output") from None
     return {"report": str(target), "bytes": len(text.encode())}

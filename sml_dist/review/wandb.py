@@ -18,6 +18,7 @@ from sml_dist.review.lines import happened, scalars
 from sml_dist.spec import to_dict
 from sml_dist.train.run_folder import RunFolder
 from sml_dist.trials import SWEEP, Record, read_trials
+from sml_dist.whole_files import WholeFiles
 
 if TYPE_CHECKING:
     import wandb
@@ -136,7 +137,7 @@ def trial_of(folder: RunFolder) -> Record | None:
 
 def sweep_of(folder: RunFolder) -> dict[str, Any] | None:
     """The configuration of the sweep that the run is a trial of, its space among it."""
-    text = RunFolder(folder.path.resolve().parent.parent).read(SWEEP)
+    text = WholeFiles(folder.path.resolve().parent.parent).read(SWEEP)
     return OmegaConf.to_container(OmegaConf.create(text)) if text else None
 
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from sml_dist.data.output import writing
 from sml_dist.spec import InputError
 from sml_dist.tabular import Row, markdown_table, write_csv
-from sml_dist.train.run_folder import RunFolder
+from sml_dist.whole_files import WholeFiles
 
 WHOLE = "evaluation.json"
 OURS = ("README.md", "metrics.csv", "calibration.csv", "calibration.png", "slices-*.csv")
@@ -42,7 +42,7 @@ def write(found: dict[str, Any], output: str) -> None:
 
 
 def _write(found: dict[str, Any], text: str, curve: bytes, folder: Path) -> None:
-    RunFolder(folder).write_json(WHOLE, found)
+    WholeFiles(folder).write_json(WHOLE, found)
     for ours in OURS:  # of an earlier evaluation, which may have had other slices
         for path in [*folder.glob(ours)]:
             path.unlink()
@@ -51,7 +51,7 @@ def _write(found: dict[str, Any], text: str, curve: bytes, folder: Path) -> None
     for name, slices in found["slices"].items():
         write_csv(folder / f"slices-{name.replace('/', '_')}.csv", [slice_row(line) for line in slices])
     (folder / "calibration.png").write_bytes(curve)
-    RunFolder(folder).write("README.md", text)
+    WholeFiles(folder).write("README.md", text)
 
 
 def metric_rows(found: dict[str, Any]) -> list[Row]:

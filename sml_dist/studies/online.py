@@ -23,7 +23,7 @@ from sml_dist.studies.online_plots import plot_all
 from sml_dist.studies.online_verdicts import HEADS, Arm, Curves, Setting, compare
 from sml_dist.studies.tasks import as_they_end
 from sml_dist.tabular import Row, write_csv
-from sml_dist.train.run_folder import RunFolder
+from sml_dist.whole_files import WholeFiles
 
 Show = Callable[[str, int, int], None]
 
@@ -98,7 +98,7 @@ def finished(config: OnlineConfig, wanted: Sequence[Pass], folder: Path, stage: 
     done = len(wanted) - len(todo)
     show(stage, done, len(wanted))
     for i, result in as_they_end(curve_of, {i: (rooted(runs[i]), config.windows) for i in todo}, config.cpus, lambda i: paths[i].stem):
-        RunFolder(folder).write(paths[i].name, json.dumps(result))
+        WholeFiles(folder).write(paths[i].name, json.dumps(result))
         results[i], done = result, done + 1
         show(stage, done, len(wanted))
     return results

@@ -11,55 +11,25 @@ import itertools
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sml_dist.spec import InputError, json_safe
+from sml_dist.spec import json_safe
 from sml_dist.train.storage import append
+from sml_dist.whole_files import WholeFiles
 
 
-class RunFolder:
+class RunFolder(WholeFiles):
     """Files of one run. Of its workers only rank 0 writes, except error.json, which any that fails writes; the command writes its own."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        super().__init__(path)
         self.unwritten = ""  # lines of metrics.jsonl
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
-
-    def write(self, name: str, text: str) -> None:
-        """A whole file or none."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        partial = self.path / f".{name}.partial-{uuid.uuid4().hex[:8]}"  # each writer has its own
-        try:
-            partial.write_text(text)
-            os.replace(partial, self.path / name)
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink()  # of a write that failed
-
-    def write_json(self, name: str, value: Any) -> None:
-        self.write(name, json.dumps(json_safe(value), indent=1) + "\n")
-
-    def remove(self, name: str) -> None:
-        (self.path / name).unlink(missing_ok=True)
-
-    def read_json(self, name: str) -> Any:
-        """The file's value, or None where there is none. Raises InputError where it is damaged: it is only ever written whole."""
-        try:
-            text = self.read(name)
-            return None if text is None else json.loads(text)
-        except ValueError as error:
-            raise InputError(f"{self.path / name} is damaged ({error}); take it away") from None
-
-    def read(self, name: str) -> str | None:
-        """The file's text, or None where there is none."""
-        path = self.path / name
-        return path.read_text() if path.is_file() else None
 
     def begin(self, config: str, plan: str) -> None:
         """What a run writes before its first step, or before it goes on: the summary of an earlier end no longer holds."""

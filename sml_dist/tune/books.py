@@ -25,6 +25,7 @@ from sml_dist.config.metrics import METRICS
 from sml_dist.spec import json_safe
 from sml_dist.train.run_folder import RunFolder
 from sml_dist.trials import TRIALS, Record, read_trials
+from sml_dist.whole_files import WholeFiles
 
 
 class Books:
@@ -99,7 +100,7 @@ class Books:
 
     def write(self, *changed: Record) -> None:
         self.lines |= {record.id: as_line(record) for record in changed}
-        RunFolder(self.folder).write(TRIALS, "".join(self.lines[id] for id in sorted(self.lines)))
+        WholeFiles(self.folder).write(TRIALS, "".join(self.lines[id] for id in sorted(self.lines)))
 
     def _count(self, record: Record) -> None:
         if record.id in self.since:

@@ -6,11 +6,11 @@ from typing import Any
 from sml_dist.config.run import dump
 from sml_dist.spec import json_safe
 from sml_dist.tabular import Row, markdown_table, write_csv
-from sml_dist.train.run_folder import RunFolder
 from sml_dist.trials import Record, Sweep, short_names
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books
 from sml_dist.verdict import Contrast, about_contrasts, contrast_rows, contrasts, verdict, way_to
+from sml_dist.whole_files import WholeFiles
 
 SHOWN = 50  # trials in the table
 
@@ -18,7 +18,7 @@ SHOWN = 50  # trials in the table
 def write_results(blueprint: Blueprint, books: Books) -> dict[str, Any]:
     """Writes what can be said of a sweep; returns it."""
     sweep = blueprint.with_trials(books.records.values())
-    folder, pairs = RunFolder(sweep.path), contrasts(sweep)
+    folder, pairs = WholeFiles(sweep.path), contrasts(sweep)
     found: dict[str, Any] = {"folder": str(sweep.path), "trials": sweep.counts, "metric": sweep.config.metric}
     if sweep.ranked:
         best, default = sweep.ranked[0], sweep.default

@@ -22,7 +22,6 @@ from sml_dist.held import held
 from sml_dist.session import check_cpus, environment
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.launch import check_place, worker_resources
-from sml_dist.train.run_folder import RunFolder
 from sml_dist.trials import BASE, SWEEP
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books
@@ -31,6 +30,7 @@ from sml_dist.tune.page import write_results
 from sml_dist.tune.schedule import make_scheduler
 from sml_dist.tune.search import Search
 from sml_dist.tune.trial import Trial, in_actor
+from sml_dist.whole_files import WholeFiles
 
 # Of Tune: logs for each trial that nobody reads, printing, a handler of the interrupt that should end the command, and a
 # fault where a trial that failed has no metric.
@@ -89,7 +89,7 @@ def carry_out(blueprint: Blueprint, rows: int, show: Show) -> dict[str, Any]:
 
 def begin(blueprint: Blueprint, stack: contextlib.ExitStack) -> None:
     """Takes the folder until the stack ends, and writes what the sweep is. Raises InputError where it holds another."""
-    folder = RunFolder(blueprint.folder)
+    folder = WholeFiles(blueprint.folder)
     now = {SWEEP: OmegaConf.to_yaml(OmegaConf.create(to_dict(blueprint.sweep))), BASE: dump(blueprint.base)}
     for name, text in now.items():
         if earlier := folder.read(name):
