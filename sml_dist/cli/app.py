@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from sml_dist.spec import InputError, RunError, json_safe, mounted
+from sml_dist.stages import ShowStage
 
 HELP = "Distributed training of click-through-rate models with Skip Meta Logit blocks."
 INTERRUPTED = 130
@@ -66,7 +67,7 @@ def in_file_system(path: str | None) -> str | None:
 
 
 @contextlib.contextmanager
-def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+def stage_bars() -> Iterator[ShowStage]:
     """Bars on standard error: call the value with (stage, done, total)."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as bars:

@@ -28,10 +28,10 @@ def prepare(
     from sml_dist.data.prepare import prepare as run
     from sml_dist.session import ray_session
 
-    with ray_session(verbose=verbose), stage_bars() as progress:
+    with ray_session(verbose=verbose), stage_bars() as show:
         manifest = run(
             schema, output, inputs=input, split=split, train=train, valid=valid, test=test,
-            max_reject_rate=max_reject_rate, min_count=min_count, overwrite=overwrite, seed=seed, progress=progress,
+            max_reject_rate=max_reject_rate, min_count=min_count, overwrite=overwrite, seed=seed, show=show,
         )  # fmt: skip
     show_dataset(manifest, output, as_json)
 

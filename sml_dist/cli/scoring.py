@@ -38,11 +38,11 @@ def predict(
     from sml_dist.scoring.predict import predict as run_predict
     from sml_dist.session import ray_session
 
-    with ray_session(num_workers or 0, verbose=verbose), stage_bars() as progress:
+    with ray_session(num_workers or 0, verbose=verbose), stage_bars() as show:
         found = run_predict(
             run, input, output, step=step, splits=listed(split), keys=listed(keys), labelled=labelled, contributions=contributions,
             precision=precision, device=device, workers=num_workers, max_reject_rate=max_reject_rate,
-            overwrite=overwrite, progress=progress,
+            overwrite=overwrite, show=show,
         )  # fmt: skip
     show_predictions(found, output, as_json)
 
@@ -84,8 +84,8 @@ def evaluate(
     if output:
         check_free(output)
     raw = data is not None and not is_prepared(data, "--data")
-    with ray_session(verbose=verbose) if raw else contextlib.nullcontext(), stage_bars() as progress:
-        found = run_evaluate(run, data=data, split=split, step=step, against=against, options=options, progress=progress)
+    with ray_session(verbose=verbose) if raw else contextlib.nullcontext(), stage_bars() as show:
+        found = run_evaluate(run, data=data, split=split, step=step, against=against, options=options, show=show)
     show_evaluation(found, as_json)
     if output:
         write(found, output)

@@ -6,7 +6,7 @@ from functools import partial
 import pyarrow as pa
 
 from sml_dist.data.encode import tokens_of
-from sml_dist.data.job import Job, Part, Progress, cleaned, tracked
+from sml_dist.data.job import Job, Part, cleaned, tracked
 from sml_dist.data.numeric import Statistics, quantile_edges, values_histogram, values_moments
 from sml_dist.data.output import Output, writing
 from sml_dist.data.parallel import map_tasks
@@ -15,6 +15,7 @@ from sml_dist.data.schema import Feature, Schema
 from sml_dist.data.sketch import Histogram, Moments
 from sml_dist.data.split import empty
 from sml_dist.data.vocab import TokenCounter, finish_field, merge_range
+from sml_dist.stages import ShowStage
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Fitted:
         return Fitted(job.tally(), {c: Moments() for c in wanted.standard}, {c: Histogram.empty() for c in wanted.buckets})
 
 
-def fit(job: Job, parts: list[Part], progress: Progress) -> Job:
+def fit(job: Job, parts: list[Part], show: ShowStage) -> Job:
     """The job with its statistics; the vocabularies are in the output folder. Raises InputError where no row can be a training row."""
     training = [part for part in ([span for span in part if job.splitter.may_train(span)] for part in parts) if part]
     if not any(span.rows for part in training for span in part):
@@ -58,14 +59,14 @@ def fit(job: Job, parts: list[Part], progress: Progress) -> Job:
         return job
     results = map_tasks(partial(fit_part, job=job, wanted=wanted), list(enumerate(training)))
     total, moments, counts = Fitted.start(job, wanted), {}, []
-    for index, fitted in tracked("fit", results, training, progress):
+    for index, fitted in tracked("fit", results, training, show):
         total.tally.merge(fitted.tally)
         total.histograms = {column: histogram.merge(fitted.histograms[column]) for column, histogram in total.histograms.items()}
         moments[index] = fitted.moments
         counts += fitted.counts
     for index in sorted(moments):  # in the order of the rows: a sum of floats depends on it
         total.moments = {column: sums.merge(moments[index][column]) for column, sums in total.moments.items()}
-    write_vocabularies(job, wanted.fields, sorted(counts), progress)
+    write_vocabularies(job, wanted.fields, sorted(counts), show)
     return replace(job, statistics=statistics_of(total, wanted))
 
 
@@ -110,7 +111,7 @@ def _fit_part(number: int, part: Part, job: Job, wanted: Wanted) -> Fitted:
     return fitted
 
 
-def write_vocabularies(job: Job, fields: list[Feature], counts: list[str], progress: Progress) -> None:
+def write_vocabularies(job: Job, fields: list[Feature], counts: list[str], show: ShowStage) -> None:
     """Adds up the counts of all parts, one range of hashes at a time; then orders each field's tokens."""
     if not fields:
         return
@@ -118,10 +119,10 @@ def write_vocabularies(job: Job, fields: list[Feature], counts: list[str], progr
     merge = partial(merge_one, counts=counts, min_counts=[feature.min_count for feature in fields], output=job.output)
     for _, path in map_tasks(merge, range(job.ranges)):
         merged.append(path)
-        progress("vocabularies", done := done + 1, steps)
+        show("vocabularies", done := done + 1, steps)
     finish = partial(finish_one, merged=sorted(merged), root=job.output.root)
     for _ in map_tasks(finish, list(enumerate(feature.name for feature in fields))):
-        progress("vocabularies", done := done + 1, steps)
+        show("vocabularies", done := done + 1, steps)
 
 
 def merge_one(number: int, counts: list[str], min_counts: list[int], output: Output) -> str:

@@ -1,6 +1,6 @@
 """What the stages of `prepare` share: the job, and usable rows read from a part within the limit of rejects."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,9 @@ from sml_dist.data.sources import read
 from sml_dist.data.spans import RawBatch, Span
 from sml_dist.data.split import Splitter
 from sml_dist.spec import InputError
+from sml_dist.stages import ShowStage
 
 Part = list[Span]
-Progress = Callable[[str, int, int], None]  # (stage, done, of): bytes of raw input, or tasks while vocabularies are merged
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ def cleaned(part: Part, schema: Schema, tally: Tally, columns: list[str] | None 
             raise InputError(f"{span.file.path}: {span.rows} rows were counted, but {found} read; is it being written to, or damaged?")
 
 
-def tracked(stage: str, results: Iterator[tuple[int, Any]], parts: list[Part], progress: Progress) -> Iterator[tuple[int, Any]]:
+def tracked(stage: str, results: Iterator[tuple[int, Any]], parts: list[Part], show: ShowStage) -> Iterator[tuple[int, Any]]:
     """Passes the results of parts on and reports how many bytes of raw input are done."""
     sizes = [sum(span.bytes for span in part) for part in parts]
     done, total = 0, sum(sizes)
-    progress(stage, 0, total)
+    show(stage, 0, total)
     for index, result in results:
         done += sizes[index]
-        progress(stage, done, total)
+        show(stage, done, total)
         yield index, result

@@ -9,7 +9,7 @@ from dataclasses import replace
 from sml_dist.data.dataset import Manifest, Split
 from sml_dist.data.encode import make_encoder
 from sml_dist.data.fit import fit
-from sml_dist.data.job import Job, Progress
+from sml_dist.data.job import Job
 from sml_dist.data.output import check_free, claimed, complete, writing
 from sml_dist.data.quarantine import Tally
 from sml_dist.data.schema import Schema, load_schema
@@ -19,6 +19,7 @@ from sml_dist.data.survey import survey
 from sml_dist.data.vocab import ranges_for, vocabulary_path
 from sml_dist.data.write import REJECTS, Written, write
 from sml_dist.spec import InputError, to_dict
+from sml_dist.stages import ShowStage, silent
 
 
 def prepare(
@@ -34,7 +35,7 @@ def prepare(
     min_count: int | None = None,
     overwrite: bool = False,
     seed: int = 0,
-    progress: Progress | None = None,
+    show: ShowStage = silent,
     part_bytes: int = PART_BYTES,
 ) -> Manifest:
     """Prepares a dataset in the folder `output` and returns its manifest. Ray must be initialised.
@@ -42,22 +43,21 @@ def prepare(
     Give `inputs` with a `split` rule (split.py), or `train` with `valid` (and `test`). `min_count` overrides the schema's.
     Raises InputError. Stopped or killed at any moment it leaves no complete dataset, and the same call begins anew.
     """
-    progress = progress or (lambda stage, done, of: None)
     schema = with_min_count(load_schema(schema_name), min_count)
     rule, files = choose_files(schema, inputs, split, {"train": train, "valid": valid, "test": test}, seed)
     check_rate(max_reject_rate)
     with writing(output):
         check_free(output, overwrite)
 
-    spans, times = survey(files, schema, part_bytes, progress, with_times=rule.kind == "time")
+    spans, times = survey(files, schema, part_bytes, show, with_times=rule.kind == "time")
     parts = group_spans(spans, part_bytes)
     rows = sum(span.rows for span in spans)
     splitter = resolve(rule, rows, times)
 
     with claimed(output, overwrite) as folder:
         job = Job(schema, splitter, folder, rows, max_reject_rate, ranges_for(sum(file.size for file in files)))
-        job = fit(job, parts, progress)
-        written, tally = write(job, parts, progress)
+        job = fit(job, parts, show)
+        written, tally = write(job, parts, show)
         with writing(output):
             manifest = make_manifest(job, written, tally)
             complete(folder, manifest)

@@ -3,17 +3,18 @@
 from functools import partial
 
 from sml_dist.data.clean import timestamps
-from sml_dist.data.job import Part, Progress, tracked
+from sml_dist.data.job import Part, tracked
 from sml_dist.data.parallel import map_tasks
 from sml_dist.data.schema import Schema
 from sml_dist.data.sketch import Histogram
 from sml_dist.data.sources import count_rows, first_spans, read
 from sml_dist.data.spans import RawFile, Span, group_spans, number_rows
 from sml_dist.spec import InputError
+from sml_dist.stages import ShowStage
 
 
 def survey(
-    files: list[RawFile], schema: Schema, part_bytes: int, progress: Progress, *, with_times: bool = False, columns: list[str] | None = None
+    files: list[RawFile], schema: Schema, part_bytes: int, show: ShowStage, *, with_times: bool = False, columns: list[str] | None = None
 ) -> tuple[list[Span], Histogram]:
     """The numbered spans of all files in order, and the histogram of times (empty unless it is asked for).
 
@@ -23,7 +24,7 @@ def survey(
     task = partial(survey_part, schema=schema, with_times=with_times, part_bytes=part_bytes, columns=columns)
     found: dict[int, list[Span]] = {}
     times = Histogram.empty()
-    for index, (spans, part_times) in tracked("survey", map_tasks(task, parts), parts, progress):
+    for index, (spans, part_times) in tracked("survey", map_tasks(task, parts), parts, show):
         found[index] = spans
         times = times.merge(part_times)
     spans = number_rows([span for index in range(len(parts)) for span in found[index]])

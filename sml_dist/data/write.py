@@ -9,10 +9,11 @@ import pyarrow as pa
 
 from sml_dist.data.dataset import DataFile, SplitWriter
 from sml_dist.data.encode import Encoder, make_encoder
-from sml_dist.data.job import Job, Part, Progress, cleaned, tracked
+from sml_dist.data.job import Job, Part, cleaned, tracked
 from sml_dist.data.output import writing
 from sml_dist.data.parallel import map_tasks
 from sml_dist.data.quarantine import Tally, rejects_table
+from sml_dist.stages import ShowStage
 
 REJECTS = "rejects"
 
@@ -26,11 +27,11 @@ class Written:
     positives: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def write(job: Job, parts: list[Part], progress: Progress) -> tuple[list[Written], Tally]:
+def write(job: Job, parts: list[Part], show: ShowStage) -> tuple[list[Written], Tally]:
     """Every part's files in order, and the rows read and rejected in all."""
     tally = job.tally()
     found: dict[int, Written] = {}
-    for index, written in tracked("encode", map_tasks(partial(write_part, job=job), list(enumerate(parts))), parts, progress):
+    for index, written in tracked("encode", map_tasks(partial(write_part, job=job), list(enumerate(parts))), parts, show):
         tally.merge(written.tally)
         found[index] = written
     return [found[index] for index in range(len(parts))], tally

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from sml_dist.config.train import Precision
-from sml_dist.data.job import Progress
 from sml_dist.data.quarantine import Tally
 from sml_dist.scoring.bootstrap import Scored, affordable, differences, intervals
 from sml_dist.scoring.calibration import curve, expected_error
@@ -19,6 +18,7 @@ from sml_dist.scoring.rows import RowSource, check_finite
 from sml_dist.scoring.slices import check_field, largest, namer, values_of
 from sml_dist.scoring.trained import Described, Trained, find, load
 from sml_dist.spec import InputError
+from sml_dist.stages import ShowStage, silent
 from sml_dist.train.evaluate import by_label
 
 BATCH_ROWS = 16_384
@@ -53,7 +53,7 @@ def evaluate(
     step: int | None = None,
     against: str | None = None,
     options: Options = Options(),  # noqa: B008
-    progress: Progress = lambda stage, done, of: None,
+    show: ShowStage = silent,
 ) -> dict[str, Any]:
     """Metrics with intervals, slices, a calibration curve, and differences from the run `against`, both under this run's weights
     and groups.
@@ -64,8 +64,8 @@ def evaluate(
     model = loaded(run, step, options)
     check(options, model)
     data = data or model.config.data.path
-    source = rows_of(model, data, split, progress)
-    scored, rows, values = score(model, source, data, options, progress)
+    source = rows_of(model, data, split, show)
+    scored, rows, values = score(model, source, data, options, show)
     if not scored.weights.any():
         raise InputError(f"{data}: all {len(rows):,} rows have weight 0, by which no metric is defined; give others with --data or --split")
     resamples, unit = affordable(len(scored.logits), options.resamples), unit_of(scored, options)
@@ -77,7 +77,7 @@ def evaluate(
         other = loaded(against, None, options)
         its_options = replace(options, by=(), unit="row")  # what is drawn are this run's groups
         check(its_options, other)
-        second, its_rows, _ = score(other, rows_of(other, data, split, progress), data, its_options, progress)
+        second, its_rows, _ = score(other, rows_of(other, data, split, show), data, its_options, show)
         if not (np.array_equal(rows, its_rows) and np.array_equal(scored.labels, second.labels)):
             why = "the two runs do not keep the same rows and labels of this data, as their schemas differ"
             raise InputError(f"{why}; give rows that both can use")
@@ -105,14 +105,14 @@ def check(options: Options, model: Described) -> None:
         raise InputError("--unit group: the run's rows have no group; leave the option out")
 
 
-def rows_of(model: Described, data: str, split: str | None, progress: Progress) -> RowSource:
+def rows_of(model: Described, data: str, split: str | None, show: ShowStage) -> RowSource:
     """With the label, and what goes with it: weight and group."""
     keys = ["label", *(name for name in ("weight", "group") if getattr(model.manifest, name))]
     splits = [split] if split else None
     if not is_prepared(data, "--data"):
         if data == model.config.data.path:
             raise InputError(f"the run's dataset is not at {data} any more; name rows with --data, a prepared dataset or raw logs")
-        return raw_rows(data, model.schema, keys, labelled=True, splits=splits, option="--data").surveyed(progress)
+        return raw_rows(data, model.schema, keys, labelled=True, splits=splits, option="--data").surveyed(show)
     source = prepared_rows(data, model, splits, keys)
     if split is None:
         source = replace(source, splits=[name for name in source.splits if name in ("valid", "test")][-1:] or source.splits)
@@ -121,7 +121,7 @@ def rows_of(model: Described, data: str, split: str | None, progress: Progress) 
     return source
 
 
-def score(model: Trained, source: RowSource, data: str, options: Options, progress: Progress) -> tuple[Scored, np.ndarray, Values]:
+def score(model: Trained, source: RowSource, data: str, options: Options, show: ShowStage) -> tuple[Scored, np.ndarray, Values]:
     """Every row's score, its file's place and its number there as one, and which rows hold which value of each field.
 
     Raises InputError where no row of the data can be used.
@@ -146,7 +146,7 @@ def score(model: Trained, source: RowSource, data: str, options: Options, progre
                     places, ids = values_of(name, table, model.manifest)
                     parts.append((places + done, ids))
                 done += len(table)
-                progress("score", tally.read, tally.total)
+                show("score", tally.read, tally.total)
     if not columns:
         none = f"none of {tally.read:,} rows can be used by {model.config.run.folder}"
         raise InputError(f"--data {data}: {none}; the first: {tally.first}. Mend them, or give others")

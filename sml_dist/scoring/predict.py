@@ -19,7 +19,6 @@ from joblib import cpu_count
 
 from sml_dist.config.train import Precision
 from sml_dist.data.dataset import DataFile
-from sml_dist.data.job import Progress
 from sml_dist.data.output import own, writing
 from sml_dist.data.parallel import Actors, map_tasks
 from sml_dist.data.prepare import check_rate
@@ -32,6 +31,7 @@ from sml_dist.scoring.raw_rows import raw_rows
 from sml_dist.scoring.rows import RowSource, check_finite
 from sml_dist.scoring.trained import Described, Trained, describe, find, load, reopened
 from sml_dist.spec import InputError
+from sml_dist.stages import ShowStage, silent
 from sml_dist.train.checkpoint import seal
 from sml_dist.train.evaluate import by_label
 from sml_dist.train.task import Products
@@ -74,14 +74,13 @@ def predict(
     workers: int | None = None,
     max_reject_rate: float = 0.001,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    show: ShowStage = silent,
     part_bytes: int = PART_BYTES,
 ) -> Predictions:
     """Scores `inputs`, a prepared dataset or a glob of raw logs, into the folder `output`. Ray must be initialised.
 
     Stopped or killed at any moment, the same call goes on with the parts that are not written yet. Raises InputError.
     """
-    progress = progress or (lambda stage, done, of: None)
     check_rate(max_reject_rate)
     check_keys(keys or [])
     model = describe(find(run, step))
@@ -106,7 +105,7 @@ def predict(
             return complete
 
         with folder.cleared_on_failure():
-            source = source.surveyed(progress)
+            source = source.surveyed(show)
             with writing(output):
                 done = folder.done()
             pool, cuda, threads = actors(device, workers)
@@ -121,7 +120,7 @@ def predict(
                 cuda=cuda,
                 threads=threads,
             )
-            done |= score_parts(job, source.parts, done, pool, progress)
+            done |= score_parts(job, source.parts, done, pool, show)
         with writing(output):
             found = summed(job, model, inputs, about, [done[number] for number in range(len(source.parts))])
             folder.complete(found)
@@ -156,7 +155,7 @@ def actors(device: str, workers: int | None) -> tuple[Actors, bool, int]:
     return Actors(count, gpus=min(1.0, gpus / count)), gpus > 0, threads
 
 
-def score_parts(job: Job, parts: Sequence[Any], done: dict[int, PartDone], pool: Actors, progress: Progress) -> dict[int, PartDone]:
+def score_parts(job: Job, parts: Sequence[Any], done: dict[int, PartDone], pool: Actors, show: ShowStage) -> dict[int, PartDone]:
     """The parts that are not done yet. Raises InputError at too many rejects in all, and at a second precision."""
     tally = job.tally()
     for part in done.values():
@@ -164,13 +163,13 @@ def score_parts(job: Job, parts: Sequence[Any], done: dict[int, PartDone], pool:
     left = [(number, part) for number, part in enumerate(parts) if number not in done]
     found: dict[int, PartDone] = {}
     precisions = {part.precision for part in done.values()}
-    progress("score", tally.read, tally.total)
+    show("score", tally.read, tally.total)
     for index, (written, first) in map_tasks(Scorer(job), left, replace(pool, count=max(1, min(pool.count, len(left))))):
         tally.add(written.rows_read, written.rows_rejected, first)
         found[left[index][0]] = written
         precisions.add(written.precision)
         the_one(precisions)
-        progress("score", tally.read, tally.total)
+        show("score", tally.read, tally.total)
     return found
 
 

@@ -9,13 +9,13 @@ import pyarrow as pa
 
 from sml_dist.credentials import refuse
 from sml_dist.data.dataset import MANIFEST, Manifest, fingerprint, read_manifest, read_rows
-from sml_dist.data.job import Progress
 from sml_dist.data.quarantine import Tally
 from sml_dist.data.spans import file_system, reading
 from sml_dist.data.vocab import read_tokens
 from sml_dist.scoring.rows import Rows, named
 from sml_dist.scoring.trained import Described
 from sml_dist.spec import InputError
+from sml_dist.stages import ShowStage
 
 PART_ROWS = 1 << 18
 
@@ -61,7 +61,7 @@ class PreparedRows:
             for first in range(0, len(file.row_groups), step)
         ]
 
-    def surveyed(self, progress: Progress) -> "PreparedRows":
+    def surveyed(self, show: ShowStage) -> "PreparedRows":
         """The manifest says all."""
         return self
 

@@ -8,7 +8,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
-from sml_dist.data.job import Part, Progress, cleaned
+from sml_dist.data.job import Part, cleaned
 from sml_dist.data.quarantine import Tally
 from sml_dist.data.schema import Schema
 from sml_dist.data.sources import columns_of
@@ -18,6 +18,7 @@ from sml_dist.scoring.raw_keys import as_key, key_types
 from sml_dist.scoring.rows import ROLES, Rows, named
 from sml_dist.scoring.trained import Described
 from sml_dist.spec import InputError
+from sml_dist.stages import ShowStage
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class RawRows:
         files = [[file.path, fsspec.url_to_fs(file.path)[0].ukey(file.path)] for file in self.files]
         return {"files": files, "labelled": self.labelled, "part_bytes": self.part_bytes}
 
-    def surveyed(self, progress: Progress) -> "RawRows":
+    def surveyed(self, show: ShowStage) -> "RawRows":
         """With its parts. Finds broken files, and those that lack a column."""
-        spans, _ = survey(self.files, self.schema, self.part_bytes, progress, columns=self.columns)
+        spans, _ = survey(self.files, self.schema, self.part_bytes, show, columns=self.columns)
         types = key_types(self.files, self.schema, [key for key in self.keys if key not in ROLES])
         return replace(self, parts=group_spans(spans, self.part_bytes), types=types)
 

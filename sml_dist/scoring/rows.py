@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from sml_dist.data.dataset import matrix
-from sml_dist.data.job import Progress
 from sml_dist.data.quarantine import Reject, Tally
 from sml_dist.scoring.trained import Described
 from sml_dist.spec import InputError
+from sml_dist.stages import ShowStage
 
 ROLES = ("label", "weight", "group", "timestamp")
 
@@ -48,7 +48,7 @@ class RowSource(Protocol):
     @property
     def parts(self) -> Sequence[Any]: ...
 
-    def surveyed(self, progress: Progress) -> "RowSource": ...
+    def surveyed(self, show: ShowStage) -> "RowSource": ...
 
     def reader(self) -> "RowSource":
         """What a worker needs to `read` a part, without the lists of all files and parts."""

@@ -4,13 +4,13 @@ A run that is done is not done again: its summary lies in cells/. Runs on severa
 Ray Train one after another.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sml_dist.data.dataset import fingerprint
 from sml_dist.spec import InputError
+from sml_dist.stages import ShowStage, silent
 from sml_dist.statistics import Paired, paired
 from sml_dist.studies.ablation_page import flat, page, plot
 from sml_dist.studies.grid import Cell, GridConfig, cells, read_grid, value_of
@@ -18,15 +18,13 @@ from sml_dist.studies.tasks import as_they_end
 from sml_dist.tabular import write_csv
 from sml_dist.train.run_folder import RunFolder
 
-Show = Callable[[str, int, int], None]
-
 
 def check(config_path: str, overrides: list[str] | None) -> None:
     """Raises InputError for what is wrong in the grid or in a cell's configuration."""
     cells(read_grid(config_path, overrides), "cells")
 
 
-def run(config_path: str, overrides: list[str] | None, output: str, show: Show = lambda what, done, of: None) -> dict[str, Any]:
+def run(config_path: str, overrides: list[str] | None, output: str, show: ShowStage = silent) -> dict[str, Any]:
     """Runs the cells that are missing, then writes `output`/: cells.csv, pairs.csv, README.md, pairs.png. Ray must be running."""
     grid, folder = read_grid(config_path, overrides), Path(output).absolute()
     wanted = cells(grid, str(folder / "cells"))
@@ -43,7 +41,7 @@ def run(config_path: str, overrides: list[str] | None, output: str, show: Show =
     return {"folder": str(folder), "cells": len(wanted), "pairs": results}
 
 
-def finished(wanted: list[Cell], grid: GridConfig, show: Show) -> list[dict[str, Any]]:
+def finished(wanted: list[Cell], grid: GridConfig, show: ShowStage) -> list[dict[str, Any]]:
     """The summary of every cell, in order. The first cell that fails stops all."""
     from sml_dist.train.launch import check_place, in_own_process, launch
 

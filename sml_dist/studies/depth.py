@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sml_dist.config.train import TrainConfig
 from sml_dist.data.dataset import read_manifest
 from sml_dist.models.dnn import DNNConfig
 from sml_dist.spec import spec
+from sml_dist.stages import ShowStage, silent
 from sml_dist.studies.depth_page import page
 from sml_dist.studies.depth_plots import plot_all
 from sml_dist.studies.here import refuse_elsewhere
@@ -62,9 +63,7 @@ def check(config_path: str, overrides: list[str] | None) -> None:
     read_manifest(load_settings(DepthConfig, config_path, overrides).data.path)
 
 
-def run(
-    config_path: str, overrides: list[str] | None, output: str, show: Callable[[str, int, int], None] = lambda what, done, of: None
-) -> dict[str, Any]:
+def run(config_path: str, overrides: list[str] | None, output: str, show: ShowStage = silent) -> dict[str, Any]:
     """Trains and measures, then writes `output`/: layers.csv, models.csv, statements.csv, PNG, and README.md."""
     started, config, folder = time.monotonic(), load_settings(DepthConfig, config_path, overrides), Path(output)
     layers: list[Row] = []

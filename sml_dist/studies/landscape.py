@@ -1,7 +1,6 @@
 """The landscape study: the gradient-dominance theorem of linear skip-logit networks in numbers, and what real towers look like."""
 
 import time
-from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from pydantic import NonNegativeInt
 
 from sml_dist.config.settings import load_settings
 from sml_dist.spec import spec
+from sml_dist.stages import ShowStage, silent
 from sml_dist.studies.inequality import PointsConfig, measure_points, measure_sharpness, measure_shrinking, measure_zero
 from sml_dist.studies.landscape_page import Findings, page, verdicts
 from sml_dist.studies.landscape_plots import plot_all
@@ -31,9 +31,7 @@ def check(config_path: str, overrides: list[str] | None) -> None:
     load_settings(LandscapeConfig, config_path, overrides)
 
 
-def run(
-    config_path: str, overrides: list[str] | None, output: str, show: Callable[[str, int, int], None] = lambda what, done, of: None
-) -> dict[str, Any]:
+def run(config_path: str, overrides: list[str] | None, output: str, show: ShowStage = silent) -> dict[str, Any]:
     """Measures, then writes `output`/: CSV of every number, PNG, and README.md. Returns the verdicts and the folder."""
     started, config, folder = time.monotonic(), load_settings(LandscapeConfig, config_path, overrides), Path(output)
     show("parts", 0, 3)

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from sml_dist.config.run import RunConfig, RunSection, rooted
 from sml_dist.config.settings import load_settings
 from sml_dist.data.dataset import fingerprint, read_manifest
 from sml_dist.spec import to_dict
+from sml_dist.stages import ShowStage, silent
 from sml_dist.studies.online_config import OnlineConfig
 from sml_dist.studies.online_page import page
 from sml_dist.studies.online_plots import plot_all
@@ -24,8 +25,6 @@ from sml_dist.studies.online_verdicts import HEADS, Arm, Curves, Setting, compar
 from sml_dist.studies.tasks import as_they_end
 from sml_dist.tabular import Row, write_csv
 from sml_dist.whole_files import WholeFiles
-
-Show = Callable[[str, int, int], None]
 
 
 class Pass(NamedTuple):
@@ -45,7 +44,7 @@ def check(config_path: str, overrides: list[str] | None) -> None:
         read_manifest(log.path)
 
 
-def run(config_path: str, overrides: list[str] | None, output: str, show: Show = lambda what, done, of: None) -> dict[str, Any]:
+def run(config_path: str, overrides: list[str] | None, output: str, show: ShowStage = silent) -> dict[str, Any]:
     """Makes the passes that are missing, then writes `output`/: curves.csv, passes.csv, pairs.csv, PNG, README.md. Ray must run."""
     config, folder = load_settings(OnlineConfig, config_path, overrides), Path(output).absolute()
     cells = folder / "cells"
@@ -73,7 +72,7 @@ def rows_of(config: OnlineConfig, setting: Setting) -> int:
     return config.logs[setting.log].rows[setting.size]
 
 
-def choose(config: OnlineConfig, folder: Path, show: Show) -> list[Pass]:
+def choose(config: OnlineConfig, folder: Path, show: ShowStage) -> list[Pass]:
     """For every setting and arm the pass of its search with the least cumulative logloss."""
     search, wanted = config.search, []
     for setting, arm in itertools.product(settings(config), map(Arm._make, itertools.product(config.normalisers, HEADS))):
@@ -88,7 +87,7 @@ def last_logloss(result: dict[str, Any]) -> float:
     return result["curve"][-1]["logloss"] if "curve" in result else float("inf")
 
 
-def finished(config: OnlineConfig, wanted: Sequence[Pass], folder: Path, stage: str, show: Show) -> list[dict[str, Any]]:
+def finished(config: OnlineConfig, wanted: Sequence[Pass], folder: Path, stage: str, show: ShowStage) -> list[dict[str, Any]]:
     """Every pass' {"curve"} or {"fault"}, in order; those that are missing as Ray tasks, as many at once as there is room for."""
     runs = [run_config(config, one) for one in wanted]
     prints = {name: data_print(log.path) for name, log in config.logs.items()}

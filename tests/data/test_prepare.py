@@ -231,7 +231,7 @@ def test_progress_ends_at_the_whole_of_each_stage(tmp_path):
     seen = {}
     path = write_logs(tmp_path / "a.csv", clicks(300))
     note = lambda stage, done, of: seen.update({stage: (done, of)})  # noqa: E731
-    prepared(tmp_path / "out", write_schema(tmp_path), path, part_bytes=2000, progress=note)
+    prepared(tmp_path / "out", write_schema(tmp_path), path, part_bytes=2000, show=note)
     assert list(seen) == ["survey", "fit", "vocabularies", "encode"]
     assert all(done == of for done, of in seen.values())
 

@@ -444,7 +444,7 @@ from sml_dist.scoring import predict
 ray.init(sys.argv[4], log_to_driver=False)
 predict.cpu_count = lambda: 1
 waits = lambda stage, done, of: time.sleep(600 if stage == "score" and done else 0)
-predict.predict(*sys.argv[1:4], workers=1, part_bytes=8_000, progress=waits)
+predict.predict(*sys.argv[1:4], workers=1, part_bytes=8_000, show=waits)
 """
 
 
