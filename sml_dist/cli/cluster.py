@@ -4,9 +4,9 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from sml_dist.cli.app import Json, app, err, out, print_json
+from sml_dist.tabular import rich_table
 
 Name = Annotated[str, typer.Option(help="Cluster name.")]
 cluster = typer.Typer(no_args_is_help=True, help="A Ray cluster of several nodes on this machine, with a token.")
@@ -53,9 +53,7 @@ def cluster_status(name: Name = "local", as_json: Json = False) -> None:
     elif not found["nodes"]:
         out.print(f"cluster {name}: {'no node answers' if made else 'there is none'}")
     else:
-        table = Table(title=f"{name}: {found['address']}", title_justify="left")
-        for column in ("node", "state", "address", "CPUs", "object store"):
-            table.add_column(column)
+        table = rich_table(f"{name}: {found['address']}", ("node", "state", "address", "CPUs", "object store"))
         for node in found["nodes"]:
             store = f"{node['object_store_mb']} MB"
             table.add_row(node["name"], "alive" if node["alive"] else "dead", node["address"] or "", f"{node['cpus']:g}", store)

@@ -3,9 +3,9 @@
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from sml_dist.cli.app import Json, Verbose, app, out, print_json, stage_bars
+from sml_dist.tabular import rich_table
 
 
 @app.command()
@@ -64,9 +64,8 @@ def show_dataset(manifest: Any, output: str, as_json: bool) -> None:
     if as_json:
         print_json({"path": output} | {k: v for k, v in to_dict(manifest).items() if k not in ("source",)})
         return
-    table = Table(title=f"{manifest.name}: {output}", title_justify="left")
-    for name in ("split", "rows", "positives", *(("best AUC", "best logloss") if manifest.best else ())):
-        table.add_column(name, justify="left" if name == "split" else "right")
+    columns = ("split", "rows", "positives", *(("best AUC", "best logloss") if manifest.best else ()))
+    table = rich_table(f"{manifest.name}: {output}", columns, "lr")
     for name, split in manifest.splits.items():
         best = manifest.best.get(name)
         known = (f"{best.auc:.4f}", f"{best.logloss:.4f}") if best else ()

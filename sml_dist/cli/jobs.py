@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from sml_dist.cli.app import Json, app, err, out, print_json
 from sml_dist.spec import InputError
+from sml_dist.tabular import rich_table
 
 Address = Annotated[str | None, typer.Option(help="A dashboard's URL or a local cluster's name; else RAY_API_SERVER_ADDRESS, or local.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Take a cluster on another machine that asks for no token.")]
@@ -62,9 +62,7 @@ def listing(context: typer.Context, address: Address = None, insecure: Insecure 
     if as_json:
         print_json(found)
         return
-    table = Table(title=f"{len(found)} jobs", title_justify="left")
-    for column in ("id", "job", "run", "status", "exit", "started", "seconds"):
-        table.add_column(column, justify="right" if column in ("exit", "seconds") else "left")
+    table = rich_table(f"{len(found)} jobs", ("id", "job", "run", "status", "exit", "started", "seconds"), "llllrlr")
     for each in found:
         started = datetime.fromtimestamp(each["started"]).strftime("%Y-%m-%d %H:%M:%S") if each["started"] else ""
         values = (each["id"], each["job"], each["run"], each["status"].lower(), each["exit"], started, each["seconds"])

@@ -9,6 +9,7 @@ from rich.table import Table
 from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json, warn
 from sml_dist.config.metrics import METRICS
 from sml_dist.importing import importing
+from sml_dist.tabular import rich_table
 from sml_dist.train.terminal import numbers
 
 
@@ -71,10 +72,9 @@ def show_summary(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(summary)
         return
-    table = Table(title=f"{summary['model']}{' with SML' if summary['sml'] else ''}", title_justify="left")
     names = [name for name in (*METRICS, "rows") if name in summary["valid"]]
-    for name in ("", *names):
-        table.add_column(METRICS[name].short if name in METRICS else name, justify="right" if name else "left")
+    columns = ["", *(METRICS[name].short if name in METRICS else name for name in names)]
+    table = rich_table(f"{summary['model']}{' with SML' if summary['sml'] else ''}", columns, "lr")
     for split in ("valid", "test"):
         if split in summary:
             for label, values in summary[split].get("labels", {"": summary[split]}).items():
@@ -93,9 +93,8 @@ def show_summary(summary: dict[str, Any], as_json: bool) -> None:
 
 
 def groups_table(groups: list[dict[str, float]], count: int) -> Table:
-    table = Table(title=f"AUC per group: the largest of {count:,} groups (valid), by hash; evaluate --by has names", title_justify="left")
-    for name in ("group", "rows", "positives", "AUC"):
-        table.add_column(name, justify="right")
+    title = f"AUC per group: the largest of {count:,} groups (valid), by hash; evaluate --by has names"
+    table = rich_table(title, ("group", "rows", "positives", "AUC"), "r")
     for group in map(numbers, groups):
         table.add_row(str(group["group"]), f"{group['rows']:,.0f}", f"{group['positives']:,.0f}", f"{group['auc']:.5f}")
     return table

@@ -1,25 +1,23 @@
 """A capacity report as text for the terminal, and for the files beside configs/plans/."""
 
-import io
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from sml_dist.embeddings.capacity import HOST_KERNELS, RESERVE, Memory, Rank
 from sml_dist.embeddings.capacity_advice import explain
 from sml_dist.embeddings.capacity_report import Report, imbalance
 from sml_dist.embeddings.capacity_sizes import show_bytes
+from sml_dist.tabular import as_text, rich_table
 
+STYLE = {"box": box.SIMPLE_HEAD, "pad_edge": False}
 SHOWN = 16  # ranks; of more, the fullest, the slowest and the emptiest
 
 
 def report_text(made: Report) -> str:
-    console = Console(file=io.StringIO(), width=140, markup=False)
-    for part in (headline(made), tables_table(made), memory_table(made), time_table(made), *summary(made)):
-        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+    text = as_text(headline(made), tables_table(made), memory_table(made), time_table(made), *summary(made), width=140)
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
 def headline(made: Report) -> str:
@@ -32,7 +30,8 @@ def headline(made: Report) -> str:
 
 
 def tables_table(made: Report) -> Table:
-    table = columns("Sharding plan", ("table", "sharding", "kernel", "ranks"), ("rows", "dim", "MB", "state MB", "largest shard MB"))
+    names = ("table", "sharding", "kernel", "ranks", "rows", "dim", "MB", "state MB", "largest shard MB")
+    table = rich_table("Sharding plan", names, "llllr", **STYLE)
     for t in made.plan.tables:
         numbers = (f"{t.rows:,}", str(t.dim), *(f"{size / 1e6:,.1f}" for size in (t.weights, t.optimizer, t.largest_shard)))
         table.add_row(t.table, t.kind, t.kernel, ranges(t.ranks), *numbers)
@@ -41,9 +40,9 @@ def tables_table(made: Report) -> Table:
 
 def memory_table(made: Report) -> Table:
     where = "HBM" if made.cluster.device == "cuda" else "Host memory"
-    names = ("weights", "optimizer", "lookups", "ids", "dense", "total")
     host = made.cluster.device == "cuda"
-    table = columns(f"{where} by rank, GB, of {made.plan.room / 1e9:.1f}", ("rank",), (*names, *(("host",) if host else ())))
+    names = ("rank", "weights", "optimizer", "lookups", "ids", "dense", "total", *(("host",) if host else ()))
+    table = rich_table(f"{where} by rank, GB, of {made.plan.room / 1e9:.1f}", names, "lr", **STYLE)
     for label, rank in chosen(made.plan.ranks):
         table.add_row(label, *gigabytes(rank.main), *((f"{rank.host.total / 1e9:.2f}",) if host else ()))
     mean = [sum(rank.main.total for rank in made.plan.ranks), sum(rank.host.total for rank in made.plan.ranks)]
@@ -54,7 +53,8 @@ def memory_table(made: Report) -> Table:
 
 def time_table(made: Report) -> Table:
     parts = ("fwd_compute", "fwd_comms", "bwd_compute", "bwd_comms", "total")
-    table = columns("The planner's time by rank, ms, of the tables", ("rank",), tuple(name.replace("_", " ") for name in parts))
+    names = ("rank", *(name.replace("_", " ") for name in parts))
+    table = rich_table("The planner's time by rank, ms, of the tables", names, "lr", **STYLE)
     for label, rank in chosen(made.plan.ranks):
         table.add_row(label, *(f"{getattr(rank.time, name):.2f}" for name in parts))
     return table
@@ -94,15 +94,6 @@ def chosen(ranks: Sequence[Rank]) -> list[tuple[str, Rank]]:
         "emptiest": min(order, key=lambda i: ranks[i].main.total),
     }
     return [(f"{i} ({', '.join(n for n in picked if picked[n] == i)})", ranks[i]) for i in dict.fromkeys(picked.values())]
-
-
-def columns(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in left:
-        table.add_column(name)
-    for name in right:
-        table.add_column(name, justify="right")
-    return table
 
 
 def gigabytes(part: Memory) -> list[str]:

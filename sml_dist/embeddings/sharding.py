@@ -1,12 +1,9 @@
 """Where each table lives: the planner, and its plan as a table one can read."""
 
-import io
 import logging
 import math
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.table import Table
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
@@ -22,6 +19,7 @@ from sml_dist.embeddings.optim import DENSE, fused_params
 from sml_dist.embeddings.tables import embedding_tables, table_name, users
 from sml_dist.quiet import quiet
 from sml_dist.spec import InputError
+from sml_dist.tabular import as_text, rich_table
 
 ROWS_COPIED = 10_000
 LEAST_COLUMNS = 16  # of a column shard
@@ -147,11 +145,7 @@ def placements(plan: ShardingPlan, manifest: Manifest, dim: int) -> list[Placed]
 
 def plan_text(placed: list[Placed]) -> str:
     """The plan as a table for the terminal and for plan.txt."""
-    table = Table(title="Sharding plan", title_justify="left")
-    for name in ("table", "rows", "dim", "sharding", "kernel", "ranks", "MB"):
-        table.add_column(name, justify="right" if name in ("rows", "dim", "MB") else "left")
+    table = rich_table("Sharding plan", ("table", "rows", "dim", "sharding", "kernel", "ranks", "MB"), "lrrlllr")
     for p in placed:
         table.add_row(p.table, f"{p.rows:,}", str(p.dim), p.kind, p.kernel, ",".join(map(str, p.ranks)), f"{p.weights / 1e6:.1f}")
-    console = Console(file=io.StringIO(), width=120, markup=False)
-    console.print(table)
-    return console.file.getvalue()
+    return as_text(table, width=120)

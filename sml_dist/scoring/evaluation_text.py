@@ -8,15 +8,17 @@ from rich.table import Table
 from rich.text import Text
 
 from sml_dist.config.metrics import METRICS
+from sml_dist.tabular import rich_table
 
 
 def metrics_table(found: dict[str, Any]) -> Table:
     """A line a metric with its interval; against another run both values, the difference (bold where it is sure) and its interval."""
     title = f"{found['model']}, {found['rows']:,} {found['split']} rows"
     if "against" in found:
-        table = table_of(title, "", Path(found["run"]).name, Path(found["against"]["run"]).name, "difference", "95 %", "p")
+        columns = ["", Path(found["run"]).name, Path(found["against"]["run"]).name, "difference", "95 %", "p"]
     else:
-        table = table_of(title, "", Path(found["run"]).name, "95 %")
+        columns = ["", Path(found["run"]).name, "95 %"]
+    table = rich_table(title, columns, "lr")
     for name, own in found["metrics"].items():
         table.add_row(METRICS[name].short, number(own["value"]), *(against(found, name) if "against" in found else [interval(own)]))
     return table
@@ -31,7 +33,7 @@ def against(found: dict[str, Any], name: str) -> list[str | Text]:
 
 
 def slices_table(name: str, slices: list[dict[str, Any]]) -> Table:
-    table = table_of(f"by {name}", name, "rows", "positive", "AUC", "95 %", "logloss", "calibration")
+    table = rich_table(f"by {name}", (name, "rows", "positive", "AUC", "95 %", "logloss", "calibration"), "lr")
     for line in slices:
         logloss, calibration = (number(line[metric]["value"]) for metric in ("logloss", "calibration"))
         shown = [number(line["auc"]["value"]), interval(line["auc"]), logloss, calibration]
@@ -41,19 +43,11 @@ def slices_table(name: str, slices: list[dict[str, Any]]) -> Table:
 
 def calibration_table(found: dict[str, Any]) -> Table:
     """The curve; a bin whose interval misses its probability is marked."""
-    table = table_of(
-        f"calibration (expected error {found['expected_calibration_error']:.5f})", "probability", "positive", "95 %", "rows", ""
-    )
+    title = f"calibration (expected error {found['expected_calibration_error']:.5f})"
+    table = rich_table(title, ("probability", "positive", "95 %", "rows", ""), "lr")
     for one in found["calibration_curve"]:
         off = "" if one["low"] <= one["probability"] <= one["high"] else "too high" if one["probability"] > one["high"] else "too low"
         table.add_row(f"{one['probability']:.4f}", f"{one['rate']:.4f}", interval(one), f"{one['rows']:,}", off)
-    return table
-
-
-def table_of(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for place, name in enumerate(columns):
-        table.add_column(name, justify="right" if place else "left")
     return table
 
 

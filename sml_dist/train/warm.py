@@ -8,7 +8,6 @@ the state that is taken: Adam's new rows are then as late ones of that run. Rows
 in any run.
 """
 
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
 from sml_dist.config.run import RunConfig
 from sml_dist.data.dataset import Field, Manifest, by_table, fingerprint, read_manifest
 from sml_dist.data.vocab import read_tokens, read_vocabulary
 from sml_dist.spec import InputError
+from sml_dist.tabular import as_text, rich_table
 from sml_dist.train.checkpoint import ANOTHER, MANIFEST, Checkpoint, Damaged, OtherFormat, take_that_version
 from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.dataset_copy import holds, places
@@ -177,11 +175,7 @@ def take_rows(reader: CheckpointReader, piece: Piece, rows: np.ndarray) -> None:
 
 
 def rendered(checkpoint: Checkpoint, lines: list[tuple[Any, ...]]) -> str:
-    table = Table(title=f"Started from {checkpoint.path}", title_justify="left")
-    for name in ("", "taken", "initialised", "how"):
-        table.add_column(name)
+    table = rich_table(f"Started from {checkpoint.path}", ("", "taken", "initialised", "how"))
     for line in lines:
         table.add_row(*line)
-    console = Console(file=io.StringIO(), width=120, markup=False)
-    console.print(table)
-    return "".join(f"a damaged checkpoint is passed over: {fault}\n" for fault in checkpoint.passed_over) + console.file.getvalue()
+    return "".join(f"a damaged checkpoint is passed over: {fault}\n" for fault in checkpoint.passed_over) + as_text(table, width=120)
