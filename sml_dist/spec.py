@@ -46,6 +46,11 @@ class RunError(Exception):
     """A run failed for a reason other than its configuration and data."""
 
 
+def one_line(error: Exception) -> str:
+    """What an error of another library says, for a message of ours."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def spec(cls: type[T]) -> type[T]:
     """A frozen, keyword-only, typed dataclass that refuses unknown keys, and infinity and NaN except in `Measured` fields."""

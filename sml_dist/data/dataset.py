@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from pydantic import Field as Option
 from pydantic import ValidationError
 
-from sml_dist.spec import InputError, Inside, confined, from_dict, spec, to_dict
+from sml_dist.spec import InputError, Inside, confined, from_dict, one_line, spec, to_dict
 
 MANIFEST = "dataset.json"
 PARTIAL = ".partial"  # how the names of files end that are still written, or whose writer was killed
@@ -33,10 +33,6 @@ ROW_GROUP_ROWS = 16_384
 SPLITS = ("train", "valid", "test")
 # What file systems, decompressors and Parquet raise for damaged bytes; a flipped bit in a footer makes names that are not UTF-8.
 UNREADABLE = (OSError, EOFError, UnicodeDecodeError, pa.ArrowException)
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @spec

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from sml_dist.data.dataset import MANIFEST, PARTIAL, SPLITS, DataFile, Manifest, one_line, write_manifest
+from sml_dist.data.dataset import MANIFEST, PARTIAL, SPLITS, DataFile, Manifest, write_manifest
 from sml_dist.data.spans import file_system
 from sml_dist.held import FILE as LOCK
 from sml_dist.held import held
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, one_line
 
 INCOMPLETE = "INCOMPLETE"
 NOTE = "sml-dist prepare is at work here, or was stopped: the next prepare into this folder clears it and begins anew."

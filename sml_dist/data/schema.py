@@ -34,7 +34,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from sml_dist.data.dataset import check_table_names, positions
 from sml_dist.data.sketch import MAX_BINS
-from sml_dist.spec import InputError, from_dict, spec
+from sml_dist.spec import InputError, from_dict, one_line, spec
 
 BUILT_IN = Path(__file__).parent / "schemas"
 MAX_COLUMNS = 100_000
@@ -302,11 +302,11 @@ def load_schema(name: str) -> Schema:
     except FileNotFoundError:
         raise InputError(f"schema {name} does not exist; give a YAML file or one of: {', '.join(built_in_names())}") from None
     except OSError as error:
-        raise InputError(f"schema {name} cannot be read: {' '.join(str(error).split())}") from None
+        raise InputError(f"schema {name} cannot be read: {one_line(error)}") from None
     try:
         data = OmegaConf.to_container(OmegaConf.create(text.decode()), resolve=True)
     except Exception as error:  # for a wrong !!tag or a deep nesting YAML raises whatever its constructors do, such as KeyError
-        raise InputError(f"schema {name} is no valid YAML: {' '.join(str(error).split()) or type(error).__name__}") from None
+        raise InputError(f"schema {name} is no valid YAML: {one_line(error)}") from None
     try:
         schema = from_dict(Schema, data)
     except ValidationError as error:

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from sml_dist.credentials import refuse
-from sml_dist.data.dataset import UNREADABLE, one_line
+from sml_dist.data.dataset import UNREADABLE
 from sml_dist.data.quarantine import Reject
 from sml_dist.data.schema import Schema
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, one_line
 
 PART_BYTES = 64 << 20
 CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}

@@ -13,7 +13,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from yaml import YAMLError
 
 from sml_dist.data.dataset import Field, Manifest, multi_column, positions, read_manifest, read_rows
-from sml_dist.spec import InputError, from_dict, spec
+from sml_dist.spec import InputError, from_dict, one_line, spec
 
 IDS = 2**31  # prepared datasets hold ids as int32
 
@@ -65,7 +65,7 @@ def read_tables(path: str) -> Tables:
         fault = error.errors()[0]
         raise InputError(f"--tables {path}: {'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}") from None
     except (OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--tables {path}: {' '.join(str(error).split())}") from None
+        raise InputError(f"--tables {path}: {one_line(error)}") from None
     for field in data.fields:
         if field.ids_per_row != 1 and not field.multivalued:
             raise InputError(f"--tables {path}: {field.name} has {field.ids_per_row:g} ids a row; set multivalued: true")

@@ -16,7 +16,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from sml_dist.credentials import refuse
 from sml_dist.operations.package import pack
-from sml_dist.spec import InputError, RunError
+from sml_dist.spec import InputError, RunError, one_line
 
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 POLL_SECONDS = 0.5
@@ -143,5 +143,5 @@ def asked(what: str) -> Iterator[None]:
     try:
         yield
     except LOST as error:
-        text = " ".join(str(error).split())
+        text = one_line(error)
         raise RunError(f"{what}: {text if len(text) <= 300 else f'{text[:100]} ... {text[-200:]}'}") from None

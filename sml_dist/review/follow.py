@@ -18,7 +18,7 @@ from sml_dist.config.run import RunConfig, parse
 from sml_dist.review.artifacts import log_folder
 from sml_dist.review.tensorboard import TensorBoard
 from sml_dist.review.wandb import Wandb
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, one_line
 from sml_dist.train.run_folder import RunFolder, objects
 from sml_dist.trials import read_trials
 
@@ -86,17 +86,13 @@ def track_export(run: str, export: str, say: Say) -> None:
         log_folder(sink.run, "export", export, {"folder": export})
         sink.run.finish()
     except Exception as error:  # as below: the export is there
-        say(f"the export is no W&B artifact: {one_line(error)}")
+        say(f"the export is no W&B artifact: {one_line(error)[:300]}")
 
 
 def read_config(folder: RunFolder) -> RunConfig | None:
     """The configuration that a run has kept; None where there is none yet. Raises InputError."""
     path = folder.path / "config.yaml"
     return parse(read_yaml(str(path), resolve=False), str(path)) if path.is_file() else None
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 class Follower(threading.Thread):
@@ -117,7 +113,7 @@ class Follower(threading.Thread):
             sink.finish(failed=self.failed)
             self.folder.write_json(self.book, {"step": self.sent, "finished": True})
         except Exception as error:  # whatever a sink's library raises: training is not to hear of it
-            self.say(f"{self.name.removeprefix('follower-')} stopped, training does not: {one_line(error)}")
+            self.say(f"{self.name.removeprefix('follower-')} stopped, training does not: {one_line(error)[:300]}")
 
     def pass_on(self, lines: Iterable[dict[str, Any]], sink: Sink) -> None:
         new = []

@@ -7,7 +7,7 @@ from typing import Any
 from sml_dist.review.compare_page import compare_page
 from sml_dist.review.read import is_sweep, read_run, read_sweep
 from sml_dist.review.run_page import run_page
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, one_line
 from sml_dist.whole_files import WholeFiles
 
 FILE = "report.html"
@@ -41,4 +41,4 @@ def report_quietly(folder: str, say: Callable[[str], None]) -> None:
     try:
         write_report([folder])
     except Exception as error:  # such as of a file that someone has put into the folder
-        say(f"no report was written ({type(error).__name__}: {' '.join(str(error).split())[:200]}); try `sml-dist report {folder}`")
+        say(f"no report was written ({type(error).__name__}: {one_line(error)[:200]}); try `sml-dist report {folder}`")

@@ -15,7 +15,7 @@ from sml_dist.config.metrics import COMPARABLE, METRICS
 from sml_dist.config.run import RunConfig
 from sml_dist.review.artifacts import log_dataset_and_model
 from sml_dist.review.lines import happened, scalars
-from sml_dist.spec import to_dict
+from sml_dist.spec import one_line, to_dict
 from sml_dist.train.run_folder import RunFolder
 from sml_dist.trials import SWEEP, Record, read_trials
 from sml_dist.whole_files import WholeFiles
@@ -53,7 +53,7 @@ class Wandb:
             host = wandb.setup(wandb.Settings(silent=True)).settings.base_url
             return authenticate_session(host=host, source="sml-dist", prompt=False, update_session=False, verify=True) is not None
         except wandb.Error as error:
-            self.say(f"W&B: {' '.join(str(error).split())[:200]}")
+            self.say(f"W&B: {one_line(error)[:200]}")
             return False
 
     def init(self, mode: str) -> "wandb.Run":

@@ -17,12 +17,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import field
 from typing import Any, Literal
 
-from sml_dist.data.dataset import PARTIAL, DataFile, one_line
+from sml_dist.data.dataset import PARTIAL, DataFile
 from sml_dist.data.output import check_size
 from sml_dist.data.spans import file_system
 from sml_dist.data.write import REJECTS
 from sml_dist.held import FILE as LOCK
-from sml_dist.spec import InputError, from_dict, spec, to_dict
+from sml_dist.spec import InputError, from_dict, one_line, spec, to_dict
 from sml_dist.train.task import Products
 
 MANIFEST = "predictions.json"

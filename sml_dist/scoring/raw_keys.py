@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from sml_dist.data.clean import plain
-from sml_dist.data.dataset import one_line
 from sml_dist.data.schema import Schema
 from sml_dist.data.sources import types_of
 from sml_dist.data.spans import RawFile
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, one_line
 
 READERS = 16  # of footers at a time: on a remote file system each is a wait
 WAY_OUT = "write it as one type, or leave it out of --keys"

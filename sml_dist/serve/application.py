@@ -25,12 +25,11 @@ from ray import serve
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from sml_dist.data.dataset import one_line
 from sml_dist.serve.current import Current
 from sml_dist.serve.metrics import Metrics
 from sml_dist.serve.model import Answer, ServedModel
 from sml_dist.serve.requests import ARROW, JSON, MAX_LIST_VALUES, Ask, Refusal, failure, parse
-from sml_dist.spec import InputError, from_dict, spec
+from sml_dist.spec import InputError, from_dict, one_line, spec
 
 log = logging.getLogger("ray.serve")
 

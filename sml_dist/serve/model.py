@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from sml_dist.data.clean import PER_SECOND, clean, flat
-from sml_dist.data.dataset import matrix, multi_column, one_line
+from sml_dist.data.dataset import matrix, multi_column
 from sml_dist.data.schema import Timestamp
 from sml_dist.serve import light
 from sml_dist.serve.features import read_features
 from sml_dist.serve.layout import CARD, verify, version_of
 from sml_dist.serve.requests import Ask, Refusal, failure
+from sml_dist.spec import one_line
 
 log = logging.getLogger("ray.serve")
 

@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sml_dist.data.dataset import one_line
 from sml_dist.data.quarantine import SHOWN, quote
 from sml_dist.data.schema import Schema
+from sml_dist.spec import one_line
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
 ROWS, EXPLAIN = "rows", "contributions"

@@ -18,7 +18,7 @@ from sml_dist.config.settings import load_settings
 from sml_dist.config.tune import SweepConfig
 from sml_dist.data.dataset import read_manifest
 from sml_dist.data.plan import Cursor
-from sml_dist.spec import InputError, to_dict
+from sml_dist.spec import InputError, one_line, to_dict
 from sml_dist.train.check import check, check_metric, check_splits
 from sml_dist.train.rows import training_plan
 from sml_dist.train.run_folder import RunFolder, objects
@@ -209,5 +209,5 @@ def with_values(raw: dict[str, Any], values: Params) -> dict[str, Any]:
         try:
             OmegaConf.update(found, key, value, merge=False, force_add=True)
         except (OmegaConfBaseException, AttributeError, TypeError) as error:
-            raise InputError(f"{key}: {' '.join(str(error).split())}") from None
+            raise InputError(f"{key}: {one_line(error)}") from None
     return OmegaConf.to_container(found)
