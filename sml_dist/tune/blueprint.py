@@ -164,10 +164,9 @@ class Blueprint:
         """The rows of a whole run of this configuration."""
         try:
             config = self.trial(0, params)
-            check(config)
+            plan = check(config)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-        plan = training_plan(read_manifest(config.data.path), config)
         return min(config.train.most_steps(plan.steps) * config.train.global_batch_size, config.train.epochs * plan.rows)
 
     def _check_points(self) -> None:
