@@ -41,6 +41,18 @@ def held(folder: str | Path, patience: float = PATIENCE_SECONDS) -> Iterator[Non
             path.unlink(missing_ok=True)
 
 
+def left(folder: str | Path) -> bool:
+    """Whether no command holds the folder; False where one on another machine may, whose flock might not be seen from here."""
+    try:
+        with open(Path(folder) / FILE) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment: whoever wants the folder has the patience
+            return f" on {platform.node()} since " in file.read()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
 def _locked(path: Path) -> IO[str] | None:
     """The open file, locked if flock is supported; None while another process holds the lock."""
     file = open(path, "a")  # noqa: SIM115

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from sml_dist.held import held
+from sml_dist.held import held, left
 from sml_dist.spec import InputError
 
 HOLD = """
@@ -40,7 +40,10 @@ def test_a_second_command_on_a_folder_is_told_who_has_it(other, tmp_path):
 
 
 def test_a_folder_is_free_when_its_process_was_killed(other, tmp_path):
+    assert not left(tmp_path / "run")
     os.kill(other.pid, signal.SIGKILL)
+    other.wait()
+    assert left(tmp_path / "run")
     with held(tmp_path / "run", 10):
         assert f"process {os.getpid()} " in (tmp_path / "run" / "lock").read_text()
     assert not list((tmp_path / "run").iterdir())

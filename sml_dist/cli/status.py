@@ -8,17 +8,17 @@ import typer
 
 from sml_dist.cli.app import Json, app, out, print_json
 
-STYLES = {"alive": "green", "starting": "yellow", "stalled": "bold red", "failed": "bold red", "done": "green"}
+STYLES = {"alive": "green", "starting": "yellow", "stopped": "yellow", "stalled": "bold red", "failed": "bold red", "done": "green"}
 
 
 @app.command()
 def status(run: Annotated[str, typer.Argument(help="Folder of a run; any fsspec URL.")], as_json: Json = False) -> None:
-    """Whether a run is alive, stalled or done, and when it will be; exit status 1 if it is stalled or failed."""
+    """Whether a run is alive, stopped, stalled or done, and when it will be; exit status 1 if it is stopped, stalled or failed."""
     from sml_dist.operations.run_status import run_status
 
     found = run_status(run)
     print_json(found) if as_json else show(found)
-    sys.exit(1 if found["state"] in ("stalled", "failed") else 0)
+    sys.exit(1 if found["state"] in ("stopped", "stalled", "failed") else 0)
 
 
 def show(found: dict) -> None:
@@ -39,7 +39,7 @@ def parts(found: dict) -> list[str]:
         told.append(f"step {found['step']:,} of {found['total_steps']:,} ({found['step'] / max(found['total_steps'], 1):.0%})")
     if found.get("eta_seconds") is not None:
         told.append(f"{span(found['eta_seconds'])} to go")
-    if "loss" in found and found["state"] != "done":
+    if "loss" in found and found["state"] not in ("done", "stopped"):
         told.append(
             f"loss {found['loss']:.4f}, {found['samples_per_second']:,.0f} samples/s, {found['data_wait_fraction']:.0%} waiting for data"
         )
@@ -49,6 +49,8 @@ def parts(found: dict) -> list[str]:
         told.append(f"checkpoint of step {found['checkpoint_step']:,} {span(found['checkpoint_age_seconds'])} ago")
     if found["restarts"]:
         told.append(f"{found['restarts']} restarts")
+    if found["state"] == "stopped":
+        told.append("the same command goes on from there" if "checkpoint_step" in found else "the same command starts over")
     return told
 
 

@@ -1,13 +1,16 @@
 """What a run is doing, read from its folder by anyone who sees it: no Ray, and nothing of the machine that it runs on."""
 
+import contextlib
 import json
 import time
 from functools import partial
 from typing import Any
 
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from sml_dist.data.spans import file_system
+from sml_dist.held import left
 from sml_dist.spec import InputError
 from sml_dist.train.run_folder import objects
 from sml_dist.train.storage import tried
@@ -19,13 +22,16 @@ SHOWN = ("loss", "samples_per_second", "data_wait_fraction")
 
 
 def run_status(folder: str, now: float | None = None) -> dict[str, Any]:
-    """`state` is starting, alive, stalled, failed or done; steps, `eta_seconds`, last figures and checkpoint as far as they are known.
+    """`state` is starting, alive, stopped, stalled, failed or done; steps, `eta_seconds`, last figures and checkpoint as far as known.
 
-    `valid_auc` and `valid_logloss` are the last evaluation's, and of a run that is done those of its summary, the best one's.
-    The clocks of this machine and of the run's should agree to some seconds. Raises InputError for what is no run's folder.
+    Stopped is a run that is not done and whose folder no command holds, as far as this machine can tell. The checkpoint is the
+    folder's newest, of which metrics.jsonl may not tell yet. `valid_auc` and `valid_logloss` are the last evaluation's, and of a run
+    that is done those of its summary, the best one's. The clocks of this machine and of the run's should agree to some seconds.
+    Raises InputError for what is no run's folder.
     """
     now = now or time.time()
-    read = partial(_read, *file_system(folder))
+    fs, path = file_system(folder)
+    read = partial(_read, fs, path)
     note, error, summary = (_json(f"{folder}/{name}", read(name)) for name in (NOTE, "error.json", "summary.json"))
     lines = list(objects(read("metrics.jsonl").decode(errors="replace").splitlines()))  # but for torn ones, as the last may be
     if not (note or lines or error or summary):
@@ -34,7 +40,9 @@ def run_status(folder: str, now: float | None = None) -> dict[str, Any]:
     found = {"run": folder, "state": state(note, error, summary, heard, now), "doing": (note or {}).get("doing")}
     if heard:
         found["heard_seconds_ago"] = round(max(0.0, now - heard), 1)
-    found |= (error or {}) | progress(lines, now)
+    found |= (error or {}) | progress(lines) | checkpoint(fs, f"{path}/checkpoints", now)
+    if found["state"] in ("starting", "alive", "stalled") and isinstance(fs, LocalFileSystem) and left(path):
+        found["state"] = "stopped"
     if found["state"] == "done":
         return found | validation((summary or {}).get("valid", {}))
     return found | ({"eta_seconds": eta(lines, now)} if found["state"] == "alive" else {})
@@ -51,7 +59,7 @@ def state(note: dict | None, error: dict | None, summary: dict | None, heard: fl
     return "starting" if starting else "alive"
 
 
-def progress(lines: list[dict[str, Any]], now: float) -> dict[str, Any]:
+def progress(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """The last word on each thing."""
     found: dict[str, Any] = {"restarts": 0}
     for line in lines:
@@ -60,11 +68,19 @@ def progress(lines: list[dict[str, Any]], now: float) -> dict[str, Any]:
             found |= {key: line[key] for key in ("step", "total_steps", "epoch", "epochs") if key in line}
             found |= validation(line) if "split" in line else {}
             found |= {key: line[key] for key in SHOWN if key in line}
-        elif event == "checkpoint":
-            found |= {"checkpoint_step": line["step"], "checkpoint_age_seconds": round(now - line["time"], 1)}
         elif event == "resumed":
             found["restarts"] = line.get("restarts", found["restarts"] + 1)
     return found
+
+
+def checkpoint(fs: AbstractFileSystem, folder: str, now: float) -> dict[str, Any]:
+    """The newest one's step and age; nothing where there is none, or where the file system does not tell."""
+    with contextlib.suppress(OSError, NotImplementedError):
+        names = [path.rpartition("/")[2] for path in fs.ls(folder, detail=False)]
+        if kept := [name for name in names if name.startswith("step-")]:
+            made = fs.modified(f"{folder}/{max(kept)}/MANIFEST.json").timestamp()
+            return {"checkpoint_step": int(max(kept).removeprefix("step-")), "checkpoint_age_seconds": round(max(0.0, now - made), 1)}
+    return {}
 
 
 def validation(metrics: dict[str, Any]) -> dict[str, float]:

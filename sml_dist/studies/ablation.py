@@ -4,11 +4,13 @@ A run that is done is not done again: its summary lies in cells/. Runs on severa
 Ray Train one after another.
 """
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sml_dist.data.dataset import fingerprint
+from sml_dist.held import held
 from sml_dist.spec import InputError
 from sml_dist.stages import ShowStage, silent
 from sml_dist.statistics import Paired, paired
@@ -65,7 +67,8 @@ def one(cell: Cell) -> dict[str, Any]:
     """A cell in a Ray task."""
     from sml_dist.train.alone import train_alone
 
-    return train_alone(cell.config)
+    with held(cell.config.run.folder, math.inf):  # what a killed study has left running there ends by itself
+        return train_alone(cell.config)
 
 
 def done(cell: Cell) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from sml_dist.cli.status import parts
+from sml_dist.held import held
 from sml_dist.operations.run_status import run_status
 from sml_dist.spec import InputError
 from sml_dist.train.terminal import TrainProgress
@@ -21,6 +22,7 @@ STEP = {"total_steps": 100, "epochs": 1, "epoch": 0, "loss": 0.5, "samples_per_s
 def folder(tmp_path: Path, lines: list[dict], doing: str, when: float) -> str:
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"half')
     (tmp_path / "heartbeat.json").write_text(json.dumps({"time": when, "doing": doing}))
+    (tmp_path / "lock").write_text("process 1 on another-machine since 2026-01-01 00:00:00 UTC")  # of which nothing more is known here
     return str(tmp_path)
 
 
@@ -56,6 +58,20 @@ def test_a_run_that_is_not_heard_of_is_stalled_but_one_that_starts_has_time(tmp_
     assert run_status(folder(tmp_path, [], "step 7", 1000.0), now=1061.0)["state"] == "stalled"
     assert run_status(folder(tmp_path, [], "starting", 1000.0), now=1061.0)["state"] == "starting"
     assert run_status(folder(tmp_path, [], "starting", 1000.0), now=1601.0)["state"] == "stalled"
+
+
+def test_a_run_that_is_not_done_has_stopped_when_no_command_holds_its_folder_and_its_checkpoint_is_the_newest_there(tmp_path):
+    lines = [{"time": 1000.0, "step": 310, **STEP}, {"time": 1000.0, "event": "checkpoint", "step": 200}]
+    run = folder(tmp_path, lines, "step 314", 1000.0)
+    with held(run):
+        assert run_status(run, now=1001.0)["state"] == "alive"
+    assert parts(run_status(run, now=1001.0))[-1] == "the same command starts over"
+    for step in (200, 313):
+        (tmp_path / "checkpoints" / f"step-{step:09d}").mkdir(parents=True)
+        (tmp_path / "checkpoints" / f"step-{step:09d}" / "MANIFEST.json").touch()
+    found = run_status(run, now=1001.0)
+    assert (found["state"], found["checkpoint_step"]) == ("stopped", 313) and parts(found)[-1] == "the same command goes on from there"
+    assert run_status(folder(tmp_path, lines, "done", 1000.0), now=1001.0)["state"] == "done"
 
 
 def test_a_run_is_done_when_its_worker_said_so_and_not_by_the_summary_of_an_earlier_one(tmp_path):
