@@ -26,7 +26,7 @@ def train(
         from sml_dist.review.follow import tracked
         from sml_dist.review.report import report_quietly
         from sml_dist.session import ray_session
-        from sml_dist.train.again import finished
+        from sml_dist.train.again import changed_since, finished
         from sml_dist.train.check import check, few_steps
         from sml_dist.train.terminal import TrainProgress
 
@@ -35,6 +35,8 @@ def train(
     if summary := finished(run):
         way_on = "more train.epochs or train.max_steps go on, another run.name begins anew"
         warn(f"{run.run.folder} is done: nothing was trained or changed; {way_on}")
+        if changed := changed_since(run):
+            warn(f"changed since, without effect: {changed}")
         show_summary(summary, as_json)
         return
     if line := few_steps(run.train, plan):

@@ -45,13 +45,14 @@ class Keeper:
 
     def start(self) -> Progress:
         """From the newest checkpoint, or from the beginning."""
-        progress, events = self._restored()
+        progress, events, changed = self._restored()
         if self.place.rank == 0:
             self.folder.forget_after(progress.step if progress else 0)
             keep_dataset(self.config.data.path, Storage(self.folder.path, beat=self.beat))
         if progress:
             progress.restarts += 1
             about = {"epoch": progress.epoch, "workers": self.place.workers, "restarts": progress.restarts}
+            about |= {"changed": changed} if changed else {}
             return self._attempt(progress, [*events, {"event": "resumed"} | about])
         self.optimizers.create_state()  # a checkpoint has it even where every step so far was skipped
         progress = Progress()
@@ -62,10 +63,10 @@ class Keeper:
 
     def restore(self) -> Progress | None:
         """From the newest checkpoint, if there is one."""
-        progress, events = self._restored()
+        progress, events, _ = self._restored()
         return progress and self._attempt(progress, events)
 
-    def _restored(self) -> tuple[Progress | None, list[dict[str, Any]]]:
+    def _restored(self) -> tuple[Progress | None, list[dict[str, Any]], str]:
         with contextlib.suppress(Diverged):
             self.store.wait()
         return restore(self.store, self.model, self.optimizers, self.config, self.dataset)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -18,21 +19,21 @@ from sml_dist.train.state import COUNTER, drop_cached_rows, pieces, set_steps, w
 
 def restore(
     store: Checkpoints, model: Any, optimizers: Optimizers, config: RunConfig, dataset: str
-) -> tuple[Progress | None, list[dict[str, str]]]:
+) -> tuple[Progress | None, list[dict[str, str]], str]:
     """Loads the newest sound checkpoint, made under any sharding plan on any number of workers; None where there is none.
 
     Also returns the events that there are to tell of: which newer ones are damaged, and the tables whose rowwise state did not
-    carry over exactly (see state.py). Collective. Raises InputError.
+    carry over exactly (see state.py); and the settings that have changed since. Collective. Raises InputError.
     """
     found = store.latest()
     if found is None:
-        return None, []
+        return None, [], ""
     refuse_another(found, config, dataset)
     progress = progress_of(found, config)
     events = [{"event": "damaged", "why": fault} for fault in found.passed_over]
     if inexact := load(found, model, optimizers):
         events.append({"event": "resharded", "tables": ", ".join(inexact)})
-    return progress, events
+    return progress, events, changed(found, config)
 
 
 def progress_of(checkpoint: Checkpoint, config: RunConfig) -> Progress:
@@ -79,7 +80,7 @@ def refuse_another(checkpoint: Checkpoint, config: RunConfig, dataset: str) -> N
     for key in FIXED:
         old, new = (functools.reduce(lambda section, part: section[part], key.split("."), each) for each in (was, now))
         if old != new:
-            name, before, after = _first_difference(key, old, new)
+            name, before, after = next(_differences(key, old, new))
             raise InputError(f"run {config.run.name} was started with {name}={before}, now it is {after}; choose another run.name")
     asked, first = (run["warm_start"] and place(run["warm_start"]) for run in (now["run"], was["run"]))
     if asked and asked != first:
@@ -89,16 +90,22 @@ def refuse_another(checkpoint: Checkpoint, config: RunConfig, dataset: str) -> N
         raise InputError(f"run {config.run.name} was started on another dataset than {config.data.path} now holds; choose another run.name")
 
 
+def changed(checkpoint: Checkpoint, config: RunConfig) -> str:
+    """The settings that are not the checkpoint's, as in train.lr 0.001 -> 0.002; without the folders' places and what follows the run."""
+    found = _differences("", to_dict(checkpoint.config), to_dict(config))
+    return ", ".join(f"{key} {old} -> {new}" for key, old, new in found if not key.startswith(("run.", "tracking.", "data.path")))
+
+
 def place(path: str) -> str:
     """A folder's canonical path, so that two spellings compare equal."""
     path = absolute(path)
     return path.rstrip("/") if "://" in path else os.path.realpath(path)
 
 
-def _first_difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
-    """The innermost key at which two sections differ."""
+def _differences(key: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The innermost keys at which two sections differ, each with its values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for part in sorted({*old, *new}):
-            if old.get(part) != new.get(part):
-                return _first_difference(f"{key}.{part}", old.get(part), new.get(part))
-    return key, old, new
+            yield from _differences(f"{key}.{part}" if key else part, old.get(part), new.get(part))
+    elif old != new:
+        yield key, old, new

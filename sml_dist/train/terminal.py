@@ -43,6 +43,8 @@ class TrainProgress:
             return
         if event := EVENTS.get(values.get("event")):
             self.console.print(event.format(**values), highlight=False, style="yellow")
+        if changed := values.get("changed"):
+            self.console.print(f"changed since: {changed}", highlight=False, style="yellow", soft_wrap=True)
         if "event" in values:
             return
         values = numbers(values)

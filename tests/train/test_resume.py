@@ -1,18 +1,22 @@
 """What a run may change when it goes on, and what it makes of that."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train.checkpoint import Checkpoint, step_name
 from sml_dist.train.loop import Progress
-from sml_dist.train.resume import progress_of, refuse_another
+from sml_dist.train.resume import changed, progress_of, refuse_another
 from sml_dist.train.storage import Storage
+from sml_dist.train.terminal import TrainProgress
 
 
 def config(**sections) -> RunConfig:
     base = {"run": {"name": "r"}, "data": {"path": "d"}, "model": {"name": "dnn"}, "embedding": {}, "train": {}}
-    return parse({name: section | sections.get(name, {}) for name, section in base.items()})
+    return parse({name: base.get(name, {}) | sections.get(name, {}) for name in base | sections})
 
 
 def kept(was: RunConfig, **progress) -> Checkpoint:
@@ -54,6 +58,20 @@ def test_a_run_goes_on_from_what_it_has_kept_of_its_own_configuration_and_progre
     was = kept(now, **Progress(step=20, evaluated=20, best=0.7, best_step=13).as_dict())
     refuse_another(was, now, "hash")
     assert progress_of(was, now) == Progress(step=20, evaluated=20, best=0.7, best_step=13)
+
+
+def test_the_settings_that_changed_are_named_with_both_values_but_not_where_the_run_and_its_dataset_lie():
+    was = config(train={"lr": 0.001, "num_workers": 2}, run={"storage": "/a"}, data={"path": "/a/d"})
+    now = config(train={"lr": 0.002, "num_workers": [1, 2]}, run={"storage": "/b"}, tracking={"tensorboard": True})
+    assert changed(kept(was), was) == ""
+    assert changed(kept(was), now) == "train.lr 0.001 -> 0.002, train.num_workers 2 -> [1, 2]"
+
+
+def test_a_run_that_goes_on_tells_what_changed():
+    shown = TrainProgress(Console(file=io.StringIO(), width=200))
+    shown.update({"event": "resumed", "step": 313, "workers": 2, "changed": "train.lr 0.001 -> 0.002"})
+    told = shown.console.file.getvalue()
+    assert told == "going on from the checkpoint of step 313, on 2 workers\nchanged since: train.lr 0.001 -> 0.002\n"
 
 
 SEEN = {"rows": 9, "auc": 0.7, "logloss": 0.5, "ne": 0.9, "gauc": float("nan"), "labels": {"a": {"auc": 0.7}, "b": {"auc": 0.6, "ne": 0.8}}}
