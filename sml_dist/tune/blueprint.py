@@ -121,6 +121,9 @@ class Blueprint:
             found = named[key] if key in named else value_at(to_dict(self.base), key)
             own = self.space.own(key, found)
             if not own:
+                if self.sweep.points == [{}]:  # the default, of which the user may know nothing
+                    what = f"the first trial is the base itself, and its {key} {found} is not in the space"
+                    raise InputError(f"{what}; add it there, or set points=[] to leave the base out")
                 what = f"the base's {key} {found}" if key not in named else f"{key} {found}"
                 raise InputError(f"points[{number}]: {what} is not in the space; add it there, name another in the point, or set points=[]")
             return own[0]
