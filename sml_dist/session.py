@@ -9,12 +9,16 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
-from sml_dist.bare_ray import bare
+from sml_dist.bare_ray import bare, replaced
 from sml_dist.spec import InputError
 
 REACH_SECONDS = 10.0
 OBJECT_STORE_BYTES = 2 << 30  # of a local Ray, where this is more than a sixteenth of memory; streams bound what they keep in it
+
+# What raylets tell every driver and no user can act on: that many actors run, and that a task of Ray's own ended with its process
+NOISE = ("PYTHON worker processes have been started", "There are infinite retries remaining")
 
 # Environment of the processes of a local Ray; on a cluster, set it for the nodes.
 LOCAL_ENVIRONMENT = {
@@ -56,7 +60,7 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
     if meanwhile:
         threading.Thread(target=importlib.import_module, args=(meanwhile,), daemon=True).start()
     quiet = {"log_to_driver": verbose, "logging_level": "info" if verbose else "error"}
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), contextlib.nullcontext() if verbose else without_noise():
         if address := os.environ.get("RAY_ADDRESS"):
             _reach(address)
             ray.init(address=address, **quiet)
@@ -69,6 +73,20 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def without_noise() -> Iterator[None]:
+    """Keeps NOISE from the terminal; the rest of what raylets tell, such as which workers ran out of memory, is shown."""
+    from ray._private import worker
+
+    show = worker.print_to_stdstream
+    with replaced(worker, "print_to_stdstream", lambda data, *how, **more: noise(data) or show(data, *how, **more)):
+        yield
+
+
+def noise(data: dict[str, Any]) -> bool:
+    return any(each in line for line in data["lines"] for each in NOISE)
 
 
 def check_cpus(cpus: float) -> None:

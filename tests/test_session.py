@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sml_dist
-from sml_dist.session import environment, ray_session
+from sml_dist.session import environment, ray_session, without_noise
 from sml_dist.spec import InputError
 
 SESSION = """
@@ -36,6 +36,20 @@ def test_standard_output_is_for_results_whatever_ray_prints():
     code = "from sml_dist.session import ray_session\nwith ray_session(): print('of Ray')\nprint('a result')"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)
     assert found.stdout == "a result\n" and "of Ray" in found.stderr
+
+
+def test_what_raylets_tell_that_no_user_can_act_on_is_kept_from_the_terminal_and_the_rest_is_shown(capsys):
+    from ray._private import worker
+
+    with without_noise():
+        for line in (
+            "WARNING: 8 PYTHON worker processes have been started on node: 1f with address: 10.0.0.1, which is 4x the maximum",
+            "Task ServeController.graceful_shutdown failed. There are infinite retries remaining, so the task will be retried.",
+            "Task read failed due to oom. There are infinite oom retries remaining",
+        ):
+            worker.print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    shown = "".join(capsys.readouterr())
+    assert "due to oom" in shown and "worker processes" not in shown and "ServeController" not in shown
 
 
 CHILDREN = """
