@@ -4,7 +4,6 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json, warn
 from sml_dist.config.metrics import METRICS
@@ -85,21 +84,14 @@ def show_summary(summary: dict[str, Any], as_json: bool) -> None:
         if best := numbers(summary["best"].get(split, {})):
             table.add_row(f"{split}, best reachable", *(f"{best[n]:.5f}" if n in best else "" for n in names), style="dim")
     out.print(table)
-    if groups := summary["valid"].get("largest_groups"):
-        out.print(groups_table(groups, summary["valid"]["groups"]))
     out.print(
         f"{summary['rows_seen']:,} rows in {summary['epochs']:g} epochs on {summary['workers']} workers ({summary['precision']}), "
         f"{summary['samples_per_second']:,.0f} samples/s, {summary['data_wait_fraction']:.1%} of the time waiting for data"
     )
+    if groups := summary["valid"].get("groups"):
+        line = f"GAUC is over {groups:,} groups (valid); sml-dist evaluate {summary['run']} --by FIELD has them by name"
+        out.print(line, soft_wrap=True, highlight=False)
     out.print(f"run folder {summary['run']}", soft_wrap=True, highlight=False)
-
-
-def groups_table(groups: list[dict[str, float]], count: int) -> Table:
-    title = f"AUC per group: the largest of {count:,} groups (valid), by hash; evaluate --by has names"
-    table = rich_table(title, ("group", "rows", "positives", "AUC"), "r")
-    for group in map(numbers, groups):
-        table.add_row(str(group["group"]), f"{group['rows']:,.0f}", f"{group['positives']:,.0f}", f"{group['auc']:.5f}")
-    return table
 
 
 def show_verified(found: dict[str, Any]) -> None:
