@@ -37,8 +37,9 @@ def submit(
     from sml_dist.operations.connect import connect
 
     if not (working_dir / "jobs" / f"{job}.py").is_file():
-        has = ", ".join(sorted(path.stem for path in (working_dir / "jobs").glob("*.py"))) or "none; give --working-dir"
-        raise InputError(f"there is no job {job} in {working_dir / 'jobs'}; it has {has}")
+        has = ", ".join(sorted(path.stem for path in (working_dir / "jobs").glob("*.py")))
+        way_out = f"it has {has}" if has else "run this in the project's checkout, or give --working-dir /path/to/checkout"
+        raise InputError(f"there is no job {job} in {working_dir / 'jobs'}; {way_out}")
     run = run_of(job, context.args, working_dir)
     packages = ray_jobs.locked(working_dir, install) if install else None
     client = connect(address, insecure=insecure)

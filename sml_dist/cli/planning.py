@@ -19,7 +19,10 @@ def plan(
     intra_bw: Annotated[str | None, typer.Option(help="Bytes per second between ranks of a node (default 600GB; 1GB for CPUs).")] = None,
     inter_bw: Annotated[str | None, typer.Option(help="Bytes per second from a rank to other nodes (default 25GB; 1GB for CPUs).")] = None,
     hbm_bw: Annotated[str | None, typer.Option(help="Bytes per second of a GPU's memory (default 2TB).")] = None,
-    tables: Annotated[str | None, typer.Option(help="YAML of the tables, instead of the dataset at data.path.")] = None,
+    tables: Annotated[
+        str | None,
+        typer.Option(help="YAML of the tables, as in fields: [{name: user_id, rows: 500000000}], instead of the dataset at data.path."),
+    ] = None,
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:

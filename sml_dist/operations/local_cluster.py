@@ -112,7 +112,7 @@ def up(config: ClusterConfig, *, insecure: bool = False) -> LocalCluster:
     if not config.token and not insecure:  # whatever the dashboard's address: Ray's other ports are open to the network
         raise InputError("without a token anyone who reaches this machine can run code on it; leave out --no-token, or say --insecure")
     if find(config.name):
-        raise InputError(f"cluster {config.name} is there already; sml-dist cluster down --name {config.name}")
+        raise InputError(f"cluster {config.name} is there already; sml-dist cluster down --name {config.name} stops it")
     folder = state_folder(config.name)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if config.token:

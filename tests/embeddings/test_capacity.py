@@ -198,6 +198,7 @@ def test_a_wrong_option_gets_one_line(arguments, line):
         ("fields: [{name: a, rows: 5, ids_per_row: 3}]", "a has 3 ids a row; set multivalued: true"),
         ("fields: [{name: a, rows: 5}, {name: a, rows: 6}]", "two fields are named a"),
         ("fields: []", "fields: list should have at least 1 item"),
+        ("user_id: 500000000", "fields: field required; write fields: [{name: user_id, rows: 500000000}]"),
         ("- 3", "--tables"),
         ("a: [", "--tables"),
     ],

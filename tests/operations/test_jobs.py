@@ -73,6 +73,11 @@ def test_what_cannot_work_in_a_job_is_refused_before_it_is_sent(job, arguments, 
         run_of(job, arguments, ROOT)
 
 
+def test_a_job_submitted_from_a_folder_that_is_no_checkout_is_told_where_to_run_it(tmp_path):
+    found = CliRunner().invoke(app, ["submit", "train", SMOKE, "--working-dir", str(tmp_path)])
+    assert isinstance(found.exception, InputError) and "run this in the project's checkout, or give --working-dir" in str(found.exception)
+
+
 def test_help_on_a_job_needs_no_cluster():
     found = CliRunner().invoke(app, ["jobs", "follow", "--help"])
     assert found.exit_code == 0 and "its exit status" in found.stdout
