@@ -46,6 +46,11 @@ class RunError(Exception):
     """A run failed for a reason other than its configuration and data."""
 
 
+def many(count: float, what: str) -> str:
+    """1 step, 2 steps, 0.5 steps."""
+    return f"{f'{count:,}' if isinstance(count, int) else f'{count:g}'} {what}{'' if count == 1 else 's'}"
+
+
 def one_line(error: Exception) -> str:
     """What an error of another library says, for a message of ours."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -37,10 +37,14 @@ def main() -> NoReturn:
     except typer.Abort:
         status = INTERRUPTED
     if status == INTERRUPTED:  # which Typer turns a KeyboardInterrupt into, and returns
-        err.print(
-            "stopped; run the same command again: train, sweep, predict and the studies ablation and online resume, the rest start over"
-        )
+        err.print(f"stopped; the same command {'resumes it' if resumes(sys.argv[1:]) else 'starts over'}")
     sys.exit(status)
+
+
+def resumes(words: list[str]) -> bool:
+    """Whether a command goes on where it was interrupted."""
+    command, *rest = words
+    return command in ("train", "sweep", "predict") or (command == "study" and not {"ablation", "online"}.isdisjoint(rest))
 
 
 def fail(line: str, status: int = 2) -> NoReturn:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sml_dist.cli.app import Json, app, out, print_json
+from sml_dist.spec import many
 
 STYLES = {"alive": "green", "starting": "yellow", "stopped": "yellow", "stalled": "bold red", "failed": "bold red", "done": "green"}
 
@@ -48,7 +49,7 @@ def parts(found: dict) -> list[str]:
     if "checkpoint_step" in found:
         told.append(f"checkpoint of step {found['checkpoint_step']:,} {span(found['checkpoint_age_seconds'])} ago")
     if found["restarts"]:
-        told.append(f"{found['restarts']} restarts")
+        told.append(many(found["restarts"], "restart"))
     if found["state"] == "stopped":
         told.append("the same command goes on from there" if "checkpoint_step" in found else "the same command starts over")
     return told

@@ -8,6 +8,7 @@ import typer
 from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json, warn
 from sml_dist.config.metrics import METRICS
 from sml_dist.importing import importing
+from sml_dist.spec import many
 from sml_dist.tabular import rich_table
 from sml_dist.train.terminal import numbers
 
@@ -85,11 +86,12 @@ def show_summary(summary: dict[str, Any], as_json: bool) -> None:
             table.add_row(f"{split}, best reachable", *(f"{best[n]:.5f}" if n in best else "" for n in names), style="dim")
     out.print(table)
     out.print(
-        f"{summary['rows_seen']:,} rows in {summary['epochs']:g} epochs on {summary['workers']} workers ({summary['precision']}), "
+        f"{summary['rows_seen']:,} rows in {many(summary['epochs'], 'epoch')} on {many(summary['workers'], 'worker')} "
+        f"({summary['precision']}), "
         f"{summary['samples_per_second']:,.0f} samples/s, {summary['data_wait_fraction']:.1%} of the time waiting for data"
     )
     if groups := summary["valid"].get("groups"):
-        line = f"GAUC is over {groups:,} groups (valid); sml-dist evaluate {summary['run']} --by FIELD has them by name"
+        line = f"GAUC is over {many(groups, 'group')} (valid); sml-dist evaluate {summary['run']} --by FIELD has them by name"
         out.print(line, soft_wrap=True, highlight=False)
     out.print(f"run folder {summary['run']}", soft_wrap=True, highlight=False)
 
@@ -97,11 +99,12 @@ def show_summary(summary: dict[str, Any], as_json: bool) -> None:
 def show_verified(found: dict[str, Any]) -> None:
     for fault in found["damaged"]:
         out.print(f"damaged: {fault}", style="red", soft_wrap=True, highlight=False)
-    out.print(f"{found['checkpoints']} checkpoints, {len(found['damaged'])} damaged")
+    out.print(f"{many(found['checkpoints'], 'checkpoint')}, {len(found['damaged'])} damaged")
     if "rows" in found:
-        workers = ", ".join(map(str, found["workers"]))
-        out.print(f"{found['step']:,} steps to the newest sound one, by {found['attempts']} attempts on {workers} workers")
-        out.print(f"{found['rows']:,} rows in {found['epochs']:g} epochs: {found['missing']:,} missing, {found['doubled']:,} doubled,")
+        workers = "1 worker" if found["workers"] == [1] else f"{', '.join(map(str, found['workers']))} workers"
+        out.print(f"{many(found['step'], 'step')} to the newest sound one, by {many(found['attempts'], 'attempt')} on {workers}")
+        rows = f"{found['rows']:,} rows in {many(found['epochs'], 'epoch')}"
+        out.print(f"{rows}: {found['missing']:,} missing, {found['doubled']:,} doubled,")
         out.print(f"{found['wrong']:,} in batches that are not the plan's; {len(found['skipped'])} batches skipped for bad numbers")
         if unrecorded := " and ".join(f"{first:,} to {last:,}" for first, last in found["unrecorded"]):
             out.print(f"steps {unrecorded} were made without a ledger (train.record_rows): nothing is known of their rows")

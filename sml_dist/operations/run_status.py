@@ -102,7 +102,7 @@ def _json(file: str, text: bytes) -> Any:
     try:
         return json.loads(text) if text.strip() else None
     except ValueError:
-        raise InputError(f"{file} is damaged: no JSON") from None
+        raise InputError(f"{file} is damaged: not JSON") from None
 
 
 def _read(fs: AbstractFileSystem, path: str, name: str) -> bytes:

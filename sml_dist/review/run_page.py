@@ -14,7 +14,7 @@ from sml_dist.review.figures import GREY, Series, bars, lines, shades
 from sml_dist.review.lines import happened
 from sml_dist.review.page import Fact, Section, Table, render
 from sml_dist.review.read import SPLITS, Run, positives
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, many
 
 STEP = "step (batches)"
 MOST_LINES = 12  # in a figure; of more the largest are drawn
@@ -59,7 +59,7 @@ def headline(run: Run) -> list[Fact]:
     if found:
         facts += [
             Fact("samples/s", f"{found['samples_per_second']:,.0f}", f"{found['data_wait_fraction']:.1%} waiting for data"),
-            Fact("rows seen", f"{found['rows_seen']:,}", f"{found['epochs']:g} epochs, {found['steps']:,} steps"),
+            Fact("rows seen", f"{found['rows_seen']:,}", f"{many(found['epochs'], 'epoch')}, {many(found['steps'], 'step')}"),
             Fact("time", duration(found["seconds"]), f"{many(found['workers'], 'worker')}, {found['device']}, {found['precision']}"),
             Fact(
                 "restarts",
@@ -68,10 +68,6 @@ def headline(run: Run) -> list[Fact]:
             ),
         ]
     return facts
-
-
-def many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

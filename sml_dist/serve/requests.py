@@ -55,7 +55,7 @@ def parse(kind: str, body: bytes, schema: Schema, max_rows: int, *, contribution
     elif media == ARROW:
         rows = parse_arrow(body, schema, max_rows)
     else:
-        raise Refusal(415, "content_type", f"content type {quote(media)} is not taken; send {JSON} or {ARROW}")
+        raise Refusal(415, "content_type", f"content type {quote(media)} is not supported; send {JSON} or {ARROW}")
     values = list_values(rows, schema)
     if values > max_values:
         raise Refusal(413, "too_many_values", f"{values} values in lists, at most {max_values} a request; send fewer rows or shorter lists")
@@ -106,12 +106,12 @@ def cells(schema: Schema) -> dict[str, Callable[[Any], Any]]:
 
 def load_json(body: bytes) -> Any:
     def refuse(word: str) -> None:
-        raise ValueError(f"{word} is no JSON number; write null where a value is missing")
+        raise ValueError(f"{word} is not a JSON number; write null where a value is missing")
 
     try:
         return json.loads(body, parse_constant=refuse)
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number too long, a nesting too deep
-        raise Refusal(400, "malformed", f"the body is no JSON: {one_line(error)[:200]}") from None
+        raise Refusal(400, "malformed", f"the body is not JSON: {one_line(error)[:200]}") from None
 
 
 def check_count(rows: int, max_rows: int) -> None:
@@ -189,7 +189,7 @@ def parse_arrow(body: bytes, schema: Schema, max_rows: int) -> pa.Table:
     """The input columns of an IPC stream. It comes from outside: nothing is read before its types and sizes are known to be fit."""
     try:
         if any(compressed(message) for message in messages(body)):
-            raise Refusal(422, "compressed", "compressed Arrow buffers are not taken; write the stream without compression")
+            raise Refusal(422, "compressed", "compressed Arrow buffers are not supported; write the stream without compression")
         with pa.ipc.open_stream(body) as stream:
             check_columns(stream.schema, schema)
             inputs, batches, count = schema.inputs, [], 0

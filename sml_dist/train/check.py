@@ -12,7 +12,7 @@ from sml_dist.data.plan import Plan
 from sml_dist.data.schema import A_FIELD
 from sml_dist.embeddings.shape import field_shape
 from sml_dist.models.zoo import build
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, many
 from sml_dist.train.metrics import EXACT_ROWS
 from sml_dist.train.rows import training_plan
 
@@ -49,7 +49,7 @@ def few_steps(train: TrainConfig, plan: Plan) -> str | None:
     if train.max_steps or steps >= FEW_STEPS:
         return None
     rows = f"{plan.rows:,} rows in batches of {plan.batch_size:,}"
-    return f"{steps} steps in all ({rows}) are few to learn by; lower train.global_batch_size or raise train.epochs"
+    return f"{many(steps, 'step')} in all ({rows}) may be too few to learn from; lower train.global_batch_size or raise train.epochs"
 
 
 class Undrawn(TorchFunctionMode):

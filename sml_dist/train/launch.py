@@ -17,7 +17,7 @@ from sml_dist.data.dataset import read_manifest
 from sml_dist.data.stream import Source, held_bytes, windows_ahead
 from sml_dist.held import PATIENCE_SECONDS, held
 from sml_dist.importing import importing
-from sml_dist.spec import InputError, RunError, to_dict
+from sml_dist.spec import InputError, RunError, many, to_dict
 from sml_dist.train.code import commit
 from sml_dist.train.controller import Trainer
 from sml_dist.train.process_group import ProcessGroupConfig
@@ -75,7 +75,7 @@ def launch(
         except TrainingFailedError as error:
             summary = folder.read_json("error.json")
             if summary is None:
-                failed = f"training failed after {config.train.max_restarts} restarts: {root_cause(error)}"
+                failed = f"training failed after {many(config.train.max_restarts, 'restart')}: {root_cause(error)}"
                 raise RunError(f"{failed}; --verbose shows the workers' logs") from error
         if "input_error" in summary:
             raise InputError(summary["input_error"])
@@ -124,7 +124,8 @@ def check_place(config: RunConfig) -> None:
     least, there = config.train.worker_range[0], ray.cluster_resources()
     for name, number in worker_resources(config).items():
         if least * number > there.get(name, 0):
-            what = f"{least} workers want {least * number:g} {name}, and this machine has {there.get(name, 0):g} that Ray sees"
+            want = "1 worker wants" if least == 1 else f"{least} workers want"
+            what = f"{want} {least * number:g} {name}, and this machine has {there.get(name, 0):g} that Ray sees"
             way_out = "train.device=cpu" if name == "GPU" else "fewer train.num_workers or train.worker_resources"
             raise InputError(f"{what}; set {way_out}, or name a cluster by RAY_ADDRESS")
 

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sml_dist.spec import many
+
 LINE_SECONDS = 15.0
 EVENTS = {
     "skipped": "step {step:,} (epoch {epoch}, batch {batch}) skipped: {why}",
@@ -14,7 +16,7 @@ EVENTS = {
     "damaged": "a damaged checkpoint is passed over: {why}",
     "resharded": "another sharding plan than the checkpoint's: the column shards of {tables} start with the state of their whole rows",
     "warm start": "{text}",
-    "resumed": "going on from the checkpoint of step {step:,}, on {workers} workers",
+    "resumed": "going on from the checkpoint of step {step:,}, on {workers}",
 }
 
 
@@ -42,7 +44,8 @@ class TrainProgress:
             self.console.print(values["plan"], highlight=False, end="")
             return
         if event := EVENTS.get(values.get("event")):
-            self.console.print(event.format(**values), highlight=False, style="yellow")
+            told = values | {"workers": many(values.get("workers", 0), "worker")}
+            self.console.print(event.format(**told), highlight=False, style="yellow")
         if changed := values.get("changed"):
             self.console.print(f"changed since: {changed}", highlight=False, style="yellow", soft_wrap=True)
         if "event" in values:

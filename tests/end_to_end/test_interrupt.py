@@ -14,8 +14,6 @@ import pytest
 from sml_dist.config.run import dump, parse
 from sml_dist.data.synthetic import synth
 
-LINE = "stopped; run the same command again: train, sweep, predict and the studies ablation and online resume, the rest start over\n"
-
 
 def interrupted(when: Callable[[], bool], *words: str) -> tuple[int, str]:
     """Exit status and standard error of a command to which Ctrl-C comes as soon as `when` holds."""
@@ -44,7 +42,7 @@ def interrupted(when: Callable[[], bool], *words: str) -> tuple[int, str]:
 def test_synth_leaves_nothing(tmp_path):
     folder = tmp_path / "data"
     status, said = interrupted(lambda: any(tmp_path.rglob("*.parquet")), "synth", "--rows", "50000000", "--output", str(folder))
-    assert (status, said) == (130, LINE)
+    assert (status, said) == (130, "stopped; the same command starts over\n")
     assert not (folder / "dataset.json").exists()
 
 
@@ -61,7 +59,7 @@ def test_train_ends_its_workers_and_goes_on_from_its_last_checkpoint(tmp_path):
     (tmp_path / "run.yaml").write_text(dump(parse(config)))
     words = ("train", str(tmp_path / "run.yaml"))
     status, said = interrupted(lambda: bool(steps(tmp_path / "run")), *words)
-    assert status == 130 and said.endswith(LINE) and "Traceback" not in said
+    assert status == 130 and said.endswith("stopped; the same command resumes it\n") and "Traceback" not in said
     stopped = max(steps(tmp_path / "run"))
     most = ("--set", f"train.max_steps={stopped + 20}", "--json")
     again = subprocess.run([sys.executable, "-m", "sml_dist.cli", *words, *most], capture_output=True, text=True, check=True)

@@ -3,7 +3,11 @@
 import json
 import math
 
+import pytest
+
 from sml_dist.cli import training
+from sml_dist.cli.app import resumes
+from sml_dist.spec import many
 from sml_dist.train.run_folder import RunFolder
 
 SPLIT = {"auc": math.nan, "gauc": math.nan, "logloss": 0.5, "ne": math.nan, "calibration": math.nan, "rows": 1000}
@@ -24,3 +28,19 @@ def test_a_metric_that_is_undefined_is_printed_of_a_run_that_was_done_before_as_
     assert printed[0] == printed[1] and printed[1].count("nan") == 13 and f"sml-dist evaluate {tmp_path} --by FIELD" in printed[1]
     training.show_summary(summary, as_json=True)
     assert json.loads(capsys.readouterr().out) == folder.read_json("summary.json")
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "1 epoch"), (1.0, "1 epoch"), (0.5, "0.5 epochs"), (1200, "1,200 epochs"), (0, "0 epochs")]
+)
+def test_one_is_singular(count, said):
+    assert many(count, "epoch") == said
+
+
+@pytest.mark.parametrize(
+    ("words", "goes_on"),
+    [("train a.yaml", True), ("study ablation a.yaml --output b", True), ("study --output b online a.yaml", True), ("predict runs/a", True),
+     ("study depth a.yaml --output b", False), ("synth --rows 9", False), ("bench train", False)],
+)  # fmt: skip
+def test_an_interrupted_command_is_known_to_resume_or_not(words, goes_on):
+    assert resumes(words.split()) == goes_on

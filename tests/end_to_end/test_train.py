@@ -276,7 +276,7 @@ def test_readers_that_may_hold_more_than_the_object_stores_are_refused(ray_local
 @pytest.mark.ray
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_workers_that_this_machine_has_no_room_for_are_refused(ray_local, dataset, tmp_path):
-    with pytest.raises(InputError, match="1 workers want 1 GPU, and this machine has 0 that Ray sees; set train.device=cpu, or name"):
+    with pytest.raises(InputError, match="1 worker wants 1 GPU, and this machine has 0 that Ray sees; set train.device=cpu, or name"):
         launch(config(dataset, tmp_path, "a", device="cuda"))
     with pytest.raises(InputError, match="2 workers want 20000 CPU, .*; set fewer train.num_workers or train.worker_resources, or name"):
         launch(config(dataset, tmp_path, "a", num_workers=2, worker_resources={"CPU": 10_000}))
@@ -336,7 +336,7 @@ def test_a_run_of_few_steps_is_told_so_before_it_starts(dataset, tmp_path):
     assert told() is None
     assert told(max_steps=3) is None
     said = told(global_batch_size=8192)
-    assert said.startswith("30 steps in all (120,000 rows in batches of 8,192) are few to learn by; lower train.global_batch_size")
+    assert said.startswith("30 steps in all (120,000 rows in batches of 8,192) may be too few to learn from; lower train.global_batch_size")
 
 
 def ended(*arguments: str) -> subprocess.CompletedProcess[str]:

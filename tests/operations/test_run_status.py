@@ -121,7 +121,7 @@ def test_a_folder_on_a_file_system_that_is_not_there_is_refused_in_one_line_that
 
 def test_a_damaged_file_of_a_run_is_named(tmp_path):
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(InputError, match=f"^{tmp_path}/summary.json is damaged: no JSON$"):
+    with pytest.raises(InputError, match=f"^{tmp_path}/summary.json is damaged: not JSON$"):
         run_status(str(tmp_path))
 
 

@@ -46,10 +46,10 @@ def without(name: str) -> bytes:
 
 
 BAD = {
-    "no json": (b"{", 400, "malformed", "no JSON"),
-    "no utf-8": (b"\xff\xfe\x00", 400, "malformed", "no JSON"),
-    "deep": (b"[" * 100_000, 400, "malformed", "no JSON"),
-    "nan": (rows({"price": float("nan")}), 400, "malformed", "NaN is no JSON number"),
+    "no json": (b"{", 400, "malformed", "not JSON"),
+    "no utf-8": (b"\xff\xfe\x00", 400, "malformed", "not JSON"),
+    "deep": (b"[" * 100_000, 400, "malformed", "not JSON"),
+    "nan": (rows({"price": float("nan")}), 400, "malformed", "NaN is not a JSON number"),
     "a list": (b"[]", 400, "no_rows", '"rows"'),
     "no row": (rows(), 400, "no_rows", "no row"),
     "too many": (rows(*[{}] * 101), 413, "too_many_rows", "101 rows, at most 100"),
@@ -173,7 +173,7 @@ def test_a_body_is_parsed_while_others_are_answered(monkeypatch):
 
 
 def test_another_content_type_is_refused(model):
-    with pytest.raises(Refusal, match="content type 'text/plain' is not taken") as refused:
+    with pytest.raises(Refusal, match="content type 'text/plain' is not supported") as refused:
         answer(model, "text/plain; charset=utf-8", b"")
     assert refused.value.status == 415
 

@@ -186,7 +186,7 @@ def test_a_cell_for_a_gpu_that_is_not_there_is_refused_before_any_cell_runs(grid
     monkeypatch.setattr("sml_dist.train.launch.ray.cluster_resources", lambda: {"CPU": 8})
     monkeypatch.setattr(ablation, "as_they_end", lambda *_: pytest.fail("a cell ran"))
     wanted = cells(read_grid(grid, ["axes.model.dcn_v2=[model.name=dcn_v2,model.cross_layers=1,train.device=cuda]"]), str(tmp_path))
-    with pytest.raises(InputError, match="1 workers want 1 GPU, and this machine has 0"):
+    with pytest.raises(InputError, match="1 worker wants 1 GPU, and this machine has 0"):
         ablation.finished(wanted, read_grid(grid), lambda *_: None)
 
 
