@@ -113,7 +113,7 @@ def picture(found: dict[str, Any]) -> bytes:
     spread = [[one["rate"] - one["low"] for one in bins], [one["high"] - one["rate"] for one in bins]]
     axes.errorbar(x, y, spread, fmt="o-", markersize=4, linewidth=1, capsize=2, label=found["model"])
     ends = [min(*x, *y), max(*x, *y)]
-    axes.plot(ends, ends, color="0.6", linewidth=1, linestyle="--", label="as often as promised")
+    axes.plot(ends, ends, color="0.6", linewidth=1, linestyle="--", label="perfect calibration")
     axes.set(
         xscale=scale,
         yscale=scale,
