@@ -85,6 +85,8 @@ def test_a_browser_draws_every_plot_without_an_error_or_a_request(pages, browser
         page.goto(pages[name].as_uri())
         page.wait_for_selector("body[data-drawn]", timeout=60_000)
         assert page.locator(".plot svg.main-svg").count() >= page.locator(".plot").count() > 0
+        page.locator(".plot").first.hover()
+        assert page.locator(".modebar-btn").count() == 0  # it would lie over the titles
         assert not errors and [url for url in requests if not url.startswith("data:")] == [pages[name].as_uri()]
 
 
