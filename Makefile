@@ -25,6 +25,7 @@ demo: setup
 	rm -rf demo
 	$(BIN)/sml-dist synth --rows 300000 --output demo/data
 	$(BIN)/sml-dist train configs/smoke.yaml
+	@echo 'the run as a page, for a browser: demo/smoke/report.html'
 
 test: setup
 	$(BIN)/python -m pytest
