@@ -22,9 +22,10 @@ def predict(
     split: Annotated[str | None, typer.Option(help="Splits to score, e.g. valid,test (default: all).")] = None,
     keys: Annotated[
         str | None,
-        typer.Option(help="Columns beside file and row: raw ones, split, label, weight, group, timestamp; by default the label."),
+        typer.Option(
+            help="Columns beside file and row: raw ones, split, label, weight, group, timestamp; by default the label if there."
+        ),
     ] = None,
-    labelled: Annotated[bool | None, typer.Option(help="Whether raw logs have labels; by default, whether they have its column.")] = None,
     contributions: Annotated[bool, typer.Option("--contributions", help="Add what each layer adds to the logit.")] = False,
     precision: InPrecision = None,
     device: OnDevice = "auto",
@@ -40,7 +41,7 @@ def predict(
 
     with ray_session(num_workers or 0, verbose=verbose), stage_bars() as show:
         found = run_predict(
-            run, input, output, step=step, splits=listed(split), keys=listed(keys), labelled=labelled, contributions=contributions,
+            run, input, output, step=step, splits=listed(split), keys=listed(keys), contributions=contributions,
             precision=precision, device=device, workers=num_workers, max_reject_rate=max_reject_rate,
             overwrite=overwrite, show=show,
         )  # fmt: skip

@@ -10,12 +10,14 @@ A clean table has, by role and not by name, since one column may play several pa
 (*) of several labels fixed_size_list<float32>, one number each in the schema's order
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sml_dist.data.hashing import hash64
-from sml_dist.data.quarantine import Faults, Reject, quote
+from sml_dist.data.quarantine import Faults, Reject, Unexplained, quote
 from sml_dist.data.schema import Label, Schema, Timestamp
 from sml_dist.data.text import BROKEN, is_text
 
@@ -61,6 +63,21 @@ def timestamps(raw: pa.Table, schema: Schema) -> np.ndarray:
     faults = Faults(np.arange(len(raw)))
     seconds = _timestamp(_Columns(raw, schema, faults), schema.timestamp)
     return seconds.to_numpy(zero_copy_only=False)[~faults.bad]
+
+
+def label_or_null(raw: pa.Table, schema: Schema, label: Label) -> pa.Array:
+    """The label of rows that need none: null where it is missing or cannot be used."""
+    return _or_null(raw, schema, lambda column: _label(column, label))
+
+
+def weight_or_null(raw: pa.Table, schema: Schema) -> pa.Array:
+    return _or_null(raw, schema, lambda column: _weight(column, schema.weight))
+
+
+def _or_null(raw: pa.Table, schema: Schema, role: Callable[["_Columns"], pa.Array]) -> pa.Array:
+    faults = Unexplained(np.arange(len(raw)))
+    values = role(_Columns(raw, schema, faults))
+    return pc.if_else(pa.array(faults.bad), None, values)
 
 
 class _Columns:

@@ -42,6 +42,13 @@ class Faults:
         self.rejects += [Reject(int(self.rows[i]), column, reason(int(i))) for i in new]
 
 
+class Unexplained(Faults):
+    """Bad rows without rejects, where a bad value becomes null and its row is kept."""
+
+    def add(self, mask: np.ndarray, column: str, reason: Callable[[int], str]) -> None:
+        self.bad |= mask
+
+
 def quote(value: object) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."

@@ -67,7 +67,6 @@ def predict(
     step: int | None = None,
     splits: list[str] | None = None,
     keys: list[str] | None = None,
-    labelled: bool | None = None,
     contributions: bool = False,
     precision: Precision | None = None,
     device: str = "auto",
@@ -86,11 +85,9 @@ def predict(
     model = describe(find(run, step))
     source: RowSource
     if is_prepared(inputs, "--input"):
-        if labelled is not None:
-            raise InputError(f"--labelled is of raw logs: --input {inputs} is a prepared dataset, which has labels; leave it out")
         source = prepared_rows(inputs, model, splits, keys)
     else:
-        source = raw_rows(inputs, model.schema, keys, labelled, part_bytes, splits=splits)
+        source = raw_rows(inputs, model.schema, keys, part_bytes, splits=splits)
     about = {"checkpoint": seal(model.checkpoint.manifest), "precision": precision or model.config.train.precision}
     about |= {"input": source.identity, "keys": source.keys, "contributions": contributions}
     folder = Folder(output)

@@ -8,6 +8,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 
+from sml_dist.data.clean import label_or_null, weight_or_null
 from sml_dist.data.job import Part, cleaned
 from sml_dist.data.quarantine import Tally
 from sml_dist.data.schema import Schema
@@ -15,7 +16,7 @@ from sml_dist.data.sources import columns_of
 from sml_dist.data.spans import PART_BYTES, RawFile, group_spans, list_files
 from sml_dist.data.survey import survey
 from sml_dist.scoring.raw_keys import as_key, key_types
-from sml_dist.scoring.rows import ROLES, Rows, named
+from sml_dist.scoring.rows import ROLES, Rows
 from sml_dist.scoring.trained import Described
 from sml_dist.spec import InputError
 from sml_dist.stages import ShowStage
@@ -23,8 +24,8 @@ from sml_dist.stages import ShowStage
 
 @dataclass(frozen=True)
 class RawRows:
-    """`columns` are read, `keys` passed on; rows that are `labelled` are rejected for a bad label. Parts are known after the survey,
-    and so are the `types` of the keys that are raw columns."""
+    """`columns` are read, `keys` passed on. Rows that must be `labelled` are rejected for a bad label or weight; otherwise these are
+    null where they are bad. Parts are known after the survey, and so are the `types` of the keys that are raw columns."""
 
     schema: Schema
     files: list[RawFile]
@@ -46,7 +47,7 @@ class RawRows:
     @property
     def identity(self) -> dict[str, Any]:
         files = [[file.path, fsspec.url_to_fs(file.path)[0].ukey(file.path)] for file in self.files]
-        return {"files": files, "labelled": self.labelled, "part_bytes": self.part_bytes}
+        return {"files": files, "part_bytes": self.part_bytes}
 
     def surveyed(self, show: ShowStage) -> "RawRows":
         """With its parts. Finds broken files, and those that lack a column."""
@@ -63,36 +64,42 @@ class RawRows:
             raw = found.raw.table.take(pa.array(np.searchsorted(found.raw.rows, found.numbers)))
             columns = {"file": pa.repeat(path, len(found.rows)), "row": pa.array(found.numbers)}
             for name in self.keys:
-                column = found.rows[name] if name in ROLES else as_key(raw[name], name, self.types[name], path)
-                columns |= named(name, column, [*self.schema.targets])
+                columns |= self._key(name, found.rows, raw, path)
             yield Rows(model.encoder.encode(found.rows), pa.table(columns), path, found.rejects)
+
+    def _key(self, name: str, rows: pa.Table, raw: pa.Table, path: str) -> dict[str, pa.Array]:
+        """The columns of a key: of several labels one for each."""
+        targets = self.schema.targets
+        if name == "label":
+            names = ["label"] if len(targets) == 1 else [f"label:{target}" for target in targets]
+            return {each: label_or_null(raw, self.schema, label) for each, label in zip(names, targets.values(), strict=True)}
+        if name == "weight":
+            return {name: weight_or_null(raw, self.schema)}
+        return {name: rows[name] if name in ROLES else as_key(raw[name], name, self.types[name], path)}
 
 
 def raw_rows(
     pattern: str,
     schema: Schema,
     keys: list[str] | None,
-    labelled: bool | None,
     part_bytes: int = PART_BYTES,
     *,
     splits: list[str] | None,
+    labelled: bool = False,
     option: str = "--input",
 ) -> RawRows:
-    """Raw logs as the first file's columns say: labelled, unless told, where it has the label. Raises InputError, for splits too."""
+    """Raw logs with the first file's columns; without `keys` the label is one where it is there. Raises InputError, for splits too."""
     files = list_files(pattern, option, schema)
     if splits:
         raise InputError(f"--split {','.join(splits)}: {option} {pattern} is raw logs, which have no splits; leave the option out")
     names = columns_of(files[0], schema)
     labels = [label.column for label in schema.targets.values()]
-    labelled = {*labels} <= {*names} if labelled is None else labelled
-    roles = {"label": labels[0], "weight": schema.weight, "group": schema.group, "timestamp": schema.timestamp and schema.timestamp.column}
+    roles = {"weight": schema.weight, "group": schema.group, "timestamp": schema.timestamp and schema.timestamp.column}
     needed = [*schema.inputs, *labels, *filter(None, [schema.weight])] if labelled else schema.inputs
-    keys = ["label"] * labelled if keys is None else keys
-    columns = {key: roles.get(key, key) for key in keys}
-    for key, column in columns.items():
+    keys = ["label"] * ({*labels} <= {*names}) if keys is None else keys
+    columns = [(key, column) for key in keys for column in (labels if key == "label" else [roles.get(key, key)])]
+    for key, column in columns:
         if column not in names:
             wanted = repr(column) if key not in ROLES else f"{column!r}, the schema's {key}" if column else f"that is its {key!r}"
             raise InputError(f"{files[0].path} has no column {wanted}; it has {', '.join(names)}")
-        if key in ("label", "weight") and not labelled:
-            raise InputError(f"--keys {key}: it is not read of rows that are scored without their labels; leave it out")
-    return RawRows(schema, files, list(dict.fromkeys([*needed, *columns.values()])), keys, labelled, part_bytes)
+    return RawRows(schema, files, list(dict.fromkeys([*needed, *(column for _, column in columns)])), keys, labelled, part_bytes)

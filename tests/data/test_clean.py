@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from raw_logs import write_schema
 
-from sml_dist.data.clean import as_text, clean, group_ids
+from sml_dist.data.clean import as_text, clean, group_ids, label_or_null, weight_or_null
 from sml_dist.data.hashing import hash64
 from sml_dist.data.schema import Schema, load_schema
 from sml_dist.data.text import BROKEN
@@ -82,6 +82,13 @@ def test_labels_are_zero_or_one_unless_a_threshold_makes_them_so():
     ]
     rows, _ = cleaned({"y": ["3", "4", "5"]}, label={"column": "y", "at_least": 4})
     assert rows["label"].to_pylist() == [0, 1, 1]
+
+
+def test_where_a_label_or_weight_is_not_needed_a_bad_one_is_null_and_no_row_is_lost():
+    raw = pa.table({"y": ["1", "0", "", "2", "yes"], "w": ["2", "-1", "", "x", "0"]})
+    plan = schema(weight="w")
+    assert label_or_null(raw, plan, plan.label).to_pylist() == [1, 0, None, None, None]
+    assert weight_or_null(raw, plan).to_pylist() == [2, None, None, None, 0]
 
 
 def test_weights_are_finite_and_not_negative():

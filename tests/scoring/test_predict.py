@@ -166,13 +166,26 @@ def test_logs_without_a_label_score_as_with_it(run, tmp_path, serial):
     assert "label" in first.column_names and "label" not in second.column_names
 
 
+def test_a_row_with_a_bad_or_no_label_or_weight_is_scored_and_has_null_for_it(run, tmp_path, serial):
+    table = clicks(100)
+    for place, (name, blank) in enumerate((("click", "maybe"), ("w", "-1"))):
+        values = ["", blank, *map(str, table[name].to_pylist()[2:])]
+        table = table.set_column(table.column_names.index(name), name, pa.array(values[place:] + values[:place]))
+    out, keys = tmp_path / "out", ["label", "weight"]
+    found = predicted(out, predict(run, write_logs(tmp_path / "a.csv", table), str(out), keys=keys))
+    bare = write_logs(tmp_path / "b.csv", clicks(100).drop(["click", "w"]))
+    assert found["logit"].equals(predicted(tmp_path / "bare", predict(run, bare, str(tmp_path / "bare")))["logit"])
+    assert found["label"].to_pylist() == [None, None, *map(float, table["click"].to_pylist()[2:])]
+    assert found["weight"].to_pylist() == [None, *map(float, table["w"].to_pylist()[1:-1]), None]
+
+
 def test_a_key_that_the_rows_lack_is_refused_by_the_name_of_its_column(run, tmp_path, serial):
-    bare = write_logs(tmp_path / "bare.csv", clicks(100).drop(["click", "user"]))
+    bare = write_logs(tmp_path / "bare.csv", clicks(100).drop(["click", "user", "w"]))
     for key, line in (
         ("label", "bare.csv has no column 'click', the schema's label; it has price"),
         ("group", "bare.csv has no column 'user', the schema's group; it has price"),
         ("sight", "bare.csv has no column 'sight'; it has price"),
-        ("weight", "--keys weight: it is not read of rows that are scored without their labels; leave it out"),
+        ("weight", "bare.csv has no column 'w', the schema's weight; it has price"),
     ):
         with pytest.raises(InputError, match=line):
             predict(run, bare, str(tmp_path / "out"), keys=[key])
@@ -181,9 +194,6 @@ def test_a_key_that_the_rows_lack_is_refused_by_the_name_of_its_column(run, tmp_
 def test_an_option_that_its_input_has_no_use_for_is_refused(run, data, tmp_path, serial):
     with pytest.raises(InputError, match="--split test,foo: --input .* is raw logs, which have no splits; leave the option out"):
         predict(run, logs_of(data), str(tmp_path / "out"), splits=["test", "foo"])
-    for labelled in (True, False):
-        with pytest.raises(InputError, match="--labelled is of raw logs: --input .* is a prepared dataset, which has labels; leave it out"):
-            predict(run, data, str(tmp_path / "out"), labelled=labelled)
     assert not (tmp_path / "out").exists()
 
 
