@@ -19,11 +19,12 @@ def predict(
     input: Annotated[str, typer.Option(help="A prepared dataset, or a glob of raw logs.")],
     output: Annotated[str, typer.Option(help="Folder to write; any fsspec URL.")],
     step: Annotated[int | None, typer.Option(help="Checkpoint step (default: the best evaluation's).")] = None,
-    split: Annotated[str | None, typer.Option(help="Splits to score, e.g. valid,test (default: all).")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Splits to score, e.g. valid,test (default: all). May be repeated.")] = None,
     keys: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Columns beside file and row: raw ones, split, label, weight, group, timestamp; by default the label if there."
+            help="Columns beside file and row: raw ones, split, label, weight, group, timestamp, with commas or repeated; "
+            "by default the label, if there is one."
         ),
     ] = None,
     contributions: Annotated[bool, typer.Option("--contributions", help="Add what each layer adds to the logit.")] = False,
@@ -94,8 +95,9 @@ def evaluate(
             out.print(f"written to {output}", soft_wrap=True, highlight=False)
 
 
-def listed(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def listed(texts: list[str] | None) -> list[str] | None:
+    """The names that stand in an option, between commas or each with an option of its own."""
+    return None if texts is None else [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 def show_predictions(found: Any, output: str, as_json: bool) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from sml_dist import session
 from sml_dist.cli import app
 from sml_dist.data.dataset import PARTIAL, SplitWriter, read_manifest
 from sml_dist.held import held
@@ -195,6 +197,19 @@ def test_an_option_that_its_input_has_no_use_for_is_refused(run, data, tmp_path,
     with pytest.raises(InputError, match="--split test,foo: --input .* is raw logs, which have no splits; leave the option out"):
         predict(run, logs_of(data), str(tmp_path / "out"), splits=["test", "foo"])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [([], None), (["--keys", ""], []), (["--keys", "a, b"], ["a", "b"]), (["--keys", "a", "--keys", "b,c"], ["a", "b", "c"])],
+)
+def test_names_stand_between_commas_or_each_with_an_option_of_its_own(tmp_path, monkeypatch, given, keys):
+    taken = {}
+    monkeypatch.setattr(session, "ray_session", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(module, "predict", lambda *_, **options: taken.update(options) or exit(0))
+    given = given + [text.replace("--keys", "--split") for text in given]
+    CliRunner().invoke(app, ["predict", "run", "--input", "a.csv", "--output", str(tmp_path / "out"), *given])
+    assert taken["keys"] == taken["splits"] == keys
 
 
 @pytest.mark.parametrize("name", ["http://bob:hunter22@host.invalid/log.csv", "memory://bob:hunter22@data"])
