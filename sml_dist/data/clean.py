@@ -117,16 +117,16 @@ class _Columns:
             self.faults.add(_mask(broken), name, lambda i: f"not UTF-8: {quote(array[i].as_py().replace(BROKEN, '?'))}")
         return array
 
-    def number(self, name: str) -> pa.Array:
-        """float64 that rounds to a finite float32; null is missing.
+    def number(self, name: str, wanted: str = "a finite number") -> pa.Array:
+        """float64 that rounds to a finite float32; null is missing. What is no number is told what was `wanted`.
 
         A float32 0.7 is 0.699999988: where a threshold or an edge is compared, it is the 0.7 that CSV and JSON write for it.
         """
         if name not in self.numbers:
-            self.numbers[name] = self._number(name)
+            self.numbers[name] = self._number(name, wanted)
         return self.numbers[name]
 
-    def _number(self, name: str) -> pa.Array:
+    def _number(self, name: str, wanted: str) -> pa.Array:
         array = self.value(name)
         short = pa.types.is_float32(array.type) and name in self.compared
         if is_text(array.type) or short or pa.types.is_decimal(array.type):  # Arrow casts decimal 0.35 to 0.35000000000000003
@@ -142,13 +142,13 @@ class _Columns:
             outside = ~np.isfinite(numbers.astype(np.float32))
         if bad is not None or outside.any():
             bad = outside if bad is None else bad | outside
-            self.faults.add(bad, name, lambda i: f"{quote(text[i].as_py())} is not a finite number")
+            self.faults.add(bad, name, lambda i: f"{quote(text[i].as_py())} is not {wanted}")
             values = pc.if_else(pa.array(bad), None, values)
         return values
 
-    def present(self, name: str) -> pa.Array:
+    def present(self, name: str, wanted: str = "a finite number") -> pa.Array:
         """A number that must not be missing; 0 where the row is rejected."""
-        values = self.number(name)
+        values = self.number(name, wanted)
         if values.null_count:
             self.faults.add(_mask(values.is_null()), name, lambda i: "is missing")
             values = pc.fill_null(values, 0.0)
@@ -245,10 +245,15 @@ def _mask(booleans: pa.Array) -> np.ndarray:
 
 
 def _label(column: _Columns, label: Label) -> pa.Array:
-    values = column.present(label.column).to_numpy()
+    if label.positive is not None:
+        text = column.text(label.column)
+        column.faults.add(_mask(pc.equal(text, "")), label.column, lambda i: "is missing")
+        return pc.is_in(text, pa.array(label.positive)).cast(pa.float32())
     if label.at_least is not None:
-        return pa.array(values >= label.at_least).cast(pa.float32())
-    column.faults.add((values != 0) & (values != 1), label.column, lambda i: f"label {values[i]:g} is not 0 or 1")
+        return pa.array(column.present(label.column).to_numpy() >= label.at_least).cast(pa.float32())
+    others = f'0 or 1; for other values write `label: {{column: {label.column}, positive: ["yes"]}}` or `at_least: N`'
+    values = column.present(label.column, others).to_numpy()
+    column.faults.add((values != 0) & (values != 1), label.column, lambda i: f"label {values[i]:g} is not {others}")
     return pa.array(values.astype(np.float32))
 
 

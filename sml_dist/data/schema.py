@@ -2,7 +2,7 @@
 
     name: clicks
     format: csv                                     # csv | tsv | parquet
-    label: click                                    # 0/1, or {column: rating, at_least: 4}
+    label: click                                    # 0/1, or {column: rating, at_least: 4}, or {column: clicked, positive: ["yes"]}
     numeric:
       - {columns: [price, age], transform: log1p}   # dense: log1p | none | standard
       - {columns: price, transform: bucket, buckets: 32}   # categorical: bucket | log_square
@@ -69,7 +69,14 @@ def _is_utf8(name: str) -> str:
     return name
 
 
+def _is_text(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        raise ValueError(f"YAML reads this as {value}, which is no text; put it in quotes as it stands in the file")
+    return value
+
+
 Text = Annotated[str, AfterValidator(_is_utf8)]
+Quoted = Annotated[Text, BeforeValidator(_is_text)]
 Columns = Annotated[list[Text], BeforeValidator(expand), Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 HashRows = Annotated[int, Field(ge=2, lt=2**31)]
@@ -77,10 +84,16 @@ HashRows = Annotated[int, Field(ge=2, lt=2**31)]
 
 @spec
 class Label:
-    """1 where `column` is at least `at_least`; without a threshold the column itself, which then is 0 or 1."""
+    """1 where `column` is at least `at_least`, or where its text is one of `positive`; with neither the column itself, which then is
+    0 or 1."""
 
     column: Text
     at_least: float | None = None
+    positive: Annotated[Annotated[list[Quoted], Field(min_length=1)] | None, Field(exclude_if=lambda texts: texts is None)] = None
+
+    def __post_init__(self) -> None:
+        if self.at_least is not None and self.positive is not None:
+            raise ValueError("give `at_least` (of a number) or `positive` (spellings), not both")
 
 
 AsLabel = BeforeValidator(lambda value: {"column": value} if isinstance(value, str) else value)
@@ -181,7 +194,7 @@ class Schema:
     labels: Annotated[dict[Text, Annotated[Label, AsLabel]], Field(exclude_if=lambda labels: not labels)] = field(default_factory=dict)
     columns: Columns | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    missing: list[Text] = field(default_factory=list)  # further spellings of a missing value, such as NULL
+    missing: list[Quoted] = field(default_factory=list)  # further spellings of a missing value, such as NULL
     numeric: list[Numeric] = field(default_factory=list)
     categorical: list[Categorical] = field(default_factory=list)
     multivalued: list[Multivalued] = field(default_factory=list)

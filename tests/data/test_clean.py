@@ -74,14 +74,34 @@ def test_a_number_that_is_compared_is_the_same_from_text_and_from_floats_of_eith
 def test_labels_are_zero_or_one_unless_a_threshold_makes_them_so():
     rows, rejects = cleaned({"y": ["1", "0", "1.0", "", "2", "yes", "0.5"]})
     assert rows["label"].to_pylist() == [1, 0, 1]
+    others = '0 or 1; for other values write `label: {column: y, positive: ["yes"]}` or `at_least: N`'
     assert rejects == [
-        "row 6: column y: 'yes' is not a finite number",
+        f"row 6: column y: 'yes' is not {others}",
         "row 4: column y: is missing",
-        "row 5: column y: label 2 is not 0 or 1",
-        "row 7: column y: label 0.5 is not 0 or 1",
+        f"row 5: column y: label 2 is not {others}",
+        f"row 7: column y: label 0.5 is not {others}",
     ]
     rows, _ = cleaned({"y": ["3", "4", "5"]}, label={"column": "y", "at_least": 4})
     assert rows["label"].to_pylist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("column", "positive", "labels"),
+    [
+        (["Yes", "no", "", "NULL", "yes", "true"], ["Yes", "true"], [1, 0, None, None, 0, 1]),
+        (pa.array([1, 2, None, -1]), ["2", "-1"], [0, 1, None, 1]),
+        (pa.array([2.0, 0.5, float("nan")], pa.float32()), ["2", "0.5"], [1, 1, None]),
+        (pa.array([True, False, None]), ["true"], [1, 0, None]),
+        (pa.array(["click", "view", None]).dictionary_encode(), ["click"], [1, 0, None]),
+    ],
+)
+def test_a_label_whose_text_is_one_of_the_positive_ones_is_1_and_of_any_other_0_in_every_type(column, positive, labels):
+    changes = {"label": {"column": "y", "positive": positive}, "missing": ["NULL"]}
+    rows, rejects = cleaned({"y": column}, **changes)
+    assert rows["label"].to_pylist() == [label for label in labels if label is not None]
+    assert rejects == [f"row {row}: column y: is missing" for row, label in enumerate(labels, 1) if label is None]
+    plan = schema(**changes)
+    assert label_or_null(pa.table({"y": column}), plan, plan.label).to_pylist() == labels
 
 
 def test_where_a_label_or_weight_is_not_needed_a_bad_one_is_null_and_no_row_is_lost():
@@ -274,7 +294,7 @@ def test_groups_keep_integers_and_hash_all_else_to_non_negative_numbers():
 
 def test_a_row_with_many_faults_is_rejected_once():
     rows, rejects = cleaned({"y": ["x"], "n": ["x"], "w": ["-1"]}, weight="w")
-    assert len(rows) == 0 and rejects == ["row 1: column y: 'x' is not a finite number"]
+    assert len(rows) == 0 and len(rejects) == 1 and rejects[0].startswith("row 1: column y: 'x' is not 0 or 1; ")
 
 
 def test_rows_to_be_scored_need_neither_label_nor_weight_nor_group(tmp_path):

@@ -173,7 +173,7 @@ def test_rows_of_which_none_counts_are_one_line_that_names_the_data(runs, tmp_pa
     alone_in_process(monkeypatch)
     table, run, options = clicks(50), runs[0]["run"], Options(max_reject_rate=1, **QUICK)
     bad = write_logs(tmp_path / "bad.csv", table.set_column(0, "click", [["maybe"] * 50]))
-    line = f"^--data {bad}: none of 50 rows can be used by {run}; the first: {bad} row 1: column click: 'maybe' is not a finite"
+    line = f"^--data {bad}: none of 50 rows can be used by {run}; the first: {bad} row 1: column click: 'maybe' is not 0 or 1"
     with pytest.raises(InputError, match=line):
         evaluate(run, data=bad, options=replace(options, by=("site",)))
     light = write_logs(tmp_path / "light.csv", table.set_column(table.column_names.index("w"), "w", [[0] * 50]))
