@@ -1,5 +1,6 @@
 """Spans of delimited text: byte ranges of a plain file, or a whole compressed one, as blocks of lines and as raw columns."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -8,6 +9,7 @@ from typing import Any, BinaryIO
 import fsspec
 import pyarrow as pa
 
+from sml_dist.data.quarantine import quote
 from sml_dist.data.schema import Schema
 from sml_dist.data.spans import RawBatch, RawFile, Span, check_columns
 from sml_dist.data.text import BLOCK_BYTES, BOM, MAX_LINE_BYTES, Layout, line_blocks, parse, split_line
@@ -73,6 +75,10 @@ def _layout(file: RawFile, schema: Schema, columns: list[str]) -> Layout:
     """The file's own header rules: files of one input may order their columns differently."""
     labelled = {label.column for label in schema.targets.values()} <= {*columns}
     names = schema.columns if schema.columns and labelled else text_columns(file, schema)
+    other = max(";\t|,", key="".join(names).count)
+    if len(names) == 1 and other in names[0] and {*columns} - {*names}:
+        why = f"split at {json.dumps(schema.separator)} the header is the one name {quote(names[0])}"
+        raise InputError(f"{why}; is the delimiter {json.dumps(other)}? Then give the schema `delimiter: {json.dumps(other)}`")
     check_columns(names, columns)
     return Layout(names, columns, schema.separator, schema.format == "csv")
 

@@ -1,6 +1,8 @@
 """Reading raw files: every row once, with its number, however the file is stored and cut."""
 
 import gzip
+import json
+import re
 from pathlib import Path
 
 import fsspec
@@ -10,10 +12,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFile
 from raw_logs import clicks, to_text, write_logs, write_schema, write_with_flipped_bit
 
-from sml_dist.data.schema import load_schema
+from sml_dist.data.schema import Schema, load_schema
 from sml_dist.data.sources import columns_of, count_rows, first_spans, read
 from sml_dist.data.spans import group_spans, list_files, number_rows
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, from_dict
 
 
 def spans_of(pattern, schema, part_bytes=1 << 20):
@@ -209,6 +211,16 @@ def test_a_bad_file_stops_with_one_line_that_names_it(tmp_path, name, message):
         rows_in(spans_of(path, schema), schema)
     assert message.format(path=path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("own", "other"), [(",", ";"), (",", "\t"), (",", "|"), (";", ",")])
+def test_a_header_that_another_delimiter_would_split_names_that_one(tmp_path, own, other):
+    (tmp_path / "a.csv").write_text(f"y{other}c\n1{other}a\n")
+    plan = {"name": "x", "format": "csv", "delimiter": own, "label": "y", "categorical": [{"columns": "c"}]}
+    shown = json.dumps(other)
+    line = f"the header is the one name {f'y{other}c'!r}; is the delimiter {shown}? Then give the schema `delimiter: {shown}`"
+    with pytest.raises(InputError, match=re.escape(line)):
+        spans_of(tmp_path / "a.csv", from_dict(Schema, plan))
 
 
 @pytest.mark.parametrize(("name", "kind"), [("gzipped.csv", "gzip"), ("parquet.csv", "Parquet")])
