@@ -88,7 +88,7 @@ def page(found: dict[str, Any]) -> str:
     lines += [table(metric_rows(found)), "## Calibration", "", "![](calibration.png)", ""]
     lines += [f"Expected calibration error {found['expected_calibration_error']:.5f}.", "", table(found["calibration_curve"])]
     for name, slices in found["slices"].items():
-        lines += [f"## By {name}", "", table([slice_row(line) for line in slices])]
+        lines += [f"## By {name}: the {len(slices)} largest", "", table([slice_row(line) for line in slices])]
     return "\n".join(lines)
 
 

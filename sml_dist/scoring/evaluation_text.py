@@ -33,7 +33,7 @@ def against(found: dict[str, Any], name: str) -> list[str | Text]:
 
 
 def slices_table(name: str, slices: list[dict[str, Any]]) -> Table:
-    table = rich_table(f"by {name}", (name, "rows", "positive", "AUC", "95 %", "logloss", "calibration"), "lr")
+    table = rich_table(f"by {name}: the {len(slices)} largest", (name, "rows", "positive", "AUC", "95 %", "logloss", "calibration"), "lr")
     for line in slices:
         logloss, calibration = (number(line[metric]["value"]) for metric in ("logloss", "calibration"))
         shown = [number(line["auc"]["value"]), interval(line["auc"]), logloss, calibration]

@@ -1,6 +1,7 @@
 """Rows by the values of a field, or by group: which rows hold each, and what the value is called."""
 
 from collections.abc import Callable
+from difflib import get_close_matches
 
 import numpy as np
 import pyarrow as pa
@@ -10,13 +11,15 @@ from sml_dist.data.vocab import read_tokens
 from sml_dist.scoring.trained import Described
 from sml_dist.spec import InputError
 
-OTHERS = "(all others)"
+OTHERS = "(rare or unseen)"  # id 0: too few in the training rows, or none
 
 
 def check_field(name: str, manifest: Manifest) -> None:
     known = [*(["group"] if manifest.group else []), *(field.name for field in manifest.fields)]
     if name not in known:
-        raise InputError(f"--by {name}: the dataset has {', '.join(known)}")
+        near = get_close_matches(name, known, 1)
+        numeric = f"{name} is numeric, and a slice is one value of a categorical field; " if name in manifest.dense else ""
+        raise InputError(f"--by {name}: {numeric}the dataset has {', '.join(known)}{f'; did you mean {near[0]}?' if near else ''}")
 
 
 def values_of(name: str, table: pa.Table, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:

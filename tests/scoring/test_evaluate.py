@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from sml_dist.scoring.calibration import Bin
 from sml_dist.scoring.evaluate import Options, compared, evaluate
 from sml_dist.scoring.evaluation_page import write
 from sml_dist.scoring.evaluation_text import against, slices_table
-from sml_dist.scoring.slices import values_of
+from sml_dist.scoring.slices import namer, values_of
 from sml_dist.spec import InputError, to_dict
 from sml_dist.tabular import markdown_table
 from sml_dist.train.alone import train_alone
@@ -76,6 +77,7 @@ def test_a_slice_of_one_group_shows_no_interval_where_groups_are_drawn(runs):
     found = evaluate(runs[0]["run"], options=Options(by=("group", "device"), top=3, unit="group", **QUICK))
     for name, known in (("group", False), ("device", True)):
         table = slices_table(name, found["slices"][name])
+        assert table.title == f"by {name}: the 3 largest"
         assert [bool(cell) for cell in table.columns[4].cells] == [known] * 3 and all(table.columns[3].cells)
 
 
@@ -84,6 +86,11 @@ def test_a_difference_without_an_interval_is_not_shown_as_sure():
     found = {"against": {"metrics": {"auc": unknown}}, "differences": {"auc": unknown}}
     _, shown, *rest = against(found, "auc")
     assert (shown.plain, shown.style, rest) == ("+0.25000", "", ["", ""])
+
+
+def test_what_the_training_rows_hold_too_seldom_or_not_at_all_is_called_rare_or_unseen(data):
+    name = namer("site", SimpleNamespace(manifest=read_manifest(data), dataset=data))
+    assert [name(0), name(1)] == ["(rare or unseen)", read_tokens(data, "site")[0].as_py()]
 
 
 def test_a_row_with_a_value_twice_is_one_row_of_its_slice(data):
@@ -195,7 +202,8 @@ def test_what_is_asked_for_in_vain_is_said_in_one_line(runs, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "Invalid value for '--seed'" in CliRunner().invoke(app, ["evaluate", runs[0]["run"], "--seed", "-1"]).output
     for options, line in (
-        (Options(by=("sight",)), "--by sight: the dataset has group, price_log_square"),
+        (Options(by=("sight",)), "--by sight: the dataset has group, price_log_square.*; did you mean site\\?$"),
+        (Options(by=("age",)), "--by age: age is numeric, and a slice is one value of a categorical field; the dataset has group"),
         (Options(label="love"), "--label love: the run predicts label"),
         (Options(device="cuda"), "--device cuda: there is no GPU here that torch can use; leave the option out"),
     ):
