@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,14 @@ from typer.testing import CliRunner
 
 from sml_dist import session
 from sml_dist.cli import app
+from sml_dist.cli.data import show_dataset
+from sml_dist.cli.scoring import show_predictions
 from sml_dist.data.dataset import PARTIAL, SplitWriter, read_manifest
 from sml_dist.held import held
 from sml_dist.models.zoo import ZOO
 from sml_dist.scoring import predict as module
 from sml_dist.scoring.evaluate import evaluate
-from sml_dist.scoring.output import MANIFEST, Folder
+from sml_dist.scoring.output import MANIFEST, Folder, Predictions
 from sml_dist.scoring.predict import predict
 from sml_dist.scoring.prepared_rows import PreparedRows
 from sml_dist.spec import InputError, to_dict
@@ -210,6 +213,19 @@ def test_names_stand_between_commas_or_each_with_an_option_of_its_own(tmp_path, 
     given = given + [text.replace("--keys", "--split") for text in given]
     CliRunner().invoke(app, ["predict", "run", "--input", "a.csv", "--output", str(tmp_path / "out"), *given])
     assert taken["keys"] == taken["splits"] == keys
+
+
+@pytest.mark.parametrize("rejected", [0, 2])
+def test_who_has_rejects_is_told_where_their_reasons_are(capsys, data, rejected):
+    manifest = replace(read_manifest(data), rows_rejected=rejected)
+    show_dataset(manifest, "data/mine", False)
+    found = Predictions(
+        run="r", checkpoint="c", model="m", precision=None, input="i", columns=[], rows_read=9, rows_scored=7, rows_rejected=rejected,
+        files=[], job={},
+    )  # fmt: skip
+    show_predictions(found, "data/mine", False)
+    why = ", for reasons that data/mine/rejects gives" if rejected else ""
+    assert capsys.readouterr().out.count(f"rejected {rejected}{why}\n") == 2
 
 
 @pytest.mark.parametrize("name", ["http://bob:hunter22@host.invalid/log.csv", "memory://bob:hunter22@data"])
