@@ -24,7 +24,7 @@ from sml_dist import session
 from sml_dist.cli import app
 from sml_dist.cli.data import show_dataset
 from sml_dist.cli.scoring import show_predictions
-from sml_dist.data.dataset import PARTIAL, SplitWriter, read_manifest
+from sml_dist.data.dataset import PARTIAL, DataFile, SplitWriter, read_manifest
 from sml_dist.held import held
 from sml_dist.models.zoo import ZOO
 from sml_dist.scoring import predict as module
@@ -216,16 +216,17 @@ def test_names_stand_between_commas_or_each_with_an_option_of_its_own(tmp_path, 
 
 
 @pytest.mark.parametrize("rejected", [0, 2])
-def test_who_has_rejects_is_told_where_their_reasons_are(capsys, data, rejected):
+def test_who_has_rejects_is_told_where_their_reasons_are_and_one_file_is_one(capsys, data, rejected):
     manifest = replace(read_manifest(data), rows_rejected=rejected)
     show_dataset(manifest, "data/mine", False)
     found = Predictions(
         run="r", checkpoint="c", model="m", precision=None, input="i", columns=[], rows_read=9, rows_scored=7, rows_rejected=rejected,
-        files=[], job={},
+        files=[DataFile(path="p", rows=7, bytes=1, sha256="", row_groups=[7])], job={},
     )  # fmt: skip
     show_predictions(found, "data/mine", False)
     why = ", for reasons that data/mine/rejects gives" if rejected else ""
-    assert capsys.readouterr().out.count(f"rejected {rejected}{why}\n") == 2
+    shown = capsys.readouterr().out
+    assert shown.count(f"rejected {rejected}{why}\n") == 2 and "\n1 file in data/mine/predictions: " in shown
 
 
 @pytest.mark.parametrize("name", ["http://bob:hunter22@host.invalid/log.csv", "memory://bob:hunter22@data"])
