@@ -101,7 +101,7 @@ def listed(texts: list[str] | None) -> list[str] | None:
 
 
 def show_predictions(found: Any, output: str, as_json: bool) -> None:
-    from sml_dist.spec import to_dict
+    from sml_dist.spec import many, to_dict
 
     if as_json:
         print_json({"path": output} | to_dict(found))
@@ -109,8 +109,7 @@ def show_predictions(found: Any, output: str, as_json: bool) -> None:
     why = f", for reasons that {output}/rejects gives" if found.rows_rejected else ""
     out.print(f"read {found.rows_read:,} = scored {found.rows_scored:,} + rejected {found.rows_rejected:,}{why}", soft_wrap=True)
     out.print(f"{found.model} of {found.checkpoint}", soft_wrap=True, highlight=False)
-    files = "1 file" if len(found.files) == 1 else f"{len(found.files):,} files"
-    out.print(f"{files} in {output}/predictions: {', '.join(found.columns)}", soft_wrap=True, highlight=False)
+    out.print(f"{many(len(found.files), 'file')} in {output}/predictions: {', '.join(found.columns)}", soft_wrap=True, highlight=False)
 
 
 def show_evaluation(found: dict[str, Any], as_json: bool) -> None:
