@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
+from ray.data import TaskPoolStrategy
 from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -102,9 +103,9 @@ class Stream:
         window_bytes = read.lanes * self.plan.window * self.source.row_bytes
         options.resource_limits = options.resource_limits.copy(object_store_memory=self.prefetch * max(window_bytes, 1 << 20))
         # Until a first window is done, Ray Data does not know that one takes memory, and would begin as many as there are CPUs.
-        at_once = min(self.prefetch, len(windows))
+        tasks = TaskPoolStrategy(size=min(self.prefetch, len(windows)))
         resources = {"num_cpus": self.reader_cpus, **placing(self.readers)}
-        return dataset.map_batches(read, batch_size=None, batch_format="numpy", concurrency=at_once, **resources)
+        return dataset.map_batches(read, batch_size=None, batch_format="numpy", compute=tasks, **resources)
 
 
 def held_bytes(source: Source, plan: Plan, prefetch: int) -> int:
