@@ -46,10 +46,11 @@ def test_what_raylets_tell_that_no_user_can_act_on_is_kept_from_the_terminal_and
             "WARNING: 8 PYTHON worker processes have been started on node: 1f with address: 10.0.0.1, which is 4x the maximum",
             "Task ServeController.graceful_shutdown failed. There are infinite retries remaining, so the task will be retried.",
             "Task read failed due to oom. There are infinite oom retries remaining",
+            "Task MapBatches(WindowReader) failed. There are infinite retries remaining, so the task will be retried. Error: SIGSEGV",
         ):
             worker.print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
     shown = "".join(capsys.readouterr())
-    assert "due to oom" in shown and "worker processes" not in shown and "ServeController" not in shown
+    assert "due to oom" in shown and "WindowReader" in shown and "worker processes" not in shown and "ServeController" not in shown
 
 
 CHILDREN = """
