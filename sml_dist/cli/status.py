@@ -51,7 +51,7 @@ def parts(found: dict) -> list[str]:
     if found["restarts"]:
         told.append(many(found["restarts"], "restart"))
     if found["state"] == "stopped":
-        told.append("the same command goes on from there" if "checkpoint_step" in found else "the same command starts over")
+        told.append("the same command goes on from that checkpoint" if "checkpoint_step" in found else "the same command starts over")
     return told
 
 

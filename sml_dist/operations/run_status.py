@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import time
 from functools import partial
 from typing import Any
@@ -32,6 +33,7 @@ def run_status(folder: str, now: float | None = None) -> dict[str, Any]:
     now = now or time.time()
     fs, path = file_system(folder)
     read = partial(_read, fs, path)
+    gone = isinstance(fs, LocalFileSystem) and left(path)  # asked first: a run that ends while the rest is read is done, not stopped
     note, error, summary = (_json(f"{folder}/{name}", read(name)) for name in (NOTE, "error.json", "summary.json"))
     lines = list(objects(read("metrics.jsonl").decode(errors="replace").splitlines()))  # but for torn ones, as the last may be
     if not (note or lines or error or summary):
@@ -41,7 +43,7 @@ def run_status(folder: str, now: float | None = None) -> dict[str, Any]:
     if heard:
         found["heard_seconds_ago"] = round(max(0.0, now - heard), 1)
     found |= (error or {}) | progress(lines) | checkpoint(fs, f"{path}/checkpoints", now)
-    if found["state"] in ("starting", "alive", "stalled") and isinstance(fs, LocalFileSystem) and left(path):
+    if found["state"] in ("starting", "alive", "stalled") and gone:
         found["state"] = "stopped"
     if found["state"] == "done":
         return found | validation((summary or {}).get("valid", {}))
@@ -77,9 +79,10 @@ def checkpoint(fs: AbstractFileSystem, folder: str, now: float) -> dict[str, Any
     """The newest one's step and age; nothing where there is none, or where the file system does not tell."""
     with contextlib.suppress(OSError, NotImplementedError):
         names = [path.rpartition("/")[2] for path in fs.ls(folder, detail=False)]
-        if kept := [name for name in names if name.startswith("step-")]:
-            made = fs.modified(f"{folder}/{max(kept)}/MANIFEST.json").timestamp()
-            return {"checkpoint_step": int(max(kept).removeprefix("step-")), "checkpoint_age_seconds": round(max(0.0, now - made), 1)}
+        for name in sorted(filter(re.compile(r"step-\d+").fullmatch, names), reverse=True):
+            with contextlib.suppress(FileNotFoundError):  # without a manifest it is damaged, and passed over by training too
+                made = fs.modified(f"{folder}/{name}/MANIFEST.json").timestamp()
+                return {"checkpoint_step": int(name.removeprefix("step-")), "checkpoint_age_seconds": round(max(0.0, now - made), 1)}
     return {}
 
 

@@ -69,8 +69,11 @@ def test_a_run_that_is_not_done_has_stopped_when_no_command_holds_its_folder_and
     for step in (200, 313):
         (tmp_path / "checkpoints" / f"step-{step:09d}").mkdir(parents=True)
         (tmp_path / "checkpoints" / f"step-{step:09d}" / "MANIFEST.json").touch()
+    for name in ("step-000000400", "step-000000313.bad"):  # without a manifest; set aside by hand
+        (tmp_path / "checkpoints" / name).mkdir()
     found = run_status(run, now=1001.0)
-    assert (found["state"], found["checkpoint_step"]) == ("stopped", 313) and parts(found)[-1] == "the same command goes on from there"
+    assert (found["state"], found["checkpoint_step"]) == ("stopped", 313)
+    assert parts(found)[-1] == "the same command goes on from that checkpoint"
     assert run_status(folder(tmp_path, lines, "done", 1000.0), now=1001.0)["state"] == "done"
 
 
