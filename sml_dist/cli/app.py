@@ -37,14 +37,17 @@ def main() -> NoReturn:
     except typer.Abort:
         status = INTERRUPTED
     if status == INTERRUPTED:  # which Typer turns a KeyboardInterrupt into, and returns
-        err.print(f"stopped; the same command {'resumes it' if resumes(sys.argv[1:]) else 'starts over'}")
+        err.print(f"stopped{way_on(sys.argv[1:])}")
     sys.exit(status)
 
 
-def resumes(words: list[str]) -> bool:
-    """Whether a command goes on where it was interrupted."""
+def way_on(words: list[str]) -> str:
+    """What a command does when it is given again after an interrupt. Of a job nothing is said: it may go on by itself."""
     command, *rest = words
-    return command in ("train", "sweep", "predict") or (command == "study" and not {"ablation", "online"}.isdisjoint(rest))
+    if command in ("submit", "jobs"):
+        return ""
+    resumes = command in ("train", "sweep", "predict") or (command == "study" and not {"ablation", "online"}.isdisjoint(rest))
+    return f"; the same command {'resumes it' if resumes else 'starts over'}"
 
 
 def fail(line: str, status: int = 2) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sml_dist.cli.app import Json, app, err, out, print_json
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, many
 from sml_dist.tabular import rich_table
 
 Address = Annotated[str | None, typer.Option(help="A dashboard's URL or a local cluster's name; else RAY_API_SERVER_ADDRESS, or local.")]
@@ -63,7 +63,7 @@ def listing(context: typer.Context, address: Address = None, insecure: Insecure 
     if as_json:
         print_json(found)
         return
-    table = rich_table(f"{len(found)} jobs", ("id", "job", "run", "status", "exit", "started", "seconds"), "llllrlr")
+    table = rich_table(many(len(found), "job"), ("id", "job", "run", "status", "exit", "started", "seconds"), "llllrlr")
     for each in found:
         started = datetime.fromtimestamp(each["started"]).strftime("%Y-%m-%d %H:%M:%S") if each["started"] else ""
         values = (each["id"], each["job"], each["run"], each["status"].lower(), each["exit"], started, each["seconds"])
@@ -151,6 +151,14 @@ def studied(checkout: Path, given: dict[str, Any]) -> tuple[dict[str, str | None
 LASTING = {"train": trained, "sweep": swept, "study": studied}  # the paths that outlast a job, by key, and its run's name
 
 
+def asked_to_stop(identifier: str) -> bool:
+    """A second Ctrl-C is a no."""
+    try:
+        return typer.confirm(f"\nStop job {identifier} too?", err=True)
+    except typer.Abort:
+        return False
+
+
 def followed(client: Any, identifier: str, as_json: bool) -> None:
     """Follows and exits as the job does; Ctrl-C asks whether to stop it."""
     from sml_dist.operations.jobs import described, follow, known, stop
@@ -159,7 +167,7 @@ def followed(client: Any, identifier: str, as_json: bool) -> None:
     try:
         status = follow(client, identifier, write)
     except KeyboardInterrupt:
-        if not sys.stdin.isatty() or not typer.confirm(f"\nStop job {identifier} too?", err=True):
+        if not (sys.stdin.isatty() and asked_to_stop(identifier)):
             err.print(f"job {identifier} goes on; sml-dist jobs follow {identifier}", highlight=False)
             sys.exit(130)
         status = 130
