@@ -246,12 +246,13 @@ def _mask(booleans: pa.Array) -> np.ndarray:
 
 def _label(column: _Columns, label: Label) -> pa.Array:
     if label.positive is not None:
-        text = column.text(label.column)
+        text = pc.utf8_trim_whitespace(column.text(label.column))  # as spaces around a number are no fault
         column.faults.add(_mask(pc.equal(text, "")), label.column, lambda i: "is missing")
         return pc.is_in(text, pa.array(label.positive)).cast(pa.float32())
     if label.at_least is not None:
         return pa.array(column.present(label.column).to_numpy() >= label.at_least).cast(pa.float32())
-    others = f'0 or 1; for other values write `label: {{column: {label.column}, positive: ["yes"]}}` or `at_least: N`'
+    spelled = f"{{column: {label.column}, "
+    others = f'0 or 1; for other values give the label as {spelled}positive: ["yes"]}} or {spelled}at_least: N}}'
     values = column.present(label.column, others).to_numpy()
     column.faults.add((values != 0) & (values != 1), label.column, lambda i: f"label {values[i]:g} is not {others}")
     return pa.array(values.astype(np.float32))

@@ -43,9 +43,11 @@ def parquet_types(file: RawFile) -> pa.Schema:
 
 def _check_types(types: pa.Schema, schema: Schema, columns: list[str]) -> None:
     """Every column can be read as what the schema takes it for: tried on a column of its type."""
-    numbers = {*schema.numbers, *(label.column for label in schema.targets.values()), schema.weight}
+    labels = schema.targets.values()
+    numbers = {*schema.numbers, *(label.column for label in labels if label.positive is None), schema.weight}
     lists = {column for column, separator in schema.list_separators.items() if separator is None}
-    texts = {schema.group, *(feature.column for feature in schema.features if feature.origin in ("column", "list", "sequence"))}
+    features = (feature.column for feature in schema.features if feature.origin in ("column", "list", "sequence"))
+    texts = {schema.group, *(label.column for label in labels), *features}
     for column in (name for name in schema.used if name in columns):
         kind = types.field(column).type
         values = plain(pa.nulls(0, kind)).type

@@ -71,7 +71,7 @@ def _is_utf8(name: str) -> str:
 
 def _is_text(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
-        raise ValueError(f"YAML reads this as {value}, which is no text; put it in quotes as it stands in the file")
+        raise ValueError(f"YAML reads this as {value}, not as text; quote it exactly as it is spelled in the file")
     return value
 
 

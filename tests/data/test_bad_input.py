@@ -26,7 +26,7 @@ HEADER = b"click,price,age,site,user,device,tags,time,w"
 GOOD = b"1,5,20,s,7,d,a|b,1600000000,2"
 
 BAD_ROWS = [
-    (b"maybe,5,20,s,7,d,a,1600000000,2", "click", "'maybe' is not 0 or 1; for other values write `label: "),
+    (b"maybe,5,20,s,7,d,a,1600000000,2", "click", "'maybe' is not 0 or 1; for other values give the label as {column: "),
     (b"2,5,20,s,7,d,a,1600000000,2", "click", "label 2 is not 0 or 1"),
     (b",5,20,s,7,d,a,1600000000,2", "click", "is missing"),
     (b"1,5,20,s,7,d,a,1600000000", None, "8 fields, 9 expected"),
@@ -96,8 +96,8 @@ def test_past_the_limit_prepare_stops_with_counts_an_example_and_the_way_out(tmp
         run(tmp_path, path, max_reject_rate=0.04)
     assert str(error.value) == (
         f"5 of 100 rows read so far (100 in all) cannot be used, more than --max-reject-rate 0.04 allows; the first: "
-        f"{path} row 96: column click: 'x1' is not 0 or 1; for other values write `label: {{column: click, positive: [\"yes\"]}}` or "
-        "`at_least: N`. Mend the input or the schema, or raise --max-reject-rate"
+        f"{path} row 96: column click: 'x1' is not 0 or 1; for other values give the label as {{column: click, positive: [\"yes\"]}} "
+        "or {column: click, at_least: N}. Mend the input or the schema, or raise --max-reject-rate"
     )
     assert not (tmp_path / "out" / MANIFEST).exists()
     assert run(tmp_path, path, max_reject_rate=0.05).rows_rejected == 5

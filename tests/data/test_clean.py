@@ -74,7 +74,7 @@ def test_a_number_that_is_compared_is_the_same_from_text_and_from_floats_of_eith
 def test_labels_are_zero_or_one_unless_a_threshold_makes_them_so():
     rows, rejects = cleaned({"y": ["1", "0", "1.0", "", "2", "yes", "0.5"]})
     assert rows["label"].to_pylist() == [1, 0, 1]
-    others = '0 or 1; for other values write `label: {column: y, positive: ["yes"]}` or `at_least: N`'
+    others = '0 or 1; for other values give the label as {column: y, positive: ["yes"]} or {column: y, at_least: N}'
     assert rejects == [
         f"row 6: column y: 'yes' is not {others}",
         "row 4: column y: is missing",
@@ -88,7 +88,7 @@ def test_labels_are_zero_or_one_unless_a_threshold_makes_them_so():
 @pytest.mark.parametrize(
     ("column", "positive", "labels"),
     [
-        (["Yes", "no", "", "NULL", "yes", "true"], ["Yes", "true"], [1, 0, None, None, 0, 1]),
+        (["Yes", "no", "", "NULL", "yes", " true "], ["Yes", "true"], [1, 0, None, None, 0, 1]),
         (pa.array([1, 2, None, -1]), ["2", "-1"], [0, 1, None, 1]),
         (pa.array([2.0, 0.5, float("nan")], pa.float32()), ["2", "0.5"], [1, 1, None]),
         (pa.array([True, False, None]), ["true"], [1, 0, None]),

@@ -273,7 +273,7 @@ def test_a_reject_is_written_with_file_row_column_and_reason(tmp_path):
     path.write_text("\n".join(lines))
     manifest, _ = prepared(tmp_path / "out", write_schema(tmp_path), path, max_reject_rate=0.01)
     assert (manifest.rows_read, manifest.rows_kept, manifest.rows_rejected) == (100, 99, 1)
-    others = '0 or 1; for other values write `label: {column: click, positive: ["yes"]}` or `at_least: N`'
+    others = '0 or 1; for other values give the label as {column: click, positive: ["yes"]} or {column: click, at_least: N}'
     assert rejects_of(tmp_path / "out", manifest) == [
         {"file": str(path), "row": 40, "column": "click", "reason": f"'maybe' is not {others}"}
     ]

@@ -106,7 +106,7 @@ def test_a_wrong_schema_is_refused_with_one_line_that_names_the_key(tmp_path, te
         ("", "key 'label' is missing"),
         ("labels: {z: z}", "give one `label`, or two or more under `labels`"),
         ("labels: {z: z, w: {column: a, at_lest: 4}}", "did you mean 'at_least'?"),
-        ("label: {column: z, positive: [yes]}", "label.positive.0: YAML reads this as True, which is no text; put it in quotes as it"),
+        ("label: {column: z, positive: [yes]}", "label.positive.0: YAML reads this as True, not as text; quote it exactly as it is"),
         ("label: {column: z, positive: []}", "label.positive: List should have at least 1 item"),
         ("label: {column: z, positive: ['a'], at_least: 1}", "give `at_least` (of a number) or `positive` (spellings), not both"),
         ("labels: {z: z, w: c}", "column 'c' is the label, so it cannot be a feature"),
