@@ -74,5 +74,5 @@ def show_dataset(manifest: Any, output: str, as_json: bool) -> None:
     out.print(table)
     ids = sum(field.rows for field in manifest.tables)
     out.print(f"{len(manifest.fields)} fields ({ids:,} table rows), {len(manifest.dense)} numeric features")
-    why = f", for reasons that {output}/rejects gives" if manifest.rows_rejected else ""
+    why = f" ({output}/rejects says why)" if manifest.rows_rejected else ""
     out.print(f"read {manifest.rows_read:,} = kept {manifest.rows_kept:,} + rejected {manifest.rows_rejected:,}{why}", soft_wrap=True)

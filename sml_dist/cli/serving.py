@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sml_dist.cli.app import Json, Verbose, app, in_file_system, out, print_json, warn
+from sml_dist.spec import many
 
 
 @app.command()
@@ -91,4 +92,6 @@ def show(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        out.print(f"{found['export']}: version {found['version']}, {found['files']} files, {found['bytes']:,} bytes", soft_wrap=True)
+        out.print(
+            f"{found['export']}: version {found['version']}, {many(found['files'], 'file')}, {found['bytes']:,} bytes", soft_wrap=True
+        )

@@ -36,7 +36,7 @@ def train(
         way_on = "more train.epochs or train.max_steps go on, another run.name begins anew"
         warn(f"{run.run.folder} is done: nothing was trained or changed; {way_on}")
         if changed := changed_since(run):
-            warn(f"changed since, without effect: {changed}")
+            warn(f"settings that differ from the finished run's, without effect: {changed}")
         show_summary(summary, as_json)
         return
     if line := few_steps(run.train, plan):
@@ -91,7 +91,7 @@ def show_summary(summary: dict[str, Any], as_json: bool) -> None:
         f"{summary['samples_per_second']:,.0f} samples/s, {summary['data_wait_fraction']:.1%} of the time waiting for data"
     )
     if groups := summary["valid"].get("groups"):
-        line = f"GAUC is over {many(groups, 'group')} (valid); sml-dist evaluate {summary['run']} --by FIELD has them by name"
+        line = f"GAUC is over {many(groups, 'group')} (valid); sml-dist evaluate {summary['run']} --split valid --by group has the largest"
         out.print(line, soft_wrap=True, highlight=False)
     out.print(f"run folder {summary['run']}", soft_wrap=True, highlight=False)
 

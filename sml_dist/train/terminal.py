@@ -47,7 +47,7 @@ class TrainProgress:
             told = values | {"workers": many(values.get("workers", 0), "worker")}
             self.console.print(event.format(**told), highlight=False, style="yellow")
         if changed := values.get("changed"):
-            self.console.print(f"changed since: {changed}", highlight=False, style="yellow", soft_wrap=True)
+            self.console.print(f"settings changed since that checkpoint: {changed}", highlight=False, style="yellow", soft_wrap=True)
         if "event" in values:
             return
         values = numbers(values)

@@ -224,7 +224,7 @@ def test_who_has_rejects_is_told_where_their_reasons_are_and_one_file_is_one(cap
         files=[DataFile(path="p", rows=7, bytes=1, sha256="", row_groups=[7])], job={},
     )  # fmt: skip
     show_predictions(found, "data/mine", False)
-    why = ", for reasons that data/mine/rejects gives" if rejected else ""
+    why = " (data/mine/rejects says why)" if rejected else ""
     shown = capsys.readouterr().out
     assert shown.count(f"rejected {rejected}{why}\n") == 2 and "\n1 file in data/mine/predictions: " in shown
 

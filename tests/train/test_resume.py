@@ -71,7 +71,9 @@ def test_a_run_that_goes_on_tells_what_changed():
     shown = TrainProgress(Console(file=io.StringIO(), width=200))
     shown.update({"event": "resumed", "step": 313, "workers": 2, "changed": "train.lr 0.001 -> 0.002"})
     told = shown.console.file.getvalue()
-    assert told == "going on from the checkpoint of step 313, on 2 workers\nchanged since: train.lr 0.001 -> 0.002\n"
+    assert (
+        told == "going on from the checkpoint of step 313, on 2 workers\nsettings changed since that checkpoint: train.lr 0.001 -> 0.002\n"
+    )
 
 
 SEEN = {"rows": 9, "auc": 0.7, "logloss": 0.5, "ne": 0.9, "gauc": float("nan"), "labels": {"a": {"auc": 0.7}, "b": {"auc": 0.6, "ne": 0.8}}}
