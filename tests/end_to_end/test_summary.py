@@ -6,7 +6,7 @@ import math
 import pytest
 
 from sml_dist.cli import training
-from sml_dist.cli.app import resumes
+from sml_dist.cli.app import way_on
 from sml_dist.spec import many
 from sml_dist.train.run_folder import RunFolder
 
@@ -25,7 +25,7 @@ def test_a_metric_that_is_undefined_is_printed_of_a_run_that_was_done_before_as_
     for each in (summary, folder.read_json("summary.json")):
         training.show_summary(each, as_json=False)
         printed.append(capsys.readouterr().out)
-    assert printed[0] == printed[1] and printed[1].count("nan") == 13 and f"sml-dist evaluate {tmp_path} --by FIELD" in printed[1]
+    assert printed[0] == printed[1] and printed[1].count("nan") == 13 and f"sml-dist evaluate {tmp_path} --split valid --by group" in printed[1]
     training.show_summary(summary, as_json=True)
     assert json.loads(capsys.readouterr().out) == folder.read_json("summary.json")
 
@@ -43,4 +43,9 @@ def test_one_is_singular(count, said):
      ("study depth a.yaml --output b", False), ("synth --rows 9", False), ("bench train", False)],
 )  # fmt: skip
 def test_an_interrupted_command_is_known_to_resume_or_not(words, goes_on):
-    assert resumes(words.split()) == goes_on
+    assert way_on(words.split()) == f"; the same command {'resumes it' if goes_on else 'starts over'}"
+
+
+@pytest.mark.parametrize("words", ["submit train configs/smoke.yaml", "jobs follow 7"])
+def test_of_an_interrupted_job_nothing_is_said_for_it_may_go_on_by_itself(words):
+    assert way_on(words.split()) == ""
