@@ -271,7 +271,7 @@ def test_a_trial_that_asks_for_more_cpus_than_there_are_or_for_something_else_is
             carry_out(Blueprint.read(path), 1, lambda *_: None)
         return str(error.value)
 
-    assert "want 9 CPU, and this machine has 2 that Ray sees; set fewer" in refused(worker_resources={"CPU": 9})
+    assert "1 worker wants 9 CPU, and this machine has 2 that Ray sees; set fewer" in refused(worker_resources={"CPU": 9})
     assert refused(worker_resources={"slot": 1}).endswith("there is room for 1; lower trials or train.worker_resources")
     assert refused(num_workers=2).endswith("there is room for 1; lower trials or train.num_workers")
 
