@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from sml_dist.credentials import refuse
-from sml_dist.data.dataset import MANIFEST, Manifest, fingerprint, read_manifest, read_rows
+from sml_dist.data.dataset import MANIFEST, Manifest, fingerprint, matrix, read_manifest, read_rows
 from sml_dist.data.quarantine import Tally
 from sml_dist.data.spans import file_system, reading
 from sml_dist.data.vocab import read_tokens
-from sml_dist.scoring.rows import Rows, named
+from sml_dist.scoring.rows import Rows, label_keys
 from sml_dist.scoring.trained import Described
 from sml_dist.spec import InputError
 from sml_dist.stages import ShowStage
@@ -74,10 +74,16 @@ class PreparedRows:
             table = read_rows(self.root, part.path, group, rows=count)
             columns = {"file": pa.repeat(part.path, count), "row": pa.array(np.arange(row, row + count))}
             for name in self.keys:
-                columns |= named(name, pa.repeat(part.split, count) if name == "split" else table[name], self.manifest.labels)
+                columns |= self._key(name, table, part.split)
             tally.add(count, 0)
             row += count
             yield Rows(table, pa.table(columns), part.path)
+
+    def _key(self, name: str, table: pa.Table, split: str) -> dict[str, pa.Array]:
+        """The columns of a key: of several labels one for each."""
+        if name == "label" and len(self.manifest.labels) > 1:
+            return {key: pa.array(values) for key, values in zip(label_keys(self.manifest.labels), matrix(table[name]).T, strict=True)}
+        return {name: pa.repeat(split, len(table)) if name == "split" else table[name]}
 
 
 def is_prepared(path: str, option: str) -> bool:

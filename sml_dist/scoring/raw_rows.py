@@ -16,7 +16,7 @@ from sml_dist.data.sources import columns_of
 from sml_dist.data.spans import PART_BYTES, RawFile, group_spans, list_files
 from sml_dist.data.survey import survey
 from sml_dist.scoring.raw_keys import as_key, key_types
-from sml_dist.scoring.rows import ROLES, Rows
+from sml_dist.scoring.rows import ROLES, Rows, label_keys
 from sml_dist.scoring.trained import Described
 from sml_dist.spec import InputError
 from sml_dist.stages import ShowStage
@@ -69,10 +69,10 @@ class RawRows:
 
     def _key(self, name: str, rows: pa.Table, raw: pa.Table, path: str) -> dict[str, pa.Array]:
         """The columns of a key: of several labels one for each."""
-        targets = self.schema.targets
         if name == "label":
-            names = ["label"] if len(targets) == 1 else [f"label:{target}" for target in targets]
-            return {each: label_or_null(raw, self.schema, label) for each, label in zip(names, targets.values(), strict=True)}
+            targets = self.schema.targets
+            labels = zip(label_keys([*targets]), targets.values(), strict=True)
+            return {key: label_or_null(raw, self.schema, label) for key, label in labels}
         if name == "weight":
             return {name: weight_or_null(raw, self.schema)}
         return {name: rows[name] if name in ROLES else as_key(raw[name], name, self.types[name], path)}

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from sml_dist.data.dataset import matrix
 from sml_dist.data.quarantine import Reject, Tally
 from sml_dist.scoring.trained import Described
 from sml_dist.spec import InputError
@@ -66,9 +65,6 @@ def check_finite(logits: np.ndarray, keys: pa.Table) -> None:
         raise InputError(f"{file} row {row}: {why}: mend it, or leave the row out")
 
 
-def named(key: str, column: pa.ChunkedArray, labels: list[str]) -> dict[str, pa.Array]:
-    """A key column under its name; of several labels each one's as label:NAME."""
-    if key != "label" or len(labels) == 1:
-        return {key: column}
-    values = matrix(column)
-    return {f"label:{name}": pa.array(values[:, place]) for place, name in enumerate(labels)}
+def label_keys(labels: Sequence[str]) -> list[str]:
+    """The names of the key columns of the label: of several labels each one's as label:NAME."""
+    return ["label"] if len(labels) == 1 else [f"label:{name}" for name in labels]
