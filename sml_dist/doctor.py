@@ -19,7 +19,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sml_dist.nn.native import find_compiler
+from sml_dist.nn.native import find_compiler, processor
 
 # The triple that was built together (the compatibility table in fbgemm_gpu/__init__.py) and the rest of pyproject.toml.
 WANTED = {"torch": "2.13", "torchrec": "1.8", "fbgemm": "1.8", "ray": "2.60", "pyarrow": "26", "wandb": "0.31"}
@@ -103,7 +103,7 @@ def diagnose() -> list[Check]:
         memory_check(available_memory()),
         disk_check(disks([temporary, str(Path.cwd())])),
         shm_check(shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else None),
-        bf16_check(cpu_flags()),
+        bf16_check(frozenset(processor().split())),
         compiler_check(find_compiler()),
         gpu_check(gpus, facts),
     ]
@@ -223,9 +223,7 @@ def shm_check(size: float | None) -> Check:
     return Check("shared memory", True, f"/dev/shm has {size / GB:.1f} GB", fix)
 
 
-def bf16_check(flags: frozenset[str] | None) -> Check:
-    if flags is None:
-        return Check("bf16 on the CPU", True, "unknown on this system")
+def bf16_check(flags: frozenset[str]) -> Check:
     units = sorted(flags & {"avx512_bf16", "amx_bf16", "bf16"})
     return Check("bf16 on the CPU", True, ", ".join(units) or "no bf16 units: leave train.precision at auto (fp32 here)")
 
@@ -327,11 +325,3 @@ def available_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
         counts = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
         free = min(free, int(text) - int((cgroup / "memory.current").read_text()) + int(counts["inactive_file"]))
     return free
-
-
-def cpu_flags() -> frozenset[str] | None:
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return None
-    flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), ":")
-    return frozenset(flags.split(":", 1)[1].split())

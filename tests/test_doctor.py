@@ -136,7 +136,7 @@ def test_what_a_container_has_read_of_files_and_can_give_back_is_not_used_memory
 
 
 def test_what_a_system_does_not_tell_is_no_fault():
-    assert all(check.ok and not check.fix for check in (doctor.memory_check(None), doctor.shm_check(None), doctor.bf16_check(None)))
+    assert all(check.ok and not check.fix for check in (doctor.memory_check(None), doctor.shm_check(None)))
 
 
 def test_no_compiler_is_a_hint():

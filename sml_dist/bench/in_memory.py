@@ -38,7 +38,6 @@ def stepping(laboratory: Laboratory, tables: list[pa.Table] | None = None) -> Ar
         started = time.perf_counter()
         for table, _, exchange in trainer.coming(tables):
             trainer.step(table, progress, exchange)
-            trainer.advance(progress)
         settled(trainer.device)
         return len(tables) * trainer.config.global_batch_size / (time.perf_counter() - started)
 

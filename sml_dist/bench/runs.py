@@ -51,7 +51,6 @@ def fed(config: RunConfig, batches: Iterator[Any]) -> Arm:
     def train(count: int) -> None:
         for table in itertools.islice(batches, count):
             trainer.step(table, progress)
-            trainer.advance(progress)
 
     def read() -> float:
         for _ in itertools.islice(batches, READ_AHEAD):

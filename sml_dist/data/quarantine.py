@@ -55,8 +55,7 @@ def quote(value: object) -> str:
 
 
 def rejects_table(file: str, rejects: list[Reject]) -> pa.Table:
-    ordered = sorted(rejects, key=lambda reject: reject.row)
-    rows = [{"file": file, "row": reject.row, "column": reject.column, "reason": reject.reason} for reject in ordered]
+    rows = [{"file": file, "row": reject.row, "column": reject.column, "reason": reject.reason} for reject in rejects]
     return pa.Table.from_pylist(rows, schema=REJECTS_SCHEMA)
 
 

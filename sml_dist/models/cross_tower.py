@@ -1,4 +1,4 @@
-"""A cross network beside a tower, or below it: what DCN-V2 and GDCN share, whatever the cross network."""
+"""A cross network beside a tower, or below it: what DCN, DCN-V2 and GDCN share, whatever the cross network."""
 
 from torch import Tensor, nn
 

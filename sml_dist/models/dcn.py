@@ -4,11 +4,11 @@ from dataclasses import field
 from typing import Literal
 
 from pydantic import PositiveInt
-from torch import Tensor, nn
 
-from sml_dist.models.fields import FieldShape, concat
-from sml_dist.nn.sml import SMLConfig, logit_head
-from sml_dist.nn.tower import Tower, TowerConfig
+from sml_dist.models.cross_tower import CrossTower
+from sml_dist.models.fields import FieldShape
+from sml_dist.nn.sml import SMLConfig
+from sml_dist.nn.tower import TowerConfig
 from sml_dist.nn.vector_cross import VectorCross
 from sml_dist.spec import spec
 
@@ -21,19 +21,8 @@ class DCNConfig:
     sml: SMLConfig = field(default_factory=SMLConfig)
 
 
-class DCN(nn.Module):
-    """logit = cross_head(cross(x)) + head(tower(x)); (B, F, D), (B, N) -> (B,).
-
-    With the last-layer heads this is the published linear layer over [cross(x), tower(x)], its weight split in two.
-    """
+class DCN(CrossTower):
+    """CrossTower with the cross network of vectors; the paper has the two side by side."""
 
     def __init__(self, config: DCNConfig, shape: FieldShape):
-        super().__init__()
-        self.cross = VectorCross(shape.width, config.cross_layers)
-        self.tower = Tower(shape.width, config.tower, config.sml)
-        self.head = logit_head(self.tower.widths, config.sml)
-        self.cross_head = logit_head(self.cross.widths, config.sml, bias=False)
-
-    def forward(self, x_BFD: Tensor, dense_BN: Tensor) -> Tensor:
-        x_BK = concat(x_BFD, dense_BN)
-        return self.cross_head(self.cross(x_BK)) + self.head(self.tower(x_BK))
+        super().__init__(VectorCross(shape.width, config.cross_layers), "parallel", config.tower, config.sml, shape)

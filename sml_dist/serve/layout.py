@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from sml_dist.spec import InputError, confined
-from sml_dist.train.storage import CHUNK
 
 MANIFEST, FEATURES, CARD = "manifest.json", "features.json", "card.json"
 GRAPH, ONNX, LOADER, TABLES = "dense.pt2", "dense.onnx", "loader.py", "tables"
@@ -121,5 +120,4 @@ def _sync(path: Path) -> None:
 
 def copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open(source, "rb") as read, open(target, "wb") as written:
-        shutil.copyfileobj(read, written, CHUNK)
+    shutil.copyfile(source, target)

@@ -3,15 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-
-from sml_dist.config.metrics import METRICS  # noqa: E402
-from sml_dist.statistics import Paired, holm  # noqa: E402
-from sml_dist.studies.grid import GridConfig  # noqa: E402
-from sml_dist.tabular import Row, markdown_table  # noqa: E402
+from sml_dist.config.metrics import METRICS
+from sml_dist.statistics import Paired, holm
+from sml_dist.studies.grid import GridConfig
+from sml_dist.tabular import Row, markdown_table
 
 Pairs = list[tuple[dict[str, str], Paired]]
 
@@ -62,7 +59,8 @@ def line(labels: dict[str, str], result: Paired, adjusted: float) -> Row:
 
 def plot(path: Path, grid: GridConfig, pairs: Pairs) -> None:
     """Each comparison's mean difference with its t interval: green where all of it is better, red where worse, else grey."""
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.35 * len(pairs)), layout="constrained")
+    figure = Figure(figsize=(8, 1.2 + 0.35 * len(pairs)), layout="constrained")
+    axes = figure.subplots()
     for y, (_, result) in enumerate(reversed(pairs)):
         above, below = result.t_low > 0, result.t_high < 0
         better, worse = (above, below) if METRICS[grid.metric].sign > 0 else (below, above)
@@ -75,4 +73,3 @@ def plot(path: Path, grid: GridConfig, pairs: Pairs) -> None:
     axes.set_xlabel(f"difference from {' '.join(grid.compare)} (the metric's unit; mean and 95 % t interval)")
     axes.set_ylabel("setting")
     figure.savefig(path, dpi=150)
-    plt.close(figure)

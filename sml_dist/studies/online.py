@@ -90,7 +90,7 @@ def last_logloss(result: dict[str, Any]) -> float:
 def finished(config: OnlineConfig, wanted: Sequence[Pass], folder: Path, stage: str, show: ShowStage) -> list[dict[str, Any]]:
     """Every pass' {"curve"} or {"fault"}, in order; those that are missing as Ray tasks, as many at once as there is room for."""
     runs = [run_config(config, one) for one in wanted]
-    prints = {name: data_print(log.path) for name, log in config.logs.items()}
+    prints = {name: fingerprint(log.path) for name, log in config.logs.items()}
     paths = [folder / f"{name_of(one, run, config.windows, prints)}.json" for one, run in zip(wanted, runs, strict=True)]
     results: list[Any] = [json.loads(path.read_text()) if path.is_file() else None for path in paths]
     todo = [i for i, result in enumerate(results) if result is None]
@@ -135,12 +135,6 @@ def name_of(one: Pass, run: RunConfig, windows: int, prints: dict[str, str]) -> 
     raw = {key: value for key, value in to_dict(run).items() if key != "run"}
     code = hashlib.sha256(json.dumps([raw, windows, prints[one.setting.log]], sort_keys=True).encode()).hexdigest()[:10]
     return "-".join([one.setting.log, str(one.setting.size), one.arm.normaliser, one.arm.head, f"seed{one.seed}", code])
-
-
-def data_print(path: str) -> str:
-    """Of the dataset's files. Raises InputError that says how to make one."""
-    read_manifest(path)
-    return fingerprint(path)
 
 
 def labels(one: Pass) -> Row:

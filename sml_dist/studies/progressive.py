@@ -76,7 +76,6 @@ def progressive(config: RunConfig) -> Predictions:
             trainer.step(table, progress)
         except Diverged as fault:
             raise CannotLearn(f"diverged: {fault}") from None
-        progress.step += 1
     return Predictions(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 

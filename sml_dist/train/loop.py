@@ -155,7 +155,6 @@ class Trainer:
                 waited = 0.0  # it was before the meter's start
             loss = self.step(table, progress, exchange)
             self.meter.step(self.config.global_batch_size, loss, 0.0 if progress.bad_steps else self.weight(table), waited)
-            self.advance(progress)
             self.beat(f"step {progress.step}")
             self.traced()
             if time.monotonic() - logged > LOG_SECONDS:
@@ -236,6 +235,7 @@ class Trainer:
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
             self.skip(progress, why(cause(batch, task.fields, self.collate.dense, x_BFD, logit, loss)))
+            self.advance(progress)
             return torch.zeros((), device=self.device)
         enter("embedding_backward")
         exchange.update()
@@ -246,6 +246,7 @@ class Trainer:
         self.optimizers.step(norm)
         enter("other")
         progress.bad_steps = 0
+        self.advance(progress)
         return loss.detach()
 
     def loss(self, logit: Tensor, batch: Batch) -> Tensor:
