@@ -90,3 +90,17 @@ def real_dataset(ray_local, real_data, tmp_path_factory) -> Callable[[str], str]
         return output
 
     return prepared
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory) -> Callable[..., str]:
+    """A synthetic dataset of so many rows and such a shape, made once for all tests; nobody writes to it."""
+    from sml_dist.data.synthetic import synth
+
+    @functools.cache
+    def made(rows: int, **shape: int) -> str:
+        path = str(tmp_path_factory.mktemp("synthetic") / "data")
+        synth(rows, path, **shape)
+        return path
+
+    return made

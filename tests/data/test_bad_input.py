@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from raw_logs import clicks, rejects_of, rows_of, to_text, write_logs, write_schema
 
 from sml_dist.data.dataset import MANIFEST
 from sml_dist.data.prepare import prepare
 from sml_dist.spec import InputError
+from tests.data.raw_logs import clicks, rejects_of, rows_of, to_text, write_logs, write_schema
 from tests.faults.serial import without_ray
 
 

@@ -8,13 +8,13 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 import pytest
-from raw_logs import write_schema
 
 from sml_dist.data.clean import as_text, clean, group_ids, label_or_null, weight_or_null
 from sml_dist.data.hashing import hash64
 from sml_dist.data.schema import Schema, load_schema
 from sml_dist.data.text import BROKEN
 from sml_dist.spec import from_dict
+from tests.data.raw_logs import write_schema
 
 BASE = {"name": "x", "format": "csv", "label": "y", "numeric": [{"columns": "n"}]}
 

@@ -1,15 +1,14 @@
 """What a sample of the validation rows says of a field's ids."""
 
 import pytest
-from raw_logs import clicks, rows_of, write_logs, write_schema
 
 from sml_dist.data.coverage import coverage
 from sml_dist.data.dataset import read_manifest
 from sml_dist.data.prepare import prepare
 from sml_dist.data.synthetic import synth
+from tests.data.raw_logs import clicks, rows_of, write_logs, write_schema
 
 
-@pytest.mark.ray
 def test_the_share_of_unknown_ids_is_that_of_row_0_and_none_for_hashed_fields(ray_local, tmp_path):
     root = str(tmp_path / "out")
     manifest = prepare(write_schema(tmp_path), root, inputs=str(write_logs(tmp_path / "a.csv", clicks(500))), split="order:0.6,0.2,0.2")

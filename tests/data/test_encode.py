@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from raw_logs import write_schema
 
 from sml_dist.data.clean import clean
 from sml_dist.data.dataset import arrow_schema
@@ -12,6 +11,7 @@ from sml_dist.data.hashing import hash64
 from sml_dist.data.numeric import Statistics
 from sml_dist.data.schema import load_schema
 from sml_dist.data.vocab import Vocabulary
+from tests.data.raw_logs import write_schema
 
 RAW = {
     "click": ["1", "0", "1"],

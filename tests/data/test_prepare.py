@@ -10,7 +10,6 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from raw_logs import as_set, clicks, rejects_of, rows_of, write_logs, write_schema, write_with_flipped_bit
 
 from sml_dist.data import output as output_module
 from sml_dist.data import prepare as prepare_module
@@ -22,8 +21,9 @@ from sml_dist.data.prepare import prepare
 from sml_dist.data.sources import first_spans, read
 from sml_dist.data.spans import list_files
 from sml_dist.spec import InputError
+from tests.data.raw_logs import as_set, clicks, rejects_of, rows_of, write_logs, write_schema, write_with_flipped_bit
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
+pytestmark = pytest.mark.usefixtures("ray_local")
 
 SPLITS = ("train", "valid", "test")
 

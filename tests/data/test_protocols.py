@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 
 import pytest
-from raw_logs import rows_of
 
 from sml_dist.data.dataset import Manifest
 from sml_dist.data.prepare import prepare
+from tests.data.raw_logs import rows_of
 from tests.faults.serial import check_dataset, without_ray
 
 LETTERS = [f"C{i}" for i in range(1, 27)]

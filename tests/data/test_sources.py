@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFile
-from raw_logs import clicks, to_text, write_logs, write_schema, write_with_flipped_bit
 
 from sml_dist.data.schema import Schema, load_schema
 from sml_dist.data.sources import columns_of, count_rows, first_spans, read
 from sml_dist.data.spans import group_spans, list_files, number_rows
 from sml_dist.spec import InputError, from_dict
+from tests.data.raw_logs import clicks, to_text, write_logs, write_schema, write_with_flipped_bit
 
 
 def spans_of(pattern, schema, part_bytes=1 << 20):

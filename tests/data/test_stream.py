@@ -60,7 +60,6 @@ def expected(source: Source, workers: int, rank: int, epochs: range) -> list[lis
     return [ids[i : i + size] for i in range(0, len(ids), size)]
 
 
-@pytest.mark.ray
 def test_the_stream_is_the_plan_over_epochs_and_workers(ray_local, source):
     for workers in (1, 2, 3):
         for rank in range(workers):
@@ -70,7 +69,6 @@ def test_the_stream_is_the_plan_over_epochs_and_workers(ray_local, source):
     assert sorted(used) == list(range(1_234))
 
 
-@pytest.mark.ray
 def test_a_stream_goes_on_from_any_cursor(ray_local, source):
     whole = expected(source, 2, 1, range(2))
     steps = plan(source).steps
@@ -79,7 +77,6 @@ def test_a_stream_goes_on_from_any_cursor(ray_local, source):
         assert found == whole[cursor.epoch * steps + cursor.batch :]
 
 
-@pytest.mark.ray
 def test_ray_data_knows_what_a_pipeline_sets_and_calls_its_callback_at_each_step(ray_local, source, monkeypatch):
     """One that it no longer called would cost training a factor of three, and nobody would hear of it."""
     stream, waited, slow = Stream(source, plan(source)), [], Unhurried.on_execution_step
@@ -151,7 +148,6 @@ def test_padding_weighs_nothing_and_own_weights_stay():
     assert with_weight(own, np.array([True, False, False]))["weight"].to_pylist() == [0.5, 0, 0]
 
 
-@pytest.mark.ray
 def test_a_flipped_bit_in_a_data_file_is_noticed(ray_local, tmp_path):
     schema = pa.schema([("label", pa.float32())])
     with SplitWriter(str(tmp_path), "train/part-0.parquet", schema) as writer:
@@ -166,7 +162,6 @@ def test_a_flipped_bit_in_a_data_file_is_noticed(ray_local, tmp_path):
         list(Stream(source, p).batches())
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("readers", ["near", "data_nodes"])
 def test_where_readers_stand_changes_no_row(ray_local, source, readers):
     tables = Stream(source, plan(source), 1, 2, readers=readers).batches()
@@ -194,7 +189,6 @@ def test_a_gpu_is_read_for_by_as_many_as_half_of_the_object_stores_hold(source, 
     assert asked or windows == 2 or held_bytes(source, plan(source), windows) <= room / 2
 
 
-@pytest.mark.ray
 def test_as_many_windows_are_read_ahead_as_asked_for_and_no_more(ray_local, source, tmp_path):
     """Of 2 MB each, while one batch of the first is all that anybody took; nor before Ray Data knows how large one is."""
 
@@ -231,7 +225,6 @@ def test_an_executor_steps_the_more_often_the_more_windows_it_has_ahead():
     assert [step_seconds(windows) for windows in (1, 2, 4, 16)] == [0.1, 0.1, 0.05, 0.0125]
 
 
-@pytest.mark.ray
 def test_a_cluster_with_no_cpu_left_to_read_with_is_named(ray_local, source, monkeypatch):
     """Ray Data itself would wait for ever, and say nothing."""
 

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from sml_dist.config.run import dump, parse
 from sml_dist.data.synthetic import synth
 
@@ -46,7 +44,6 @@ def test_synth_leaves_nothing(tmp_path):
     assert not (folder / "dataset.json").exists()
 
 
-@pytest.mark.slow
 def test_train_ends_its_workers_and_goes_on_from_its_last_checkpoint(tmp_path):
     synth(20_000, str(tmp_path / "data"), fields=3, table_rows=300)
     config = {

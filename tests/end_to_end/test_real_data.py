@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-import pytest
-
 from sml_dist.config.run import RunConfig, load
 from sml_dist.train.alone import train_alone
 from sml_dist.train.launch import launch
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 

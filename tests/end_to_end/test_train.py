@@ -37,10 +37,8 @@ from sml_dist.train.terminal import EVENTS, TrainProgress
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> str:
-    path = str(tmp_path_factory.mktemp("data") / "synth")
-    synth(150_000, path, fields=6, dense=4, table_rows=300)
-    return path
+def dataset(synthetic) -> str:
+    return synthetic(150_000, fields=6, dense=4, table_rows=300)
 
 
 def config(dataset: str, storage: Path, name: str, **train) -> RunConfig:
@@ -55,8 +53,6 @@ def config(dataset: str, storage: Path, name: str, **train) -> RunConfig:
     )
 
 
-@pytest.mark.ray
-@pytest.mark.slow
 def test_synthetic_data_reaches_near_its_known_best_at_one_and_two_workers(ray_local, dataset, tmp_path):
     aucs = {}
     for workers in (1, 2):
@@ -70,7 +66,6 @@ def test_synthetic_data_reaches_near_its_known_best_at_one_and_two_workers(ray_l
     assert max(aucs.values()) - min(aucs.values()) < 0.002, aucs
 
 
-@pytest.mark.ray
 def test_a_run_that_another_command_trains_is_left_alone(ray_local, dataset, tmp_path):
     each = config(dataset, tmp_path, "busy")
     with held(each.run.folder), pytest.raises(InputError, match=r"busy is being written by another command \(process \d+ on "):
@@ -240,15 +235,11 @@ def test_the_command_of_a_run_that_is_done_shows_its_result_and_changes_nothing(
     assert {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.ray
-@pytest.mark.slow
 def test_what_the_user_can_mend_ends_the_run_on_all_workers_with_one_line(ray_local, dataset, tmp_path):
     with pytest.raises(InputError, match="3 bad steps in a row, .*there is no checkpoint yet to go back to; mend the data, or lower"):
         launch(config(dataset, tmp_path, "nan", lr=1e30, num_workers=2))
 
 
-@pytest.mark.ray
-@pytest.mark.slow
 def test_what_one_worker_cannot_use_ends_the_others_too(ray_local, tmp_path):
     """They wait for it in a collective, where the watchdog would leave them for ten minutes."""
     synth(4_000, str(tmp_path / "data"), fields=3, dense=1, table_rows=300)
@@ -266,14 +257,12 @@ def test_what_one_worker_cannot_use_ends_the_others_too(ray_local, tmp_path):
     assert time.monotonic() - started < 120
 
 
-@pytest.mark.ray
 def test_readers_that_may_hold_more_than_the_object_stores_are_refused(ray_local, dataset, tmp_path):
     large = config(dataset, tmp_path, "a", global_batch_size=8192)
     with pytest.raises(InputError, match=r"readers may hold .* MB \(8192 streams, 2 windows ahead\), the nodes' object stores 500 MB"):
         check_room(replace(large, data=replace(large.data, streams=8192)))
 
 
-@pytest.mark.ray
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_workers_that_this_machine_has_no_room_for_are_refused(ray_local, dataset, tmp_path):
     with pytest.raises(InputError, match="1 worker wants 1 GPU, and this machine has 0 that Ray sees; set train.device=cpu, or name"):

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from sml_dist.config.run import RunConfig
-from sml_dist.data.synthetic import synth
 from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.loop import Progress
 from sml_dist.train.resume import load
@@ -27,16 +26,13 @@ STEPS = 6  # before the checkpoint, and again after it was loaded
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> str:
-    path = str(tmp_path_factory.mktemp("data") / "synth")
-    synth(2_000, path, fields=3, dense=3, table_rows=301)
-    return path
+def dataset(synthetic) -> str:
+    return synthetic(2_000, fields=3, dense=3, table_rows=301)
 
 
 def steps(trainer, batches, progress: Progress, count: int) -> None:
     for table in itertools.islice(batches(progress.cursor), count):
         trainer.step(table, progress)
-        trainer.advance(progress)
 
 
 def saved(configs: list[RunConfig], folder: Path) -> list:

@@ -15,7 +15,7 @@ from sml_dist.operations.run_status import run_status
 from sml_dist.train.launch import launch
 from tests.faults.runs import rows_used_once, workers_of
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(1500)]
 EVERY, STEPS = 120.0, 9_000
 
 

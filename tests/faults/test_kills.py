@@ -12,20 +12,17 @@ from pathlib import Path
 import pytest
 
 from sml_dist.config.run import dump
-from sml_dist.data.synthetic import synth
 from tests.faults.runs import Striker, config, events, final_bytes, launched, rows_used_once, workers_of
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 long = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> str:
-    path = str(tmp_path_factory.mktemp("data") / "synth")
-    synth(50_000, path, fields=6, dense=4, table_rows=300)
-    return path
+def dataset(synthetic) -> str:
+    return synthetic(50_000, fields=6, dense=4, table_rows=300)
 
 
 @pytest.fixture(scope="module")

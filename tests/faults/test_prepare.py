@@ -23,7 +23,7 @@ from sml_dist.spec import InputError, RunError
 from tests.data.raw_logs import clicks, to_text, write_schema
 from tests.faults.serial import check_dataset, check_line, contents, without_ray
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray]
+pytestmark = pytest.mark.faults
 long = pytest.mark.long
 
 ROWS, BAD = 400, 40

@@ -31,7 +31,6 @@ def stretches(config: RunConfig, folder: Path) -> dict:
             store.save(progress.step, pieces(trainer.model, trainer.optimizers), {})
         for _ in range(STRETCH):
             trainer.step(next(stream), progress)
-            trainer.advance(progress)
         store.wait()
         seconds = time.monotonic() - started
         if save:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from sml_dist.data.synthetic import synth
 from sml_dist.spec import InputError, RunError
 from sml_dist.train.alone import train_alone
 from sml_dist.train.checkpoints import Checkpoints
@@ -93,14 +92,11 @@ def remount(folder: Path, options: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> str:
+def dataset(synthetic) -> str:
     """Tables of 8,000 rows: 8 x 4 bytes a row and 4 of state make a checkpoint of 0.3 MB."""
-    path = str(tmp_path_factory.mktemp("data") / "synth")
-    synth(20_000, path, fields=6, dense=4, table_rows=8_000)
-    return path
+    return synthetic(20_000, fields=6, dense=4, table_rows=8_000)
 
 
-@pytest.mark.ray
 def test_a_full_disk_ends_the_run_with_one_line_and_with_room_the_same_command_goes_on(ray_local, dataset, small_disk):
     each = config(dataset, small_disk, "full")
     with pytest.raises(RunError) as error:
@@ -113,7 +109,6 @@ def test_a_full_disk_ends_the_run_with_one_line_and_with_room_the_same_command_g
     rows_used_once(each)
 
 
-@pytest.mark.ray
 def test_a_folder_that_cannot_be_written_is_refused_before_a_worker_starts(ray_local, dataset, small_disk):
     remount(small_disk, "ro")
     with pytest.raises(InputError, match=r"run.storage: .*/disk/x cannot be written \(Read-only file system\); mend it"):

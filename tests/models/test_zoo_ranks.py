@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-from test_zoo import variants
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.synthetic import synth
 from sml_dist.spec import to_dict
 from tests.data.histories import choosy
+from tests.models.test_zoo import variants
 from tests.train.ranks import on_ranks, trained
-
-pytestmark = pytest.mark.slow
 
 # Dice has statistics of a batch, of which a rank sees its own share
 MODELS = {p.id: p.values[0] for p in variants() if p.id.endswith(("-mtn-both", "-no-sml")) and "-dice-" not in p.id}

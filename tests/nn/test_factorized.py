@@ -6,14 +6,9 @@ import torch
 from sml_dist.nn.factorized import FactorizedLinear, FactorizedTower
 from sml_dist.nn.sml import SMLConfig
 from sml_dist.nn.tower import TowerConfig
+from tests.nn.random_weights import randomized
 
 OFF = SMLConfig(enabled=False)
-
-
-def randomized(module):
-    for parameter in module.double().parameters():
-        torch.nn.init.normal_(parameter)
-    return module
 
 
 @pytest.mark.parametrize("residual", ["sum", "concat"])

@@ -4,13 +4,7 @@ import pytest
 import torch
 
 from sml_dist.nn.feature_gate import FeatureGate
-
-
-def randomized(fields) -> FeatureGate:
-    gate = FeatureGate(fields, dim=3, hidden=5, width=8).double()
-    for parameter in gate.parameters():
-        torch.nn.init.normal_(parameter)
-    return gate
+from tests.nn.random_weights import randomized
 
 
 def draw() -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,7 +13,7 @@ def draw() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("fields", [(), (2,), (3, 0)])
 def test_a_gate_equals_a_naive_loop(fields):
-    gate, (x, flat) = randomized(fields), draw()
+    gate, (x, flat) = randomized(FeatureGate(fields, 3, 5, 8)), draw()
     y = gate(x, flat)
     v, _, u = gate.gate
     for b in range(6):
@@ -33,7 +27,7 @@ def test_a_gate_equals_a_naive_loop(fields):
 def test_a_learned_context_gates_every_row_alike_and_a_fields_context_does_not():
     x, flat = draw()
     ones = torch.ones_like(flat)
-    learned, by_field = randomized(())(x, ones), randomized((1,))(x, ones)
+    learned, by_field = randomized(FeatureGate((), 3, 5, 8))(x, ones), randomized(FeatureGate((1,), 3, 5, 8))(x, ones)
     assert torch.equal(learned, learned[:1].expand(6, 8))
     assert (by_field != by_field[:1]).any()
 
@@ -42,5 +36,5 @@ def test_a_gate_lies_between_zero_and_two_and_starts_near_one():
     x, flat = draw()
     gates = FeatureGate((0,), dim=3, hidden=64, width=8).double()(0.01 * x, torch.ones_like(flat))
     torch.testing.assert_close(gates, torch.ones_like(gates), atol=0.05, rtol=0)
-    wide = randomized((0,))(1e3 * x, torch.ones_like(flat))
+    wide = randomized(FeatureGate((0,), 3, 5, 8))(1e3 * x, torch.ones_like(flat))
     assert wide.min() >= 0 and wide.max() <= 2

@@ -3,17 +3,11 @@
 import torch
 
 from sml_dist.nn.gated_cross import GatedCrossNetwork
-
-
-def randomized(width=4, layers=3) -> GatedCrossNetwork:
-    cross = GatedCrossNetwork(width, layers).double()
-    for parameter in cross.parameters():
-        torch.nn.init.normal_(parameter)
-    return cross
+from tests.nn.random_weights import randomized
 
 
 def test_gated_cross_layers_equal_a_naive_loop():
-    cross, c0 = randomized(), torch.randn(5, 4, dtype=torch.float64)
+    cross, c0 = randomized(GatedCrossNetwork(4, 3)), torch.randn(5, 4, dtype=torch.float64)
     c = c0.clone()
     for linear, gate, output in zip(cross.layers, cross.gates, cross(c0), strict=True):
         new = torch.empty_like(c)
@@ -27,6 +21,6 @@ def test_gated_cross_layers_equal_a_naive_loop():
 
 
 def test_a_shut_gate_leaves_its_layer_out():
-    cross, c0 = randomized(), torch.rand(5, 4, dtype=torch.float64) + 0.1
+    cross, c0 = randomized(GatedCrossNetwork(4, 3)), torch.rand(5, 4, dtype=torch.float64) + 0.1
     torch.nn.init.constant_(cross.gates[0].weight, -1e4)
     torch.testing.assert_close(cross(c0)[0], c0)

@@ -5,14 +5,9 @@ import torch
 
 from sml_dist.nn.mask import FieldNorm, MaskBlock, ParallelMaskBlocks, SerialMaskBlocks
 from sml_dist.nn.sml import SMLConfig
+from tests.nn.random_weights import randomized
 
 OFF = SMLConfig(enabled=False)
-
-
-def randomized(module):
-    for parameter in module.double().parameters():
-        torch.nn.init.normal_(parameter)
-    return module.eval()
 
 
 def draw(*shape) -> torch.Tensor:
@@ -20,7 +15,7 @@ def draw(*shape) -> torch.Tensor:
 
 
 def test_a_field_norm_equals_a_naive_loop():
-    norm, x = randomized(FieldNorm(3, 4)), draw(5, 3, 4)
+    norm, x = randomized(FieldNorm(3, 4)).eval(), draw(5, 3, 4)
     y = norm(x)
     for b in range(5):
         for f in range(3):
@@ -31,7 +26,7 @@ def test_a_field_norm_equals_a_naive_loop():
 
 
 def test_a_mask_block_equals_a_naive_loop():
-    block = randomized(MaskBlock(guide=6, inputs=4, outputs=3, ratio=1.5, dropout=0.5, sml=OFF))
+    block = randomized(MaskBlock(guide=6, inputs=4, outputs=3, ratio=1.5, dropout=0.5, sml=OFF)).eval()
     guide, x = draw(5, 6), draw(5, 4)
     y = block(guide, x)
     v, _, u = block.mask
@@ -50,7 +45,7 @@ def test_a_mask_block_equals_a_naive_loop():
 
 @pytest.mark.parametrize("blocks", [SerialMaskBlocks, ParallelMaskBlocks])
 def test_serial_blocks_read_the_block_before_and_parallel_blocks_the_input(blocks):
-    stack = randomized(blocks(guide=6, inputs=4, widths=(5, 3), ratio=1.0, dropout=0.0, sml=OFF))
+    stack = randomized(blocks(guide=6, inputs=4, widths=(5, 3), ratio=1.0, dropout=0.0, sml=OFF)).eval()
     guide, x = draw(7, 6), draw(7, 4)
     outputs = stack(guide, x)
     assert [tuple(h.shape) for h in outputs] == [(7, width) for width in stack.widths]
@@ -60,6 +55,6 @@ def test_serial_blocks_read_the_block_before_and_parallel_blocks_the_input(block
 
 
 def test_every_block_is_guided_by_the_guide():
-    stack = randomized(SerialMaskBlocks(guide=6, inputs=4, widths=(5, 3), ratio=1.0, dropout=0.0, sml=OFF))
+    stack = randomized(SerialMaskBlocks(guide=6, inputs=4, widths=(5, 3), ratio=1.0, dropout=0.0, sml=OFF)).eval()
     first = draw(7, 5)
     assert not torch.equal(stack.blocks[1](draw(7, 6), first), stack.blocks[1](draw(7, 6), first))

@@ -5,14 +5,9 @@ from torch.nn import functional as F
 
 from sml_dist.nn.rankmixer import PerTokenFFN, RankMixerLayer, RankMixerStack, mix_tokens
 from sml_dist.nn.sml import SMLConfig
+from tests.nn.random_weights import randomized
 
 OFF = SMLConfig(enabled=False)
-
-
-def randomized(module):
-    for parameter in module.double().parameters():
-        torch.nn.init.normal_(parameter)
-    return module
 
 
 def draw() -> torch.Tensor:

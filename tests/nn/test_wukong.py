@@ -7,15 +7,10 @@ from torch.nn import functional as F
 from sml_dist.nn.sml import SMLConfig
 from sml_dist.nn.tower import TowerConfig
 from sml_dist.nn.wukong import FactorizationMachineBlock, Mix, WukongLayer, WukongStack
+from tests.nn.random_weights import randomized
 
 OFF = SMLConfig(enabled=False)
 TOWER = TowerConfig(hidden=(7,))
-
-
-def randomized(module):
-    for parameter in module.double().parameters():
-        torch.nn.init.normal_(parameter)
-    return module
 
 
 def draw(inputs=4) -> torch.Tensor:

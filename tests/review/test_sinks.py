@@ -14,7 +14,6 @@ import pytest
 from sml_dist.cli.sweeps import sweep
 from sml_dist.cli.training import train
 from sml_dist.config.run import RunConfig, parse
-from sml_dist.data.synthetic import synth
 from sml_dist.held import held
 from sml_dist.review import follow
 from sml_dist.review.follow import track_export, tracked, tracked_sweep
@@ -27,10 +26,8 @@ from tests.tune.sweeps import write_sweep as write_trials
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> str:
-    path = str(tmp_path_factory.mktemp("data") / "synth")
-    synth(20_000, path, fields=4, dense=2, table_rows=100)
-    return path
+def dataset(synthetic) -> str:
+    return synthetic(20_000, fields=4, dense=2, table_rows=100)
 
 
 def config(dataset: str, storage: Path, **train) -> RunConfig:
@@ -62,7 +59,6 @@ def files(run: Path) -> list[Path]:
     return sorted(run.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
 
 
-@pytest.mark.slow
 def test_a_run_killed_and_started_again_is_one_wandb_run_that_holds_every_step_once(dataset, tmp_path):
     said: list[str] = []
     with contextlib.suppress(KeyboardInterrupt), tracked(config(dataset, tmp_path), said.append):

@@ -60,7 +60,6 @@ def train(config: RunConfig, splits: Sequence[str] = ("valid",), steps: int = 4)
         progress = Progress()
         for table in itertools.islice(batches(), steps):
             trainer.step(table, progress)
-            trainer.advance(progress)
         folder = Storage(config.run.folder)
         keep_dataset(config.data.path, folder)
         store = Checkpoints(Storage(folder.path("checkpoints")))

@@ -461,7 +461,6 @@ def one_core(monkeypatch):
     monkeypatch.setattr(module, "cpu_count", lambda: 1)
 
 
-@pytest.mark.ray
 def test_two_workers_one_of_which_is_killed_leave_the_same_files(run, data, tmp_path, undisturbed, ray_local, one_core, monkeypatch):
     mark, map_tasks = tmp_path / "mark", module.map_tasks
 
@@ -490,7 +489,6 @@ predict.predict(*sys.argv[1:4], workers=1, part_bytes=8_000, show=waits)
 """
 
 
-@pytest.mark.ray
 def test_a_killed_driver_s_work_is_gone_on_with_and_each_row_is_there_once(run, data, tmp_path, undisturbed, ray_local, one_core):
     out, address = tmp_path / "out", ray_local.get_runtime_context().gcs_address
     command = [sys.executable, "-c", SCRIPT, run, logs_of(data), str(out), address]

@@ -27,7 +27,6 @@ from sml_dist.serve.requests import ARROW, JSON
 from sml_dist.spec import InputError
 from tests.serve.bodies import arrow, fuzzed
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TOKEN = "a-token-of-the-tests"
 
 

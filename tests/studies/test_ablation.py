@@ -190,13 +190,11 @@ def test_a_cell_for_a_gpu_that_is_not_there_is_refused_before_any_cell_runs(grid
         ablation.finished(wanted, read_grid(grid), lambda *_: None)
 
 
-@pytest.mark.ray
 def test_a_cell_for_which_no_node_is_large_enough_is_refused(ray_local, grid, tmp_path):
     with pytest.raises(InputError, match="cpus 8.5: the largest node has 8, .* lower it with --set cpus=8"):
         run(grid, ["cpus=8.5"], str(tmp_path))
 
 
-@pytest.mark.ray
 def test_cells_run_once_differences_are_paired_and_files_are_written(ray_local, grid, tmp_path):
     told: list[tuple] = []
     found = run(grid, [], str(tmp_path), lambda *done: told.append(done))

@@ -155,7 +155,6 @@ def test_a_worker_gets_the_datasets_whole_path(tiny, tmp_path, monkeypatch):
     assert [run.data.path for run in given] == [str(Path(tiny).parent / "data")]
 
 
-@pytest.mark.ray
 def test_a_study_writes_its_files_and_makes_no_pass_twice(ray_local, tiny, tmp_path):
     told: list[tuple] = []
     online.check(tiny, [])
@@ -191,7 +190,6 @@ def test_a_study_writes_its_files_and_makes_no_pass_twice(ray_local, tiny, tmp_p
     assert after.keys() == before.keys() and all(after[path] == before[path] for path in before if path != victim)
 
 
-@pytest.mark.ray
 def test_a_fault_of_the_configuration_ends_the_study_with_its_line(ray_local, tiny, tmp_path):
     with pytest.raises(InputError, match="is not a prepared dataset"):
         run(tiny, ["logs.log.path=nowhere"], str(tmp_path))

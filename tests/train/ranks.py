@@ -87,5 +87,4 @@ def trained(config: RunConfig, steps: int, nodes: tuple[int, ...] | None = None)
     progress = Progress()
     for table, _, exchange in trainer.coming(itertools.islice(batches(), steps)):
         trainer.step(table, progress, exchange)
-        trainer.advance(progress)
     return weights(trainer.model)

@@ -42,5 +42,4 @@ def trained(data: str, compile: bool) -> list[float]:
         laboratory, progress, losses = Laboratory.of(config), Progress(), []
         for table in itertools.islice(laboratory.stream.batches(), STEPS):
             losses.append(laboratory.trainer.step(table, progress).item())
-            laboratory.trainer.advance(progress)
         return [*losses, laboratory.trainer.evaluate()["auc"]]

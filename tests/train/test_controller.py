@@ -1,6 +1,5 @@
 """What Ray Train starts for a run."""
 
-import pytest
 import ray._private.state
 
 from sml_dist.config.run import parse
@@ -8,7 +7,6 @@ from sml_dist.data.synthetic import synth
 from sml_dist.train.launch import launch
 
 
-@pytest.mark.ray
 def test_a_commands_run_starts_no_actor_that_it_has_no_use_for(ray_local, tmp_path):
     """Each is a process that imports for a second. Were Ray to start its own controller again, this would tell."""
     synth(3_000, str(tmp_path / "data"), fields=3, table_rows=300)

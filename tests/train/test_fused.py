@@ -68,7 +68,6 @@ def test_scoring_is_no_step_to_the_fused_optimisers(laboratory):
     trainer, progress = laboratory.trainer, Progress()
     for table in itertools.islice(laboratory.stream.batches(), 3):
         trainer.step(table, progress)
-        trainer.advance(progress)
     assert counts(trainer.model) == [(3, 3)]
     trainer.evaluate()
     assert counts(trainer.model) == [(3, 3)] and trainer.model.training

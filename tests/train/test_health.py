@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from sml_dist.config.run import RunConfig, parse
-from sml_dist.data.synthetic import synth
 from sml_dist.models.fields import FieldShape, SequenceShape
 from sml_dist.models.zoo import ZOO, build
 from sml_dist.nn.skip_logit import LastLogit, SkipLogit
@@ -18,10 +17,8 @@ from tests.train.ranks import make_trainer, on_ranks, weights
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> str:
-    path = str(tmp_path_factory.mktemp("data") / "synth")
-    synth(8_000, path, fields=4, dense=2, table_rows=50)
-    return path
+def dataset(synthetic) -> str:
+    return synthetic(8_000, fields=4, dense=2, table_rows=50)
 
 
 def config(dataset: str, every: int | None, norm: str = "batch") -> RunConfig:
@@ -43,7 +40,6 @@ def steps(config: RunConfig, count: int) -> tuple[list[dict], dict]:
     trainer.log = lambda **values: lines.append(values)
     for table in itertools.islice(batches(), count):
         trainer.step(table, progress)
-        trainer.advance(progress)
     return lines, weights(trainer.model)
 
 

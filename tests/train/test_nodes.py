@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 
 from sml_dist.config.run import RunConfig, parse
-from sml_dist.data.synthetic import synth
 from tests.train.ranks import make_trainer, on_ranks, trained
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> RunConfig:
-    path = str(tmp_path_factory.mktemp("data") / "synth")
-    synth(2_000, path, fields=5, dense=3, table_rows=400)
+def config(synthetic) -> RunConfig:
+    path = synthetic(2_000, fields=5, dense=3, table_rows=400)
     return parse(
         {
             "run": {"name": "t"},

@@ -9,7 +9,6 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 from sml_dist.config.run import RunConfig, parse
-from sml_dist.data.synthetic import synth
 from sml_dist.embeddings import rowwise_adagrad
 from sml_dist.nn.native import library
 from sml_dist.train import loop
@@ -25,10 +24,8 @@ SHARDINGS = ["data_parallel", "table_wise", "row_wise", "column_wise", "auto"]
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> str:
-    path = str(tmp_path_factory.mktemp("data") / "synth")
-    synth(2_000, path, fields=5, dense=3, table_rows=400)
-    return path
+def dataset(synthetic) -> str:
+    return synthetic(2_000, fields=5, dense=3, table_rows=400)
 
 
 def config(dataset: str, **sections) -> RunConfig:
@@ -85,7 +82,6 @@ def stopped_and_resumed(config: RunConfig, folder: Path, stop: int, end: int) ->
     for first, last in ((0, stop), (stop, end)):
         for table in itertools.islice(batches(progress.cursor), last - first):
             trainer.step(table, progress)
-            trainer.advance(progress)
         if last < end:
             average_batch_statistics(trainer.model)
             store.save(progress.step, pieces(trainer.model, trainer.optimizers), {"progress": progress.as_dict()})

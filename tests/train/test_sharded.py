@@ -10,7 +10,6 @@ from torchrec.distributed.types import ShardingPlan
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.dataset import Manifest, read_manifest
-from sml_dist.data.synthetic import synth
 from sml_dist.embeddings.capacity import solve
 from sml_dist.embeddings.capacity_tables import dataset_tables
 from sml_dist.embeddings.cluster import Cluster, links
@@ -27,9 +26,8 @@ LARGE = 200_000  # rows of the first of two tables: 6.4 MB, more than half of bo
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> RunConfig:
-    path = str(tmp_path_factory.mktemp("data") / "synth")
-    synth(200, path, fields=2, dense=2, table_rows=100)
+def config(synthetic) -> RunConfig:
+    path = synthetic(200, fields=2, dense=2, table_rows=100)
     return parse(
         {
             "run": {"name": "t"},

@@ -11,7 +11,6 @@ from torch.multiprocessing.spawn import ProcessException
 
 from sml_dist.config.run import parse
 from sml_dist.data.stream import DirectStream
-from sml_dist.data.synthetic import synth
 from sml_dist.train import shards, storage
 from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.place import Place
@@ -24,10 +23,8 @@ TIMEOUT = 4.0
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> str:
-    path = str(tmp_path_factory.mktemp("data") / "synth")
-    synth(2_000, path, fields=4, dense=2, table_rows=1_000)
-    return path
+def dataset(synthetic) -> str:
+    return synthetic(2_000, fields=4, dense=2, table_rows=1_000)
 
 
 def on_a_slow_disk(dataset: str, folder: Path, *, hangs: bool) -> dict:

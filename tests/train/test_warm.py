@@ -76,7 +76,6 @@ def trained(config: RunConfig, folder: Path) -> dict:
     progress = Progress()
     for table in itertools.islice(batches(), 12):
         trainer.step(table, progress)
-        trainer.advance(progress)
     store = Checkpoints(Storage(folder / "checkpoints"))
     about = {"config": to_dict(config), "dataset": fingerprint(config.data.path), "progress": progress.as_dict()}
     store.save(progress.step, pieces(trainer.model, trainer.optimizers), about)
@@ -201,7 +200,6 @@ def gone_on_with(config: RunConfig, sharding: str) -> list[int]:
         counts.append(count_of(trainer))
         for table in itertools.islice(batches(), 5):
             trainer.step(table, progress)
-            trainer.advance(progress)
         keeper.save(progress)
         keeper.settle()
     keeper.restore()

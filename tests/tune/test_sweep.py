@@ -26,7 +26,6 @@ from sml_dist.tune.trial import in_actor
 from tests.faults.runs import Striker
 from tests.tune.sweeps import SPACE, trials, write_sweep
 
-pytestmark = pytest.mark.ray
 BAD = 1e30  # a rate that no training survives
 
 
