@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sml_dist.nn.linear import Chain, Linear
+from sml_dist.nn.linear import Linear
 
 
 class FeatureGate(nn.Module):
@@ -20,7 +20,7 @@ class FeatureGate(nn.Module):
     def __init__(self, fields: Sequence[int], dim: int, hidden: int, width: int):
         super().__init__()
         self.context = FieldContext(fields) if fields else LearnedContext(dim)
-        self.gate = Chain(Linear(max(1, len(fields)) * dim, hidden), nn.ReLU(), Linear(hidden, width))
+        self.gate = nn.Sequential(Linear(max(1, len(fields)) * dim, hidden), nn.ReLU(), Linear(hidden, width))
         for part in (self.gate[0], self.gate[2]):
             nn.init.xavier_normal_(part.weight)
             nn.init.zeros_(part.bias)

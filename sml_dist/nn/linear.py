@@ -1,6 +1,4 @@
-"""The linear layer, its products on a CPU taken by oneDNN, and a chain of them."""
-
-from collections import deque
+"""The linear layer, its products on a CPU taken by oneDNN."""
 
 import torch
 from torch import Tensor, nn
@@ -17,57 +15,38 @@ if ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
 
 
 class Linear(nn.Linear):
-    """y = x W^T + b, or relu of it; (..., inputs) -> (..., outputs): nn.Linear, equal to it but for the order of sums.
+    """y = x W^T + b; (..., inputs) -> (..., outputs): nn.Linear, equal to it but for the order of sums.
 
     For float32 torch calls MKL, which on AMD leaves AVX-512 alone and is slow where a width is no multiple of 16: for 4096 rows
     and 429 -> 400 in one thread of an EPYC with AVX-512, 68 GFLOP/s forward and 49 for the input's gradient, oneDNN 95 and
-    102. For bfloat16, under autocast, torch calls oneDNN, but copies the bias into the output first, to add the product to it:
-    with a relu 3.7 ms in two threads where torch has 4.1. torch offers these calls to its own compiler alone.
+    102. For bfloat16, under autocast, torch calls oneDNN, but copies the bias into the output first, to add the product to it.
+    torch offers these calls to its own compiler alone. (Its product with a relu makes a NaN a 0, and is 1 % of a step.)
     """
 
-    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         kind = product_type(x)
-        if by_onednn(x, self.weight, kind):
-            bias = None if self.bias is None else self.bias.to(kind)
-            return Product.apply(x.to(kind), self.weight.to(kind), bias, relu)
-        y = F.linear(x, self.weight, self.bias)
-        return F.relu(y) if relu else y
+        if not by_onednn(x, self.weight, kind):
+            return F.linear(x, self.weight, self.bias)
+        return Product.apply(x.to(kind), self.weight.to(kind), None if self.bias is None else self.bias.to(kind))
 
 
 class Product(Function):
-    """x W^T + b, or relu of it; differentiable to any order."""
+    """x W^T + b; differentiable to any order."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool = False) -> Tensor:
-        y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
-        ctx.save_for_backward(x, weight, *([y] if relu else []))
-        return y
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
     @staticmethod
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *y = ctx.saved_tensors
-        dy = torch.ops.aten.threshold_backward(dy, *y, 0) if y else dy
+        x, weight = ctx.saved_tensors
         flat, dx, dweight = dy.reshape(-1, dy.shape[-1]), None, None
         if ctx.needs_input_grad[0]:  # torch takes bfloat16 to oneDNN by itself
             dx = dy @ weight if dy.dtype is torch.bfloat16 else Product.apply(dy, weight.t(), None)
         if ctx.needs_input_grad[1]:
             dweight = flat.t() @ x.reshape(-1, x.shape[-1])  # for float32 MKL's is as fast here
-        return dx, dweight, flat.sum(0) if ctx.needs_input_grad[2] else None, None
-
-
-class Chain(nn.Sequential):
-    """nn.Sequential, in which a ReLU after a Linear is taken in one pass with its product."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = deque(self)
-        while parts:
-            part = parts.popleft()
-            if isinstance(part, Linear) and parts and isinstance(parts[0], nn.ReLU):
-                parts.popleft()
-                x = part(x, relu=True)
-            else:
-                x = part(x)
-        return x
+        return dx, dweight, flat.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def by_onednn(x: Tensor, weight: Tensor, kind: torch.dtype) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sml_dist.nn.dropout import Dropout
-from sml_dist.nn.linear import Chain, Linear
+from sml_dist.nn.linear import Linear
 from sml_dist.nn.sml import SMLConfig, hidden_norms
 from sml_dist.nn.width import Width
 
@@ -35,7 +35,7 @@ class MaskBlock(nn.Module):
     def __init__(self, guide: int, inputs: int, outputs: int, ratio: float, dropout: float, sml: SMLConfig):
         super().__init__()
         aggregates = max(1, round(ratio * inputs))
-        self.mask = Chain(Linear(guide, aggregates), nn.ReLU(), Linear(aggregates, inputs))
+        self.mask = nn.Sequential(Linear(guide, aggregates), nn.ReLU(), Linear(aggregates, inputs))
         linear = Linear(inputs, outputs, bias=False)
         before, after = hidden_norms(outputs, sml)
         self.hidden = nn.Sequential(linear, nn.LayerNorm(outputs), before, nn.ReLU(), after, Dropout(dropout))

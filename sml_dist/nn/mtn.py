@@ -45,7 +45,8 @@ class MetaTanhNorm(nn.Module):
 
     `keep`: the share of x's units that dropout has kept, and divided by it. dropout(y(h)) is meant where x = dropout(h)
     is given, under the same mask: y(keep * x) / keep, for y(0) = 0. Of y(x) itself the mean over masks is not y(h), for
-    tanh bends: a model trained on it is too sure of itself once dropout is off.
+    tanh bends: a model trained on it is too sure of itself once dropout is off. Where s(x) reads other units too (all learners
+    but `elementwise`), it is given x, whose mean over masks is h, and dropout(y(h)) is met only nearly.
     """
 
     def __init__(self, width: int, config: MTNConfig):
@@ -69,16 +70,12 @@ class MetaTanhNorm(nn.Module):
 
 
 class Elementwise(nn.Module):
-    """y = weight * x + bias, unit by unit; shapes (B, K) -> (B, K)."""
+    """weight * x + bias, unit by unit, which the kernel of MTN takes (mtn_kernel.py)."""
 
     def __init__(self, width: int):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(width))
         self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x_BK: Tensor) -> Tensor:
-        # Parameters take the input's type: autocast leaves elementwise products alone, and mixed types would promote to fp32.
-        return torch.addcmul(self.bias.to(x_BK.dtype), x_BK, self.weight.to(x_BK.dtype))
 
     def within(self, keep: float) -> tuple[Tensor, Tensor]:
         """The weight and bias with which s(x) is keep * s(keep * x): a leaky relu lets positive factors through."""

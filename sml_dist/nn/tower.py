@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from sml_dist.nn.dropout import Dropout
-from sml_dist.nn.linear import Chain, Linear
+from sml_dist.nn.linear import Linear
 from sml_dist.nn.norms import NORMS, ActivationName, NormName, activation
 from sml_dist.nn.sml import SMLConfig, hidden_norms
 from sml_dist.nn.width import Width
@@ -84,12 +84,12 @@ class Residual(nn.Module):
         return self.project(x_BK).to(y_BK.dtype) + y_BK
 
 
-def layer(inputs: int, outputs: int, config: TowerConfig, sml: SMLConfig, product: Product) -> Chain:
+def layer(inputs: int, outputs: int, config: TowerConfig, sml: SMLConfig, product: Product) -> nn.Sequential:
     """One layer of the tower, (B, inputs) -> (B, outputs)."""
     first, norm, bend = product(inputs, outputs), NORMS[config.norm](outputs), activation(config.activation, outputs)
     before, after = hidden_norms(outputs, sml)
     parts = [first, norm, before, bend, after, Dropout(config.dropout)]
-    return Chain(*(part for part in parts if not isinstance(part, nn.Identity)))
+    return nn.Sequential(*(part for part in parts if not isinstance(part, nn.Identity)))
 
 
 def residual(inputs: int, outputs: int, config: TowerConfig, sml: SMLConfig, product: Product) -> Residual:

@@ -21,7 +21,8 @@ def test_no_gradient_passes_through_the_learners_input(learner):
     norm, x = mtn(learner=learner, init_std=0.5), rows().requires_grad_()
     norm(x).sum().backward()
     with torch.no_grad():
-        s = torch.nn.functional.leaky_relu(norm.learner(x), norm.slope).expand_as(x)
+        read = norm.learner.bias + norm.learner.weight * x if learner == "elementwise" else norm.learner(x)
+        s = torch.nn.functional.leaky_relu(read, norm.slope).expand_as(x)
         as_if_s_were_constant = norm.scale * (1 - torch.tanh(s * x) ** 2) * s
     torch.testing.assert_close(x.grad, as_if_s_were_constant)
     assert all(p.grad.abs().sum() > 0 for p in norm.parameters())
