@@ -4,7 +4,7 @@
     merge    one task for each range adds the counts up and drops tokens below min_count
     finish   one task for each field orders them: id = 1 + rank by (count descending, token), row 0 is the rest
 
-so no process ever holds more than 1/P of the distinct tokens while counting, nor more than one field's own at the end.
+so no process ever holds much more than 2/P of the distinct tokens while counting, nor more than one field's own at the end.
 """
 
 from dataclasses import dataclass, field
@@ -83,11 +83,14 @@ def _write_groups(url: str, groups: list[pa.Table]) -> None:
 
 def merge_range(files: list[str], number: int, min_counts: list[int], target: str) -> str:
     """Adds up row group `number` of all count files; writes one row group for each field to `target`."""
-    pending: list[pa.Table] = []
+    pending, held, limit = [], 0, COMPACT_BYTES
     for file in files:
         pending.append(_read_group(file, number))
-        if sum(table.nbytes for table in pending) > COMPACT_BYTES:
+        held += pending[-1].nbytes
+        if held > limit:
             pending = [_add_up(pending)]
+            held = pending[0].nbytes
+            limit = max(COMPACT_BYTES, 2 * held)  # at COMPACT_BYTES, a larger sum would be added up again with every file
     merged = _add_up(pending)
     enough = np.asarray(min_counts)[merged["field"].to_numpy()]
     merged = merged.filter(pc.greater_equal(merged["count"], pa.array(enough, pa.int64())))

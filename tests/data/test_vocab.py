@@ -58,6 +58,19 @@ def test_counts_spill_to_files_and_still_add_up(tmp_path, monkeypatch):
     assert pq.read_table(tmp_path / "vocab/a.parquet").to_pylist() == [{"token": "x", "count": 10}, {"token": "y", "count": 5}]
 
 
+def test_a_merge_adds_each_count_up_a_few_times_however_many_files_and_distinct_tokens_there_are(tmp_path, monkeypatch):
+    files, rows, add_up = [], [], vocab._add_up
+    for part in range(64):
+        counter = TokenCounter(f"{tmp_path}/counts/{part}", FIELDS, 1)
+        counter.add("b/ü", pa.array([f"{part:02d}-{token}" for token in range(10)]))
+        counter.spill()
+        files += counter.files
+    monkeypatch.setattr(vocab, "COMPACT_BYTES", 1)
+    monkeypatch.setattr(vocab, "_add_up", lambda tables: rows.append(sum(map(len, tables))) or add_up(tables))
+    merge_range(files, 0, MIN_COUNTS, f"{tmp_path}/merged.parquet")
+    assert rows[-1] == 640 and len(rows) <= 8 and sum(rows) <= 3 * 640
+
+
 def test_tokens_with_one_hash_share_the_id_of_the_more_frequent(tmp_path, monkeypatch):
     monkeypatch.setattr(vocab, "hash64", lambda tokens, seed="": np.array([len(t) for t in tokens.to_pylist()], np.uint64))
     build(tmp_path, {"a": ["xx"] * 3 + ["yy"] * 5 + ["z"] * 4, "b/ü": ["q"]}, 2, 1)
