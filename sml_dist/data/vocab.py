@@ -8,6 +8,7 @@ so no process ever holds much more than 2/P of the distinct tokens while countin
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from urllib.parse import quote as url_quote
 
 import fsspec
@@ -60,8 +61,11 @@ class TokenCounter:
             return
         counted = [self._count(name, arrays) for name, arrays in self.tokens.items()]
         table, hashes = pa.concat_tables([c[0] for c in counted]), np.concatenate([c[1] for c in counted])
+        ranges = (hashes % np.uint64(self.ranges)).astype(np.int16)
+        order = np.argsort(ranges, kind="stable")
+        table, cuts = table.take(pa.array(order)), np.searchsorted(ranges[order], np.arange(self.ranges + 1))
         path = f"{self.prefix}-{len(self.files):04d}.parquet"
-        _write_groups(path, [table.filter(pa.array(hashes % np.uint64(self.ranges) == r)) for r in range(self.ranges)])
+        _write_groups(path, [table.slice(start, end - start) for start, end in pairwise(cuts.tolist())])
         self.files.append(path)
         self.tokens, self.bytes = {}, 0
 

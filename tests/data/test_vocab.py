@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sml_dist.data import vocab
+from sml_dist.data.hashing import hash64
 from sml_dist.data.vocab import TokenCounter, Vocabulary, finish_field, merge_range, ranges_for, read_vocabulary, vocabulary_path
 
 FIELDS, MIN_COUNTS = ["a", "b/ü"], [3, 1]
@@ -56,6 +57,20 @@ def test_counts_spill_to_files_and_still_add_up(tmp_path, monkeypatch):
     merged = [merge_range(counter.files, number, MIN_COUNTS, f"{tmp_path}/{number}.parquet") for number in range(2)]
     assert finish_field(merged, 0, "a", str(tmp_path)) == 3
     assert pq.read_table(tmp_path / "vocab/a.parquet").to_pylist() == [{"token": "x", "count": 10}, {"token": "y", "count": 5}]
+
+
+def test_each_range_of_hashes_is_a_row_group_of_the_counts_with_its_tokens_in_the_order_they_came(tmp_path):
+    counter, expected = TokenCounter(f"{tmp_path}/counts", FIELDS, vocab.MAX_RANGES), [[] for _ in range(vocab.MAX_RANGES)]
+    for index, name in enumerate(FIELDS):
+        tokens = pa.array(draw(0)[name])
+        counter.add(name, tokens)
+        for number, token in zip(hash64(tokens.unique(), name) % np.uint64(vocab.MAX_RANGES), tokens.unique().to_pylist(), strict=True):
+            expected[number].append((index, token))
+    counter.spill()
+    with pq.ParquetFile(counter.files[0]) as file:
+        groups = [file.read_row_group(number).to_pylist() for number in range(file.num_row_groups)]
+    assert [[(row["field"], row["token"]) for row in group] for group in groups] == expected
+    assert [] in expected and max(map(len, expected)) > 2
 
 
 def test_a_merge_adds_each_count_up_a_few_times_however_many_files_and_distinct_tokens_there_are(tmp_path, monkeypatch):
