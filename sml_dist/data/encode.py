@@ -47,6 +47,17 @@ def ids_of(tokens: pa.Array, lookup: Callable[[pa.Array], np.ndarray]) -> np.nda
     return lookup(coded.dictionary).astype(np.int32)[coded.indices.to_numpy()]
 
 
+def fields_of(schema: Schema, statistics: Statistics, vocabularies: dict[str, int]) -> list[Field]:
+    """The fields that rows are encoded to; `vocabularies` are the rows of the table of each field that has a vocabulary."""
+    rows = {
+        f.name: vocabularies[f.name] if f.vocabulary else f.hash or len(statistics.edges[f.column]) + 2 for f in schema.features if not f.of
+    }
+    return [
+        Field(name=f.name, rows=rows[f.of or f.name], multivalued=f.listed, of=f.of, length=f.max_length if f.of else None)
+        for f in schema.features
+    ]
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Features of clean rows (clean.py), with the training rows' vocabularies and statistics."""
@@ -57,21 +68,11 @@ class Encoder:
 
     @property
     def fields(self) -> list[Field]:
-        return [self._field(feature) for feature in self.schema.features]
+        return fields_of(self.schema, self.statistics, {name: vocabulary.rows for name, vocabulary in self.vocabularies.items()})
 
     @property
     def dense(self) -> list[str]:
         return [name for name, _, _ in self.schema.dense]
-
-    def _field(self, feature: Feature) -> Field:
-        length = feature.max_length if feature.of else None
-        return Field(name=feature.name, rows=self._rows(feature), multivalued=feature.listed, of=feature.of, length=length)
-
-    def _rows(self, feature: Feature) -> int:
-        feature = self._owner(feature)
-        if feature.hash:
-            return feature.hash
-        return len(self.statistics.edges[feature.column]) + 2 if feature.origin == "bucket" else self.vocabularies[feature.name].rows
 
     def encode(self, rows: pa.Table) -> pa.Table:
         """The columns of a prepared dataset that these rows have: features always; label, weight, group, timestamp if present."""

@@ -50,7 +50,10 @@ class Fitted:
 
 
 def fit(job: Job, parts: list[Part], show: ShowStage) -> Job:
-    """The job with its statistics; the vocabularies are in the output folder. Raises InputError where no row can be a training row."""
+    """The job with its statistics and the sizes of its vocabularies, which are in the output folder.
+
+    Raises InputError where no row can be a training row.
+    """
     training = [part for part in ([span for span in part if job.splitter.may_train(span)] for part in parts) if part]
     if not any(span.rows for part in training for span in part):
         raise empty("train")
@@ -66,8 +69,8 @@ def fit(job: Job, parts: list[Part], show: ShowStage) -> Job:
         counts += fitted.counts
     for index in sorted(moments):  # in the order of the rows: a sum of floats depends on it
         total.moments = {column: sums.merge(moments[index][column]) for column, sums in total.moments.items()}
-    write_vocabularies(job, wanted.fields, sorted(counts), show)
-    return replace(job, statistics=statistics_of(total, wanted))
+    vocabularies = write_vocabularies(job, wanted.fields, sorted(counts), show)
+    return replace(job, statistics=statistics_of(total, wanted), vocabularies=vocabularies)
 
 
 def statistics_of(total: Fitted, wanted: Wanted) -> Statistics:
@@ -111,18 +114,20 @@ def _fit_part(number: int, part: Part, job: Job, wanted: Wanted) -> Fitted:
     return fitted
 
 
-def write_vocabularies(job: Job, fields: list[Feature], counts: list[str], show: ShowStage) -> None:
-    """Adds up the counts of all parts, one range of hashes at a time; then orders each field's tokens."""
+def write_vocabularies(job: Job, fields: list[Feature], counts: list[str], show: ShowStage) -> dict[str, int]:
+    """Adds up the counts of all parts, one range of hashes at a time; then orders each field's tokens. Returns the rows of their tables."""
     if not fields:
-        return
-    steps, done, merged = job.ranges + len(fields), 0, []
+        return {}
+    steps, done, merged, rows = job.ranges + len(fields), 0, [], {}
     merge = partial(merge_one, counts=counts, min_counts=[feature.min_count for feature in fields], output=job.output)
     for _, path in map_tasks(merge, range(job.ranges)):
         merged.append(path)
         show("vocabularies", done := done + 1, steps)
     finish = partial(finish_one, merged=sorted(merged), root=job.output.root)
-    for _ in map_tasks(finish, list(enumerate(feature.name for feature in fields))):
+    for index, size in map_tasks(finish, list(enumerate(feature.name for feature in fields))):
+        rows[fields[index].name] = size
         show("vocabularies", done := done + 1, steps)
+    return rows
 
 
 def merge_one(number: int, counts: list[str], min_counts: list[int], output: Output) -> str:
@@ -130,7 +135,7 @@ def merge_one(number: int, counts: list[str], min_counts: list[int], output: Out
         return merge_range(counts, number, min_counts, f"{output.work}/merged/range-{number:05d}.parquet")
 
 
-def finish_one(field: tuple[int, str], merged: list[str], root: str) -> None:
+def finish_one(field: tuple[int, str], merged: list[str], root: str) -> int:
     index, name = field
     with writing(root):
-        finish_field(merged, index, name, root)
+        return finish_field(merged, index, name, root)

@@ -34,7 +34,11 @@ class Cleaned:
 
 @dataclass(frozen=True)
 class Job:
-    """What every task of a prepare needs to know; `rows` are all rows of the input, `ranges` how finely tokens are partitioned."""
+    """What every task of a prepare needs to know.
+
+    `rows` are all rows of the input, `ranges` how finely tokens are partitioned; `vocabularies` are the rows of the table of each
+    field that has a vocabulary.
+    """
 
     schema: Schema
     splitter: Splitter
@@ -43,6 +47,7 @@ class Job:
     max_reject_rate: float
     ranges: int = 1
     statistics: Statistics = field(default_factory=lambda: Statistics(moments={}, edges={}))
+    vocabularies: dict[str, int] = field(default_factory=dict)
 
     def tally(self) -> Tally:
         return Tally(self.rows, self.max_reject_rate)

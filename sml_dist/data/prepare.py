@@ -7,7 +7,7 @@ The way of a row: sources.py (files, parts, raw columns) -> clean.py (typed colu
 from dataclasses import replace
 
 from sml_dist.data.dataset import Manifest, Split
-from sml_dist.data.encode import make_encoder
+from sml_dist.data.encode import fields_of
 from sml_dist.data.fit import fit
 from sml_dist.data.job import Job
 from sml_dist.data.output import check_free, claimed, complete, writing
@@ -58,8 +58,8 @@ def prepare(
         job = Job(schema, splitter, folder, rows, max_reject_rate, ranges_for(sum(file.size for file in files)))
         job = fit(job, parts, show)
         written, tally = write(job, parts, show)
+        manifest = make_manifest(job, written, tally)
         with writing(output):
-            manifest = make_manifest(job, written, tally)
             complete(folder, manifest)
     return manifest
 
@@ -106,11 +106,10 @@ def choose_files(
 
 
 def make_manifest(job: Job, parts: list[Written], tally: Tally) -> Manifest:
-    encoder = make_encoder(job.output.root, job.schema, job.statistics)
     return Manifest(
         name=job.schema.name,
-        fields=encoder.fields,
-        dense=encoder.dense,
+        fields=fields_of(job.schema, job.statistics, job.vocabularies),
+        dense=[name for name, _, _ in job.schema.dense],
         labels=list(job.schema.targets),
         weight=job.schema.weight is not None,
         group=job.schema.group is not None,

@@ -7,9 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sml_dist.data import vocab
+from sml_dist.data import encode, vocab
+from sml_dist.data.encode import load_encoder
 from sml_dist.data.hashing import hash64
+from sml_dist.data.prepare import prepare
 from sml_dist.data.vocab import TokenCounter, Vocabulary, finish_field, merge_range, ranges_for, read_vocabulary, vocabulary_path
+from tests.data.raw_logs import clicks, write_logs, write_schema
+from tests.faults.serial import without_ray
 
 FIELDS, MIN_COUNTS = ["a", "b/ü"], [3, 1]
 
@@ -84,6 +88,16 @@ def test_a_merge_adds_each_count_up_a_few_times_however_many_files_and_distinct_
     monkeypatch.setattr(vocab, "_add_up", lambda tables: rows.append(sum(map(len, tables))) or add_up(tables))
     merge_range(files, 0, MIN_COUNTS, f"{tmp_path}/merged.parquet")
     assert rows[-1] == 640 and len(rows) <= 8 and sum(rows) <= 3 * 640
+
+
+def test_the_manifest_has_the_sizes_of_vocabularies_that_were_read_for_encoding_alone(tmp_path, monkeypatch):
+    """Reading those of a billion tokens in all would take the driver 100 GB."""
+    without_ray(monkeypatch)
+    read, schema, logs = [], write_schema(tmp_path), write_logs(tmp_path / "a.csv", clicks(100))
+    monkeypatch.setattr(encode, "read_vocabulary", lambda root, name: read.append(name) or read_vocabulary(root, name))
+    manifest = prepare(schema, str(tmp_path / "out"), inputs=logs, split="order:0.6,0.4")
+    assert read == list(manifest.source["vocabularies"])
+    assert manifest.fields == load_encoder(str(tmp_path / "out"), manifest).fields
 
 
 def test_tokens_with_one_hash_share_the_id_of_the_more_frequent(tmp_path, monkeypatch):
