@@ -18,6 +18,7 @@ def prepare(
     valid: Annotated[str | None, typer.Option(help="Glob of validation logs.")] = None,
     test: Annotated[str | None, typer.Option(help="Glob of test logs.")] = None,
     min_count: Annotated[int | None, typer.Option(help="Values seen fewer times share row 0; overrides the schema's.")] = None,
+    extend: Annotated[str | None, typer.Option(help="An earlier dataset, or a run: its values keep their ids, new ones follow.")] = None,
     max_reject_rate: Annotated[float, typer.Option(help="Stop when a larger share of rows is bad.")] = 0.001,
     seed: Annotated[int, typer.Option(help="Seed of the random split.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace a finished dataset.")] = False,
@@ -31,7 +32,7 @@ def prepare(
     with ray_session(verbose=verbose), stage_bars() as show:
         manifest = run(
             schema, output, inputs=input, split=split, train=train, valid=valid, test=test,
-            max_reject_rate=max_reject_rate, min_count=min_count, overwrite=overwrite, seed=seed, show=show,
+            max_reject_rate=max_reject_rate, min_count=min_count, extend=extend, overwrite=overwrite, seed=seed, show=show,
         )  # fmt: skip
     show_dataset(manifest, output, as_json)
 

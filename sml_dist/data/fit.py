@@ -5,6 +5,7 @@ from functools import partial
 
 import pyarrow as pa
 
+from sml_dist.data.earlier import Earlier
 from sml_dist.data.encode import tokens_of
 from sml_dist.data.job import Job, Part, cleaned, tracked
 from sml_dist.data.numeric import Statistics, quantile_edges, values_histogram, values_moments
@@ -70,7 +71,11 @@ def fit(job: Job, parts: list[Part], show: ShowStage) -> Job:
     for index in sorted(moments):  # in the order of the rows: a sum of floats depends on it
         total.moments = {column: sums.merge(moments[index][column]) for column, sums in total.moments.items()}
     vocabularies = write_vocabularies(job, wanted.fields, sorted(counts), show)
-    return replace(job, statistics=statistics_of(total, wanted), vocabularies=vocabularies)
+    statistics = statistics_of(total, wanted)
+    if job.earlier:
+        kept = job.earlier.kept(wanted.standard, wanted.buckets)
+        statistics = Statistics(moments=statistics.moments | kept.moments, edges=statistics.edges | kept.edges)
+    return replace(job, statistics=statistics, vocabularies=vocabularies)
 
 
 def statistics_of(total: Fitted, wanted: Wanted) -> Statistics:
@@ -123,7 +128,7 @@ def write_vocabularies(job: Job, fields: list[Feature], counts: list[str], show:
     for _, path in map_tasks(merge, range(job.ranges)):
         merged.append(path)
         show("vocabularies", done := done + 1, steps)
-    finish = partial(finish_one, merged=sorted(merged), root=job.output.root)
+    finish = partial(finish_one, merged=sorted(merged), root=job.output.root, earlier=job.earlier)
     for index, size in map_tasks(finish, list(enumerate(feature.name for feature in fields))):
         rows[fields[index].name] = size
         show("vocabularies", done := done + 1, steps)
@@ -135,7 +140,7 @@ def merge_one(number: int, counts: list[str], min_counts: list[int], output: Out
         return merge_range(counts, number, min_counts, f"{output.work}/merged/range-{number:05d}.parquet")
 
 
-def finish_one(field: tuple[int, str], merged: list[str], root: str) -> int:
+def finish_one(field: tuple[int, str], merged: list[str], root: str, earlier: Earlier | None) -> int:
     index, name = field
     with writing(root):
-        return finish_field(merged, index, name, root)
+        return finish_field(merged, index, name, root, earlier)

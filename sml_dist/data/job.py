@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from sml_dist.data.clean import clean
+from sml_dist.data.earlier import Earlier
 from sml_dist.data.numeric import Statistics
 from sml_dist.data.output import Output
 from sml_dist.data.quarantine import Reject, Tally
@@ -37,7 +38,7 @@ class Job:
     """What every task of a prepare needs to know.
 
     `rows` are all rows of the input, `ranges` how finely tokens are partitioned; `vocabularies` are the rows of the table of each
-    field that has a vocabulary.
+    field that has a vocabulary; `earlier` is what the dataset goes on from.
     """
 
     schema: Schema
@@ -48,6 +49,7 @@ class Job:
     ranges: int = 1
     statistics: Statistics = field(default_factory=lambda: Statistics(moments={}, edges={}))
     vocabularies: dict[str, int] = field(default_factory=dict)
+    earlier: Earlier | None = None
 
     def tally(self) -> Tally:
         return Tally(self.rows, self.max_reject_rate)

@@ -7,10 +7,11 @@ The way of a row: sources.py (files, parts, raw columns) -> clean.py (typed colu
 from dataclasses import replace
 
 from sml_dist.data.dataset import Manifest, Split
+from sml_dist.data.earlier import Earlier
 from sml_dist.data.encode import fields_of
 from sml_dist.data.fit import fit
 from sml_dist.data.job import Job
-from sml_dist.data.output import check_free, claimed, complete, writing
+from sml_dist.data.output import check_free, claimed, complete, folder_of, writing
 from sml_dist.data.quarantine import Tally
 from sml_dist.data.schema import Schema, load_schema
 from sml_dist.data.spans import PART_BYTES, RawFile, group_spans, list_files
@@ -33,6 +34,7 @@ def prepare(
     test: str | None = None,
     max_reject_rate: float = 0.001,
     min_count: int | None = None,
+    extend: str | None = None,
     overwrite: bool = False,
     seed: int = 0,
     show: ShowStage = silent,
@@ -41,13 +43,17 @@ def prepare(
     """Prepares a dataset in the folder `output` and returns its manifest. Ray must be initialised.
 
     Give `inputs` with a `split` rule (split.py), or `train` with `valid` (and `test`). `min_count` overrides the schema's.
+    `extend` names an earlier dataset, or a run, whose values keep their ids and whose numbers keep their scale (earlier.py).
     Raises InputError. Stopped or killed at any moment it leaves no complete dataset, and the same call begins anew.
     """
     schema = with_min_count(load_schema(schema_name), min_count)
     rule, files = choose_files(schema, inputs, split, {"train": train, "valid": valid, "test": test}, seed)
     check_rate(max_reject_rate)
+    earlier = Earlier.of(extend) if extend else None
     with writing(output):
         check_free(output, overwrite)
+    if earlier and folder_of(earlier.root) == folder_of(output):
+        raise InputError(f"--extend {extend} is --output itself; name another folder for the new dataset")
 
     spans, times = survey(files, schema, part_bytes, show, with_times=rule.kind == "time")
     parts = group_spans(spans, part_bytes)
@@ -55,7 +61,7 @@ def prepare(
     splitter = resolve(rule, rows, times)
 
     with claimed(output, overwrite) as folder:
-        job = Job(schema, splitter, folder, rows, max_reject_rate, ranges_for(sum(file.size for file in files)))
+        job = Job(schema, splitter, folder, rows, max_reject_rate, ranges_for(sum(file.size for file in files)), earlier=earlier)
         job = fit(job, parts, show)
         written, tally = write(job, parts, show)
         manifest = make_manifest(job, written, tally)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sml_dist.data.earlier import Earlier
 from sml_dist.data.hashing import hash64
 from sml_dist.spec import InputError
 
@@ -112,10 +113,12 @@ def _add_up(tables: list[pa.Table]) -> pa.Table:
     return counts.rename_columns({"count_sum": "count"}).select(COUNTS.names).cast(COUNTS)
 
 
-def finish_field(merged: list[str], index: int, name: str, root: str) -> int:
-    """Writes a field's vocabulary in the order of its ids; returns the rows of its table."""
+def finish_field(merged: list[str], index: int, name: str, root: str, earlier: Earlier | None = None) -> int:
+    """Writes a field's vocabulary in the order of its ids, those of an earlier one first; returns the rows of its table."""
     found = pa.concat_tables([_read_group(file, index) for file in merged]).select(VOCABULARY.names)
     found = found.sort_by([("count", "descending"), ("token", "ascending")])
+    if earlier:
+        found = earlier.extended(name, found)
     found = found.filter(pa.array(_first_of_hash(hash64(found["token"].combine_chunks(), name))))
     if len(found) >= 2**31 - 1:
         raise InputError(f"field {name!r} has {len(found)} values, more than ids can number; raise --min-count or use `hash`")
