@@ -30,7 +30,7 @@ NAMES = [name for name, _ in (*STEPS.values(), *EVALUATION.values(), *CHECKPOINT
 
 
 class Gauges:
-    """Takes the lines that metrics.jsonl takes. Every line sets every gauge anew: Ray reports a gauge once each time it is set."""
+    """Takes the lines that metrics.jsonl takes. Each sets all gauges anew: Ray reports one once for each `set`, and drops it 20 s later."""
 
     def __init__(self, run: str, rejected: int):
         self.tags, self.gauges, self.counts = {"run": run}, {}, dict.fromkeys(COUNTS, 0)
