@@ -6,7 +6,7 @@ KIND ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 READY := $(VENV)/.ready-$(KIND)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test bench-ci test-faults test-cluster test-gpu lint audit format lock clean
+.PHONY: setup demo test bench-ci test-faults test-cluster test-gpu test-parity lint audit format lock clean
 
 setup: $(READY)
 
@@ -42,6 +42,12 @@ test-cluster: setup
 # What needs a CUDA device; all other tests see none.
 test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu -m gpu
+
+# The zoo beside FuxiCTR's layers, which lie beside this environment. PYTHONPATH may name a checkout of its repository, for all models.
+PARITY := $(VENV)/parity
+test-parity: setup
+	$(PIP) --no-deps --upgrade --target $(PARITY) fuxictr==2.3.10 polars polars-runtime-32 h5py tqdm
+	PYTHONPATH=$$PYTHONPATH:$(PARITY) $(BIN)/python -m pytest tests/models -k parity
 
 # A few ratios of this machine; bounds are shown, not enforced: noise fails no build.
 bench-ci: setup

@@ -1,7 +1,7 @@
 """FuxiCTR 2.3.10 beside ours: its layers, and one set of weights for both. Whatever imports this is skipped where the package is absent.
 
 The package holds layers alone; its models lie in its repository. A parity test therefore chains its layers as its model does.
-To run these tests: an environment of their own with torch, fuxictr==2.3.10, pydantic, pytest and pytest-timeout.
+`make test-parity` runs those tests.
 """
 
 from types import SimpleNamespace
@@ -10,10 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sml_dist.models.fields import FieldShape
+from sml_dist.models.zoo import ModelConfig, build
+from sml_dist.spec import from_dict
+
 layers = pytest.importorskip("fuxictr.pytorch.layers", reason="fuxictr 2.3.10 is not installed: no published package to compare with")
 
-ROWS = 9
-VOCABULARY = 7
+FIELDS, DIM, ROWS, VOCABULARY = 5, 4, 9, 7
+HIDDEN = [8, 6]
+TOWER = {"hidden": HIDDEN}
 
 
 class Features(nn.Module):
@@ -79,3 +84,27 @@ def copy_head(theirs: nn.Linear, *heads: nn.Module) -> None:
         head.linear.weight.copy_(weight)
     (biased,) = [head for head in heads if head.linear.bias is not None]
     biased.linear.bias.copy_(theirs.bias)
+
+
+def ours(dense, *, dim=DIM, **config):
+    """A model with SML off whose every parameter is random, so that one left uncopied shows."""
+    shape = FieldShape(fields=FIELDS, dim=dim, dense=dense)
+    return randomize(build(from_dict(ModelConfig, {**config, "sml": {"enabled": False}}), shape))
+
+
+def mlp(width):
+    return randomize(layers.MLP_Block(width, HIDDEN))
+
+
+def linear(width):
+    return randomize(nn.Linear(width, 1))
+
+
+def flat_input(dense):
+    """For models over one flat vector: x_BFD, dense_BN, and the vector."""
+    x_BFD, dense_BN = torch.randn(ROWS, FIELDS, DIM), torch.randn(ROWS, dense)
+    return x_BFD, dense_BN, torch.cat([x_BFD.flatten(1), dense_BN], 1)
+
+
+def agree(logit, theirs):
+    torch.testing.assert_close(logit, theirs.squeeze(1), atol=1e-5, rtol=1e-5)

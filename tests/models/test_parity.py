@@ -7,46 +7,14 @@ from torch import nn
 from sml_dist.models.fields import FieldShape, SequenceShape
 from sml_dist.models.zoo import ModelConfig, build
 from sml_dist.spec import from_dict
-from tests.models.fuxi import Features, copy, copy_head, layers, randomize
-
-FIELDS, DIM = 5, 4
-HIDDEN = [8, 6]
-
-
-def ours(dense, *, dim=DIM, **config):
-    plain = {"tower": {"hidden": HIDDEN}, "sml": {"enabled": False}, **config}
-    return build(from_dict(ModelConfig, plain), FieldShape(fields=FIELDS, dim=dim, dense=dense))
-
-
-def mlp(width):
-    return randomize(layers.MLP_Block(width, HIDDEN))
-
-
-def linear(width):
-    return randomize(nn.Linear(width, 1))
-
-
-def flat_input(dense):
-    """For models over one flat vector: x_BFD, dense_BN, and the vector."""
-    x_BFD, dense_BN = torch.randn(9, FIELDS, DIM), torch.randn(9, dense)
-    return x_BFD, dense_BN, torch.cat([x_BFD.flatten(1), dense_BN], 1)
-
-
-def agree(logit, theirs):
-    torch.testing.assert_close(logit, theirs.squeeze(1), atol=1e-5, rtol=1e-5)
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(3)
-
+from tests.models.fuxi import DIM, FIELDS, HIDDEN, TOWER, Features, agree, copy, copy_head, flat_input, layers, linear, mlp, ours, randomize
 
 pytestmark = pytest.mark.parametrize("dense", [0, 2])
 
 
 def test_dnn(dense):
     x_BFD, dense_BN, x = flat_input(dense)
-    tower, fc, model = mlp(x.shape[1]), linear(HIDDEN[-1]), ours(dense, name="dnn")
+    tower, fc, model = mlp(x.shape[1]), linear(HIDDEN[-1]), ours(dense, name="dnn", tower=TOWER)
     copy(tower, model.tower)
     copy_head(fc, model.head)
     agree(model(x_BFD, dense_BN), fc(tower(x)))
@@ -55,7 +23,12 @@ def test_dnn(dense):
 def test_dcn(dense):
     x_BFD, dense_BN, x = flat_input(dense)
     width = x.shape[1]
-    tower, cross, fc, model = mlp(width), randomize(layers.CrossNet(width, 3)), linear(width + HIDDEN[-1]), ours(dense, name="dcn")
+    tower, cross, fc, model = (
+        mlp(width),
+        randomize(layers.CrossNet(width, 3)),
+        linear(width + HIDDEN[-1]),
+        ours(dense, name="dcn", tower=TOWER),
+    )
     with torch.no_grad():
         for layer, weight, bias in zip(cross.cross_net, model.cross.weight, model.cross.bias, strict=True):
             weight.copy_(layer.weight.weight[0])
@@ -90,7 +63,7 @@ CROSSES = {"matrix": ({}, matrix_cross), "mixture": ({"cross": "mixture", "exper
 @pytest.mark.parametrize("structure", ["parallel", "stacked"])
 def test_dcn_v2(dense, structure, options, cross_network):
     x_BFD, dense_BN, x = flat_input(dense)
-    width, model = x.shape[1], ours(dense, name="dcn_v2", structure=structure, **options)
+    width, model = x.shape[1], ours(dense, name="dcn_v2", tower=TOWER, structure=structure, **options)
     tower, cross = mlp(width), cross_network(width, model)
     copy(tower, model.tower)
     if structure == "parallel":
@@ -106,7 +79,7 @@ def test_dcn_v2(dense, structure, options, cross_network):
 
 def weighted(dense, name, **config):
     """Their features, and a model of ours whose rows carry first-order weights, with the numeric features' copied."""
-    features, model = Features(FIELDS, DIM, dense), ours(dense, dim=DIM + 1, name=name, **config)
+    features, model = Features(FIELDS, DIM, dense), ours(dense, dim=DIM + 1, name=name, tower=TOWER, **config)
     if dense:
         model.fields.numeric.weight.data.copy_(features.numeric_weight(weights=True))
     return features, model
@@ -140,7 +113,7 @@ def test_xdeepfm(dense):
 def test_autoint(dense, with_tower):
     heads, head_dim = 2, 3
     sizes = {"attention_layers": 2, "heads": heads, "head_dim": head_dim}
-    features, model = Features(FIELDS, DIM, dense), ours(dense, name="autoint", **sizes, **({} if with_tower else {"tower": None}))
+    features, model = Features(FIELDS, DIM, dense), ours(dense, name="autoint", tower=TOWER if with_tower else None, **sizes)
     if dense:
         model.fields.weight.data.copy_(features.numeric_weight(weights=False))
     v = features.embed()
@@ -181,10 +154,10 @@ def test_fibinet(dense, kind):
 @pytest.mark.parametrize("activation", ["relu", "dice"])
 def test_din(dense, activation):
     """In training mode, so that Dice takes the batch's own statistics on both sides."""
-    x_BFD, dense_BN, length = torch.randn(9, FIELDS, DIM), torch.randn(9, dense), 3
+    (x_BFD, dense_BN, _), length = flat_input(dense), 3
     x_BFD[0, -1] = x_BFD[1, -length:] = 0.0
     shape = FieldShape(fields=FIELDS, dim=DIM, dense=dense, sequences=(SequenceShape(target=1, length=length),))
-    config = {"name": "din", "attention": {"hidden": [7], "activation": activation}, "tower": {"hidden": HIDDEN}, "sml": {"enabled": False}}
+    config = {"name": "din", "attention": {"hidden": [7], "activation": activation}, "tower": TOWER, "sml": {"enabled": False}}
     model = build(from_dict(ModelConfig, config), shape)
     unit = randomize(layers.DIN_Attention(DIM, attention_units=[7], hidden_activations=activation))
     plain, history = x_BFD.split([FIELDS - length, length], dim=1)

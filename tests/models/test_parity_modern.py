@@ -10,28 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from sml_dist.models.fields import FieldShape
-from sml_dist.models.zoo import ModelConfig, build
-from sml_dist.spec import from_dict
-from tests.models.fuxi import Features, copy, copy_head, layers, randomize
-
-FIELDS, DIM, ROWS = 5, 4, 9
-HIDDEN = [8, 6]
-TOWER = {"hidden": HIDDEN}
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(3)
-
+from tests.models.fuxi import DIM, FIELDS, HIDDEN, TOWER, Features, agree, copy, copy_head, flat_input, layers, linear, mlp, ours, randomize
 
 pytestmark = pytest.mark.parametrize("dense", [0, 2])
-
-
-def ours(dense, **config):
-    """A model whose every parameter is random, so that one left uncopied shows."""
-    plain = {**config, "sml": {"enabled": False}}
-    return randomize(build(from_dict(ModelConfig, plain), FieldShape(fields=FIELDS, dim=DIM, dense=dense)))
 
 
 def with_features(dense, **config):
@@ -46,12 +27,8 @@ def theirs(module):
     return pytest.importorskip(f"model_zoo.{module}", reason=f"{module} of FuxiCTR's model_zoo is not on the path")
 
 
-def agree(logit, other):
-    torch.testing.assert_close(logit, other.squeeze(1), atol=1e-5, rtol=1e-5)
-
-
 def test_dlrm(dense):
-    x_BFD, dense_BN = torch.randn(ROWS, FIELDS, DIM), torch.randn(ROWS, dense)
+    x_BFD, dense_BN, _ = flat_input(dense)
     model = ours(dense, name="dlrm", bottom={"hidden": [5]}, tower=TOWER)
     embeddings, z_width = x_BFD, 0
     if dense:
@@ -59,8 +36,8 @@ def test_dlrm(dense):
         copy(bottom, model.bottom)
         embeddings, z_width = torch.cat([x_BFD, bottom(dense_BN)[:, None]], 1), DIM
     products = layers.InnerProductInteraction(embeddings.shape[1], output="inner_product")(embeddings)
-    top = randomize(layers.MLP_Block(z_width + products.shape[1], HIDDEN))
-    fc = randomize(nn.Linear(HIDDEN[-1], 1))
+    top = mlp(z_width + products.shape[1])
+    fc = linear(HIDDEN[-1])
     copy(top, model.tower)
     copy_head(fc, model.head)
     first = model.tower.layers[0][0].weight  # their top reads [products, z], ours [z, products]
@@ -152,20 +129,19 @@ def test_finalnet(dense, second, residual):
 @pytest.mark.parametrize("structure", ["parallel", "stacked"])
 def test_gdcn(dense, structure):
     package = theirs("GDCN.src.GDCN")
-    x_BFD, dense_BN = torch.randn(ROWS, FIELDS, DIM), torch.randn(ROWS, dense)
-    x = torch.cat([x_BFD.flatten(1), dense_BN], 1)
+    x_BFD, dense_BN, x = flat_input(dense)
     width, model = x.shape[1], ours(dense, name="gdcn", structure=structure, cross_layers=3, tower=TOWER)
-    cross, tower = randomize(package.GateCorssLayer(width, 3)), randomize(layers.MLP_Block(width, HIDDEN))
+    cross, tower = randomize(package.GateCorssLayer(width, 3)), mlp(width)
     copy(nn.ModuleList([*cross.w, *cross.wg]), nn.ModuleList([*map(weight_alone, model.cross.layers), *model.cross.gates]))
-    for linear, bias in zip(model.cross.layers, cross.b, strict=True):
-        linear.bias.data.copy_(bias)
+    for layer, bias in zip(model.cross.layers, cross.b, strict=True):
+        layer.bias.data.copy_(bias)
     copy(tower, model.tower)
     if structure == "parallel":
-        fc = randomize(nn.Linear(width + HIDDEN[-1], 1))
+        fc = linear(width + HIDDEN[-1])
         copy_head(fc, model.cross_head, model.head)
         other = fc(torch.cat([cross(x), tower(x)], 1))
     else:
-        fc = randomize(nn.Linear(HIDDEN[-1], 1))
+        fc = linear(HIDDEN[-1])
         copy_head(fc, model.head)
         other = fc(tower(cross(x)))
     agree(model(x_BFD, dense_BN), other)
@@ -180,7 +156,7 @@ def test_wukong(dense):
     package = theirs("WuKong.src.WuKong")
     fmb, lcb, rank = 2, 4, 3
     model = ours(dense, name="wukong", layers=2, fmb=fmb, lcb=lcb, rank=rank, fmb_tower={"hidden": [7]}, tower=TOWER)
-    x_BFD, dense_BN = torch.randn(ROWS, FIELDS, DIM), torch.randn(ROWS, dense)
+    x_BFD, dense_BN, _ = flat_input(dense)
     e = torch.cat([x_BFD, *(z[:, None] for z in model.bottom(dense_BN)[-1:])], 1)
     for layer in model.stack.layers:
         net = randomize(package.WuKongLayer(e.shape[1], lcb, fmb, DIM, rank, [7], fmb_dropout=0))
@@ -191,7 +167,7 @@ def test_wukong(dense):
             net.residual_proj.bias.data.zero_()  # ours has none
             layer.residual.weight.data.copy_(net.residual_proj.weight)
         e = net(e)
-    top, fc = randomize(layers.MLP_Block(e.flatten(1).shape[1], HIDDEN)), randomize(nn.Linear(HIDDEN[-1], 1))
+    top, fc = mlp(e.flatten(1).shape[1]), linear(HIDDEN[-1])
     copy(top, model.tower)
     copy_head(fc, model.head)
     agree(model(x_BFD, dense_BN), fc(top(e.flatten(1))))

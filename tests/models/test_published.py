@@ -5,35 +5,10 @@ from itertools import combinations
 import pytest
 import torch
 
-from sml_dist.models.fields import FieldShape
-from sml_dist.models.zoo import ModelConfig, build
-from sml_dist.spec import from_dict
+from tests.models.published import DENSE, FIELDS, OFF, ROWS, TOWER, agree, all_fields, flat, head, plain, tower
 
-ROWS, FIELDS, DIM, DENSE = 6, 3, 4, 2
-SHAPE = FieldShape(fields=FIELDS, dim=DIM, dense=DENSE)
 PAIRS = list(combinations(range(FIELDS + DENSE), 2))
-TOWER_OFF = {"tower": {"hidden": [8, 5]}, "sml": {"enabled": False}}
-
-
-def plain(**config):
-    model = build(from_dict(ModelConfig, config), SHAPE).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    x_BFD, dense_BN = torch.randn(ROWS, FIELDS, DIM, dtype=torch.float64), torch.randn(ROWS, DENSE, dtype=torch.float64)
-    return model, x_BFD, dense_BN, dict(model.named_parameters())
-
-
-def agree(model, x, dense, expected):
-    torch.testing.assert_close(model(x, dense).double(), expected, atol=1e-4, rtol=1e-5)  # heads hand out float32
-
-
-def flat(x, dense):
-    return torch.cat([x.reshape(ROWS, -1), dense], 1)
-
-
-def all_fields(x, dense, numeric):
-    """The fields as a list, each numeric value j as x_j v_j at its end."""
-    return [x[:, i] for i in range(FIELDS)] + [dense[:, j, None] * numeric[j] for j in range(DENSE)]
+TOWER_OFF = {"tower": TOWER, "sml": OFF}
 
 
 def split(fields):
@@ -43,17 +18,6 @@ def split(fields):
 
 def dot(a, b):
     return (a * b).sum(1)
-
-
-def tower(x, p):
-    for i in (0, 1):
-        x = torch.clamp(x @ p[f"tower.layers.{i}.0.weight"].T + p[f"tower.layers.{i}.0.bias"], min=0)
-    return x
-
-
-def head(x, p, name="head"):
-    bias = p.get(f"{name}.linear.bias", 0.0)
-    return x @ p[f"{name}.linear.weight"][0] + bias
 
 
 def test_lr():
@@ -131,7 +95,7 @@ def test_dcn_v2(structure, options, cross):
     agree(model, x, dense, deep if stacked else head(crossed, p, "cross_head") + deep)
 
 
-@pytest.mark.parametrize("sml", [{"enabled": False}, {"skip": False, "mtn": {"placement": "none"}}])
+@pytest.mark.parametrize("sml", [OFF, {"skip": False, "mtn": {"placement": "none"}}])
 def test_xdeepfm(sml):
     model, x, dense, p = plain(name="xdeepfm", cin=[5, 4], **{**TOWER_OFF, "sml": sml})
     v, linear = split(all_fields(x, dense, p["fields.numeric.weight"]))

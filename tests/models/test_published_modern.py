@@ -11,46 +11,9 @@ from sml_dist.models.fields import FieldShape
 from sml_dist.models.zoo import ModelConfig, build
 from sml_dist.nn.skip_logit import SkipLogit
 from sml_dist.spec import InputError, from_dict
+from tests.models.published import DIM, FIELDS, OFF, ROWS, SHAPE, TOWER, agree, all_fields, flat, head, linear, plain, tower
 
-ROWS, FIELDS, DIM, DENSE = 6, 3, 4, 2
-SHAPE = FieldShape(fields=FIELDS, dim=DIM, dense=DENSE)
 NO_DENSE = FieldShape(fields=FIELDS, dim=DIM, dense=0)
-TOWER = {"hidden": [8, 6]}
-
-
-def plain(shape=SHAPE, **config):
-    model = build(from_dict(ModelConfig, {**config, "sml": {"enabled": False}}), shape).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    x_BFD = torch.randn(ROWS, shape.fields, shape.dim, dtype=torch.float64)
-    return model, x_BFD, torch.randn(ROWS, shape.dense, dtype=torch.float64), dict(model.named_parameters())
-
-
-def agree(model, x, dense, expected):
-    torch.testing.assert_close(model(x, dense).double(), expected, atol=1e-4, rtol=1e-5)  # heads hand out float32
-
-
-def flat(x, dense):
-    return torch.cat([x.reshape(ROWS, -1), dense], 1)
-
-
-def all_fields(x, dense, p):
-    """(B, F + N, D): each numeric value j as x_j v_j behind the fields."""
-    return torch.stack([*x.unbind(1), *(dense[:, j, None] * p["fields.weight"][j] for j in range(dense.shape[1]))], 1)
-
-
-def linear(x, p, name):
-    return x @ p[f"{name}.weight"].T + p.get(f"{name}.bias", 0.0)
-
-
-def tower(x, p, name, layers=2):
-    for i in range(layers):
-        x = linear(x, p, f"{name}.layers.{i}.0").clamp(min=0)
-    return x
-
-
-def head(x, p, name="head"):
-    return linear(x, p, f"{name}.linear")[:, 0]
 
 
 def normed(x):
@@ -59,17 +22,17 @@ def normed(x):
 
 @pytest.mark.parametrize("shape", [SHAPE, NO_DENSE])
 def test_dlrm(shape):
-    model, x, dense, p = plain(shape, name="dlrm", bottom={"hidden": [5]}, tower=TOWER)
+    model, x, dense, p = plain(shape, sml=OFF, name="dlrm", bottom={"hidden": [5]}, tower=TOWER)
     z = [tower(dense, p, "bottom")] if shape.dense else []
     embeddings = [*x.unbind(1), *z]
     dots = [(a * b).sum(1) for i, a in enumerate(embeddings) for b in embeddings[i + 1 :]]
-    agree(model, x, dense, head(tower(torch.cat([*z, torch.stack(dots, 1)], 1), p, "tower"), p))
+    agree(model, x, dense, head(tower(torch.cat([*z, torch.stack(dots, 1)], 1), p), p))
 
 
 @pytest.mark.parametrize("structure", ["serial", "parallel"])
 def test_masknet(structure):
-    model, x, dense, p = plain(name="masknet", structure=structure, blocks=[7, 5], ratio=1.5, tower=TOWER)
-    fields = all_fields(x, dense, p)
+    model, x, dense, p = plain(sml=OFF, name="masknet", structure=structure, blocks=[7, 5], ratio=1.5, tower=TOWER)
+    fields = torch.stack(all_fields(x, dense, p["fields.weight"]), 1)
     guide = fields.reshape(ROWS, -1)
     v_emb = (normed(fields) * p["norm.weight"] + p["norm.bias"]).reshape(ROWS, -1)
 
@@ -82,7 +45,7 @@ def test_masknet(structure):
     if structure == "serial":
         expected = head(block(1, block(0, v_emb)), p)
     else:
-        expected = head(tower(torch.cat([block(0, v_emb), block(1, v_emb)], 1), p, "tower"), p)
+        expected = head(tower(torch.cat([block(0, v_emb), block(1, v_emb)], 1), p), p)
     agree(model, x, dense, expected)
 
 
@@ -91,7 +54,7 @@ def test_masknet(structure):
 def test_finalmlp(contexts, heads):
     first, second = contexts
     towers = {"first": TOWER, "second": {"hidden": [7, 4]}}
-    model, x, dense, p = plain(name="finalmlp", **towers, first_context=first, second_context=second, gate=5, heads=heads)
+    model, x, dense, p = plain(sml=OFF, name="finalmlp", **towers, first_context=first, second_context=second, gate=5, heads=heads)
 
     def stream(name, context):
         context = torch.cat([x[:, i] for i in context], 1) if context else p[f"{name}_gate.context.vector"].expand(ROWS, DIM)
@@ -107,8 +70,8 @@ def test_finalmlp(contexts, heads):
 @pytest.mark.parametrize("second", [None, {"hidden": [4]}])
 @pytest.mark.parametrize("gated", [True, False])
 def test_finalnet(gated, second, residual):
-    model, x, dense, p = plain(name="finalnet", first=TOWER, second=second, residual=residual, field_gate=gated)
-    fields = all_fields(x, dense, p)
+    model, x, dense, p = plain(sml=OFF, name="finalnet", first=TOWER, second=second, residual=residual, field_gate=gated)
+    fields = torch.stack(all_fields(x, dense, p["fields.weight"]), 1)
     gates = torch.einsum("ij,bjd->bid", p["gate.linear.weight"], fields) + p["gate.linear.bias"][:, None] if gated else None
     inputs = torch.cat([fields, fields * gates], 1) if gated else fields
 
@@ -126,22 +89,22 @@ def test_finalnet(gated, second, residual):
 
 @pytest.mark.parametrize("structure", ["parallel", "stacked"])
 def test_gdcn(structure):
-    model, x, dense, p = plain(name="gdcn", structure=structure, cross_layers=2, tower=TOWER)
+    model, x, dense, p = plain(sml=OFF, name="gdcn", structure=structure, cross_layers=2, tower=TOWER)
     c0 = c = flat(x, dense)
     for i in range(2):
         c = c0 * linear(c, p, f"cross.layers.{i}") * torch.sigmoid(linear(c, p, f"cross.gates.{i}")) + c
     if structure == "parallel":
-        last = torch.cat([c, tower(c0, p, "tower")], 1)
+        last = torch.cat([c, tower(c0, p)], 1)
         weight = torch.cat([p["cross_head.linear.weight"], p["head.linear.weight"]], 1)[0]
     else:
-        last, weight = tower(c, p, "tower"), p["head.linear.weight"][0]
+        last, weight = tower(c, p), p["head.linear.weight"][0]
     agree(model, x, dense, last @ weight + p["head.linear.bias"])
 
 
 @pytest.mark.parametrize("shape", [SHAPE, NO_DENSE])
 def test_wukong(shape):
     sizes = {"layers": 2, "fmb": 2, "lcb": 3, "rank": 2, "fmb_tower": {"hidden": [7]}, "bottom": {"hidden": [5]}}
-    model, x, dense, p = plain(shape, name="wukong", tower=TOWER, **sizes)
+    model, x, dense, p = plain(shape, sml=OFF, name="wukong", tower=TOWER, **sizes)
     e = torch.cat([x, tower(dense, p, "bottom")[:, None]], 1) if shape.dense else x
     for i in range(2):
         name = f"stack.layers.{i}"
@@ -151,12 +114,12 @@ def test_wukong(shape):
         mixed = torch.stack([sum(w * e[:, n] for n, w in enumerate(row)) for row in p[f"{name}.lcb.weight"]], 1)
         residual = torch.einsum("mn,bnd->bmd", p[f"{name}.residual.weight"], e) if i == 0 else e
         e = normed(torch.cat([machine, mixed], 1) + residual) * p[f"{name}.norm.weight"] + p[f"{name}.norm.bias"]
-    agree(model, x, dense, head(tower(e.reshape(ROWS, -1), p, "tower"), p))
+    agree(model, x, dense, head(tower(e.reshape(ROWS, -1), p), p))
 
 
 def test_rankmixer():
     tokens, width = 3, 6
-    model, x, dense, p = plain(name="rankmixer", tokens=tokens, width=width, layers=2, expansion=2)
+    model, x, dense, p = plain(sml=OFF, name="rankmixer", tokens=tokens, width=width, layers=2, expansion=2)
     padded = F.pad(flat(x, dense), (0, 1))  # 14 numbers for 3 slices of 5
 
     def per_token(x, name):
@@ -189,7 +152,7 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 def test_a_skip_logit_that_weighs_the_last_layers_alone_is_the_published_model(name):
     """So nothing but the heads tells SML without MTN from the published form."""
-    model, x, dense, p = plain(name=name.split("-")[0], **SMALL[name])
+    model, x, dense, p = plain(sml=OFF, name=name.split("-")[0], **SMALL[name])
     sml = {"sml": {"mtn": {"placement": "none"}}}
     skip = build(from_dict(ModelConfig, {"name": name.split("-")[0], **SMALL[name], **sml}), SHAPE).double()
     widened = 0
