@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from joblib import cpu_count
 
 from sml_dist.session import LOCAL_ENVIRONMENT
 from sml_dist.spec import InputError, RunError
+from sml_dist.train.code import versions
 
 RAISED = re.compile(r"[\w.]*(Error|Exception)\b")  # a traceback's last line; processes of Ray may write below it
 WORK = "bench.work"  # the cases' own folder within that of the results: they clear in it what they want
-PACKAGES = ("torch", "torchrec", "ray", "pyarrow", "sml-dist")
 
 
 def run(names: list[str], folder: Path, rounds: int | None, told: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -66,5 +65,5 @@ def machine() -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "python": platform.python_version(),
         **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": versions(),
     }

@@ -2,8 +2,6 @@
 
 import os
 import platform
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -12,8 +10,7 @@ from joblib import cpu_count
 from sml_dist.data.coverage import coverage
 from sml_dist.data.dataset import Manifest
 from sml_dist.embeddings.sharding import Placed
-
-PACKAGES = ("sml-dist", "torch", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu", "ray", "pyarrow")
+from sml_dist.train.code import versions
 
 
 def about(path: str, manifest: Manifest, fingerprint: str, placed: list[Placed], device: torch.device) -> dict[str, Any]:
@@ -28,7 +25,7 @@ def about(path: str, manifest: Manifest, fingerprint: str, placed: list[Placed],
         "dataset": dataset,
         "fields": coverage(path, manifest, "valid"),
         "plan": [vars(table) for table in placed],
-        "versions": {"python": platform.python_version()} | dict(_versions()),
+        "versions": {"python": platform.python_version()} | versions(),
         "machine": machine(device),
     }
 
@@ -37,11 +34,3 @@ def machine(device: torch.device) -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found = {"host": platform.node(), "cores": cpu_count(), "memory_gb": round(memory / 1e9, 1)}
     return found | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in PACKAGES:
-        try:
-            yield package, version(package)
-        except PackageNotFoundError:
-            continue

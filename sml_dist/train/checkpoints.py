@@ -18,7 +18,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -42,12 +41,12 @@ from sml_dist.train.checkpoint import (
     take_that_version,
     verify,
 )
+from sml_dist.train.code import versions
 from sml_dist.train.finite import Diverged
 from sml_dist.train.shards import Incomplete, chunks, index_of, merged, nonfinite
 from sml_dist.train.state import Piece, mine
 from sml_dist.train.storage import Storage
 
-PACKAGES = ("torch", "torchrec", "ray", "pyarrow", "sml-dist")
 NICENESS = 10  # of the writer's thread, above the process' own
 POLL_SECONDS = 0.2
 
@@ -214,7 +213,7 @@ class Checkpoints:
                     raise outcome["fault"]
             files = {file: digest for outcome in outcomes for file, digest in outcome["files"].items()}
             tensors = merged([outcome["tensors"] for outcome in outcomes])
-            about = {"format": FORMAT} | manifest | {"versions": {p: version(p) for p in PACKAGES}, "files": files, "tensors": tensors}
+            about = {"format": FORMAT} | manifest | {"versions": versions(), "files": files, "tensors": tensors}
             about["sha256"] = seal(about)
             self.storage.write(f"{folder}/{MANIFEST}", lambda: [json.dumps(about, indent=1).encode()])
             self.storage.tried(lambda: self.storage.sync_folder(folder))

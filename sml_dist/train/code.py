@@ -1,7 +1,10 @@
-"""Which code a run was started from."""
+"""Which code a run was started from, and which packages it computes with."""
 
 import subprocess
+from importlib.metadata import distributions
 from typing import Any
+
+PACKAGES = ("sml-dist", "torch", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu", "ray", "pyarrow")
 
 
 def commit() -> dict[str, Any]:
@@ -10,6 +13,11 @@ def commit() -> dict[str, Any]:
         return {"commit": _git("rev-parse", "HEAD"), "changed": bool(_git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):  # no git, no repository, or one that does not answer
         return {}
+
+
+def versions() -> dict[str, str]:
+    """Of those packages that are installed: of fbgemm it is one build or the other."""
+    return {package: found.version for package in PACKAGES for found in [*distributions(name=package)][:1]}
 
 
 def _git(*arguments: str) -> str:

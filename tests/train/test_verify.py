@@ -60,6 +60,11 @@ def test_a_run_in_order_is_said_to_be_in_order(run):
     assert (found["missing"], found["doubled"], found["wrong"], found["skipped"], found["damaged"]) == (0, 0, 0, [], [])
 
 
+def test_a_checkpoint_names_the_build_of_fbgemm_that_it_was_made_with(run):
+    [manifest, *_] = (run / "checkpoints").glob("*/MANIFEST.json")
+    assert {"fbgemm-gpu-cpu", "fbgemm-gpu"} & json.loads(manifest.read_text())["versions"].keys()
+
+
 def test_a_step_without_a_line_is_rows_missing(copy):
     path, lines = lines_of(copy, 0)
     write(path, lines[:7] + lines[8:])
