@@ -25,14 +25,12 @@ import pyarrow.parquet as pq
 from pydantic import Field as Option
 from pydantic import ValidationError
 
+from sml_dist.data.files import PARTIAL, UNREADABLE
 from sml_dist.spec import InputError, Inside, confined, from_dict, one_line, spec, to_dict
 
 MANIFEST = "dataset.json"
-PARTIAL = ".partial"  # how the names of files end that are still written, or whose writer was killed
 ROW_GROUP_ROWS = 16_384
 SPLITS = ("train", "valid", "test")
-# What file systems, decompressors and Parquet raise for damaged bytes; a flipped bit in a footer makes names that are not UTF-8.
-UNREADABLE = (OSError, EOFError, UnicodeDecodeError, pa.ArrowException)
 
 
 @spec

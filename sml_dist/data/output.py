@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from sml_dist.data.dataset import MANIFEST, PARTIAL, SPLITS, DataFile, Manifest, write_manifest
-from sml_dist.data.spans import file_system
+from sml_dist.data.dataset import MANIFEST, SPLITS, DataFile, Manifest, write_manifest
+from sml_dist.data.files import PARTIAL, file_system
 from sml_dist.held import FILE as LOCK
 from sml_dist.held import held
 from sml_dist.spec import InputError, one_line

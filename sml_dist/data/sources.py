@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from sml_dist.data.files import reading
 from sml_dist.data.parquet_files import parquet_spans, parquet_types, read_parquet
 from sml_dist.data.schema import Schema
-from sml_dist.data.spans import PART_BYTES, RawBatch, RawFile, Span, reading
+from sml_dist.data.spans import PART_BYTES, RawBatch, RawFile, Span
 from sml_dist.data.text_files import check_head, read_text, text_blocks, text_columns
 from sml_dist.spec import InputError
 

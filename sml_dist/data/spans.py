@@ -1,7 +1,6 @@
 """Raw files on any file system, and the pieces they are read in."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import PurePosixPath
@@ -12,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from sml_dist.credentials import refuse
-from sml_dist.data.dataset import UNREADABLE
+from sml_dist.data.files import file_system, reading
 from sml_dist.data.quarantine import Reject
 from sml_dist.data.schema import Schema
-from sml_dist.spec import InputError, one_line
+from sml_dist.spec import InputError
 
 PART_BYTES = 64 << 20
 CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
@@ -65,17 +64,6 @@ class RawBatch:
         return len(self.rows) + len(self.rejects)
 
 
-@contextmanager
-def reading(path: str) -> Iterator[None]:
-    """Turns what file systems, decompressors and Parquet raise into one line that names the file."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{path}: {one_line(error)}") from None
-    except UNREADABLE as error:
-        raise InputError(f"{path} cannot be read: {one_line(error)}; is the file whole? Fetch it again or leave it out") from None
-
-
 def list_files(pattern: str, option: str, schema: Schema, split: str | None = None) -> list[RawFile]:
     """The files of a glob, a folder or a path, in the order of their names.
 
@@ -96,14 +84,6 @@ def list_files(pattern: str, option: str, schema: Schema, split: str | None = No
     for file in files:
         _check_name(file, schema)
     return files
-
-
-def file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system that the user's URL names, and the path on it. Raises InputError."""
-    try:
-        return fsspec.url_to_fs(url)
-    except (ValueError, ImportError) as error:  # an unknown protocol, or one whose package is not installed
-        raise InputError(f"{url}: {one_line(error)}") from None
 
 
 def _visible(fs: fsspec.AbstractFileSystem, infos: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

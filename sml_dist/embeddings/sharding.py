@@ -16,7 +16,7 @@ from sml_dist.data.dataset import Manifest, by_table
 from sml_dist.embeddings.capacity_tables import Tables
 from sml_dist.embeddings.cluster import Cluster
 from sml_dist.embeddings.optim import DENSE, fused_params
-from sml_dist.embeddings.tables import embedding_tables, table_name, users
+from sml_dist.embeddings.tables import embedding_tables, users
 from sml_dist.quiet import quiet
 from sml_dist.spec import InputError
 from sml_dist.tabular import as_text, rich_table
@@ -81,12 +81,12 @@ def make_plan(
         return None
     kinds = allowed_kinds(tables.manifest, config, cluster.device, cluster.world_size)
     constraints = {
-        table_name(field.name): ParameterConstraints(
+        name: ParameterConstraints(
             sharding_types=kinds[field.name],
             min_partition=min(config.dim, LEAST_COLUMNS),
-            pooling_factors=[tables.ids_per_row[name] for name in users(field, tables.manifest)],
+            pooling_factors=[tables.ids_per_row[user] for user in users(field, tables.manifest)],
         )
-        for field in tables.manifest.tables
+        for name, field in by_table(tables.manifest).items()
     }
     module = embedding_tables(tables.manifest, config)  # not those that train, whose optimiser would be taken from the mark
     for parameter in module.parameters():

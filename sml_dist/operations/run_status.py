@@ -10,7 +10,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from sml_dist.data.spans import file_system
+from sml_dist.data.files import file_system
 from sml_dist.held import left
 from sml_dist.spec import InputError
 from sml_dist.train.run_folder import objects

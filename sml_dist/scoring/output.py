@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import field
 from typing import Any, Literal
 
-from sml_dist.data.dataset import PARTIAL, DataFile
+from sml_dist.data.dataset import DataFile
+from sml_dist.data.files import PARTIAL, file_system
 from sml_dist.data.output import check_size
-from sml_dist.data.spans import file_system
 from sml_dist.data.write import REJECTS
 from sml_dist.held import FILE as LOCK
 from sml_dist.spec import InputError, from_dict, one_line, spec, to_dict

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from sml_dist.credentials import refuse
 from sml_dist.data.dataset import MANIFEST, Manifest, fingerprint, matrix, read_manifest, read_rows
+from sml_dist.data.files import file_system, reading
 from sml_dist.data.quarantine import Tally
-from sml_dist.data.spans import file_system, reading
 from sml_dist.data.vocab import read_tokens
 from sml_dist.scoring.rows import Rows, label_keys
 from sml_dist.scoring.trained import Described

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from sml_dist.data.dataset import table_name
 from sml_dist.embeddings.shape import field_shape
-from sml_dist.embeddings.tables import table_name
 from sml_dist.scoring.trained import Trained, find, load
 from sml_dist.serve.card import card, card_page
 from sml_dist.serve.features import Quantize, describe, write_vocabularies
