@@ -4,10 +4,20 @@ import contextlib
 import json
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sml_dist.spec import InputError, json_safe
+
+
+def to_disk(path: str | Path, sync: Callable[[int], None] = os.fsync) -> None:
+    """Makes a file's bytes, or the names in a folder, durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        sync(handle)
+    finally:
+        os.close(handle)
 
 
 class WholeFiles:

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from pydantic import Field as Option
 from pydantic import ValidationError
 
-from sml_dist.data.files import PARTIAL, UNREADABLE
+from sml_dist.data.files import PARTIAL, UNREADABLE, write_json
 from sml_dist.spec import InputError, Inside, confined, from_dict, one_line, spec, to_dict
 
 MANIFEST = "dataset.json"
@@ -288,9 +288,7 @@ class HashingSink:
 def write_manifest(root: str, manifest: Manifest) -> None:
     """Writes `dataset.json`, the last act of making a dataset: whole or not at all."""
     fs, folder = fsspec.url_to_fs(root)
-    with fs.open(f"{folder}/{MANIFEST}{PARTIAL}", "w") as file:
-        json.dump(to_dict(manifest), file, indent=1)
-    fs.mv(f"{folder}/{MANIFEST}{PARTIAL}", f"{folder}/{MANIFEST}")
+    write_json(fs, f"{folder}/{MANIFEST}", to_dict(manifest))
 
 
 def read_manifest(root: str) -> Manifest:

@@ -1,7 +1,9 @@
 """Files on any file system: what their names and errors mean."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -30,3 +32,11 @@ def reading(path: str) -> Iterator[None]:
         raise InputError(f"{path}: {one_line(error)}") from None
     except UNREADABLE as error:
         raise InputError(f"{path} cannot be read: {one_line(error)}; is the file whole? Fetch it again or leave it out") from None
+
+
+def write_json(fs: fsspec.AbstractFileSystem, path: str, value: Any) -> None:
+    """Whole or not at all."""
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    with fs.open(f"{path}{PARTIAL}", "w") as file:
+        json.dump(value, file, indent=1)
+    fs.mv(f"{path}{PARTIAL}", path)

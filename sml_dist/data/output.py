@@ -120,26 +120,27 @@ def _release(output: Output) -> None:
 
 
 def complete(output: Output, manifest: Manifest) -> None:
-    """Checks that every file is there with its size and that nobody took the folder, clears up, then writes the manifest."""
+    """Checks that nobody took the folder and that every file is there with its size, clears up, then writes the manifest."""
     fs, folder = fsspec.url_to_fs(output.root)
-    for file in [*(f for split in manifest.splits.values() for f in split.files), *manifest.rejects]:
-        check_size(fs, folder, file)
     if not _holds(output):
         raise InputError(f"another prepare has taken the folder {output.root}; let one finish, or give them different folders")
+    settle(fs, folder, [*(file for split in manifest.splits.values() for file in split.files), *manifest.rejects])
     if fs.exists(f"{folder}/{WORK}"):
         fs.rm(f"{folder}/{WORK}", recursive=True)
-    for path in fs.find(folder):
-        if path.endswith(PARTIAL):  # of a task that was killed
-            fs.rm(path)
     write_manifest(output.root, manifest)
     fs.rm(f"{folder}/{INCOMPLETE}")
 
 
-def check_size(fs: fsspec.AbstractFileSystem, folder: str, file: DataFile) -> None:
-    path = f"{folder}/{file.path}"
-    size = fs.size(path) if fs.exists(path) else 0
-    if size != file.bytes:
-        raise InputError(f"{path} has {size} bytes where {file.bytes} were written; is another process writing to this folder?")
+def settle(fs: fsspec.AbstractFileSystem, folder: str, files: list[DataFile]) -> None:
+    """Checks that every file is there with its size, then removes those of tasks that were killed."""
+    for file in files:
+        path = f"{folder}/{file.path}"
+        size = fs.size(path) if fs.exists(path) else 0
+        if size != file.bytes:
+            raise InputError(f"{path} has {size} bytes where {file.bytes} were written; is another process writing to this folder?")
+    for path in fs.find(folder):
+        if path.endswith(PARTIAL):
+            fs.rm(path)
 
 
 def _holds(output: Output) -> bool:

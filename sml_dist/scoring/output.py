@@ -18,8 +18,8 @@ from dataclasses import field
 from typing import Any, Literal
 
 from sml_dist.data.dataset import DataFile
-from sml_dist.data.files import PARTIAL, file_system
-from sml_dist.data.output import check_size
+from sml_dist.data.files import PARTIAL, file_system, write_json
+from sml_dist.data.output import settle
 from sml_dist.data.write import REJECTS
 from sml_dist.held import FILE as LOCK
 from sml_dist.spec import InputError, from_dict, one_line, spec, to_dict
@@ -97,7 +97,7 @@ class Folder:
                 f"--output {self.root} {state} other rows, keys or weights; name another folder, or give --overwrite to replace it"
             )
         self._clear()
-        self._write(JOB, job)
+        write_json(self.fs, f"{self.path}/{JOB}", job)
         return None
 
     @contextmanager
@@ -120,16 +120,12 @@ class Folder:
         return {number: self._record(PartDone, done_name(number)) for number in sorted(numbers)}
 
     def book(self, number: int, part: PartDone) -> None:
-        self._write(done_name(number), to_dict(part))
+        write_json(self.fs, f"{self.path}/{done_name(number)}", to_dict(part))
 
     def complete(self, found: Predictions) -> None:
         """Checks that every file is there with its size, writes the manifest, then clears up."""
-        for file in [*found.files, *found.rejects]:
-            check_size(self.fs, self.path, file)
-        for path in self.fs.find(self.path):
-            if path.endswith(PARTIAL):  # of a task that was killed
-                self.fs.rm(path)
-        self._write(MANIFEST, to_dict(found))
+        settle(self.fs, self.path, [*found.files, *found.rejects])
+        write_json(self.fs, f"{self.path}/{MANIFEST}", to_dict(found))
         self.fs.rm(f"{self.path}/{WORK}", recursive=True)
 
     def _clear(self) -> None:
@@ -153,14 +149,6 @@ class Folder:
         """None where the file is not there."""
         path = f"{self.path}/{name}"
         return json.loads(self.fs.cat_file(path)) if self.fs.exists(path) else None
-
-    def _write(self, name: str, value: Any) -> None:
-        """Whole or not at all."""
-        path = f"{self.path}/{name}"
-        self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        with self.fs.open(f"{path}{PARTIAL}", "w") as file:
-            json.dump(value, file, indent=1)
-        self.fs.mv(f"{path}{PARTIAL}", path)
 
 
 def done_name(number: int) -> str:

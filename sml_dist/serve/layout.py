@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sml_dist.spec import InputError, confined
+from sml_dist.whole_files import to_disk
 
 MANIFEST, FEATURES, CARD = "manifest.json", "features.json", "card.json"
 GRAPH, ONNX, LOADER, TABLES = "dense.pt2", "dense.onnx", "loader.py", "tables"
@@ -96,7 +97,7 @@ def whole(output: str | Path) -> Iterator[Path]:
         yield partial
         sync(partial)
         os.rename(partial, target)
-        _sync(target.parent)
+        to_disk(target.parent)
     except OSError as error:
         raise InputError(f"--output {output} cannot be written: {error.strerror or error}; make room or name another folder") from None
     finally:
@@ -107,15 +108,7 @@ def sync(folder: Path) -> None:
     """To disk: every file, then every folder."""
     paths = sorted(folder.rglob("*"), key=lambda path: path.is_dir())
     for path in (*paths, folder):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        to_disk(path)
 
 
 def copy(source: Path, target: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sml_dist.whole_files import to_disk
+
 T = TypeVar("T")
 
 WAITS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between tries of an operation that fails
@@ -60,12 +62,7 @@ class Storage:
         os.fsync(handle)
 
     def sync_folder(self, name: str = "") -> None:
-        """Makes the names in a folder durable."""
-        handle = os.open(self.path(name), os.O_RDONLY)
-        try:
-            self.sync(handle)
-        finally:
-            os.close(handle)
+        to_disk(self.path(name), self.sync)
 
     def rename(self, old: str, new: str) -> None:
         self.tried(lambda: os.rename(self.path(old), self.path(new)))

@@ -24,9 +24,11 @@ from sml_dist import session
 from sml_dist.cli import app
 from sml_dist.cli.data import show_dataset
 from sml_dist.cli.scoring import show_predictions
-from sml_dist.data.dataset import PARTIAL, DataFile, SplitWriter, read_manifest
+from sml_dist.data.dataset import DataFile, SplitWriter, read_manifest
+from sml_dist.data.files import PARTIAL, write_json
 from sml_dist.held import held
 from sml_dist.models.zoo import ZOO
+from sml_dist.scoring import output
 from sml_dist.scoring import predict as module
 from sml_dist.scoring.evaluate import evaluate
 from sml_dist.scoring.output import MANIFEST, Folder, Predictions
@@ -370,17 +372,16 @@ def test_files_that_predict_did_not_write_stay(run, data, tmp_path, serial):
 
 
 def test_a_kill_while_the_manifest_is_written_leaves_work_that_is_gone_on_with(run, data, tmp_path, serial, monkeypatch):
-    def killed(folder, name, value):
-        if name == MANIFEST:
+    def killed(fs, path, value):
+        if path.endswith(MANIFEST):
             (tmp_path / f"out/{MANIFEST}{PARTIAL}").write_text("{")
             raise KeyboardInterrupt
-        write(folder, name, value)
+        write_json(fs, path, value)
 
-    write = Folder._write
-    monkeypatch.setattr(Folder, "_write", killed)
+    monkeypatch.setattr(output, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         predict(run, data, str(tmp_path / "out"), splits=["valid"])
-    monkeypatch.setattr(Folder, "_write", write)
+    monkeypatch.setattr(output, "write_json", write_json)
     predicted(tmp_path / "out", predict(run, data, str(tmp_path / "out"), splits=["valid"]))
 
 
