@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 T = TypeVar("T")
@@ -54,6 +54,13 @@ def many(count: float, what: str) -> str:
 def one_line(error: Exception) -> str:
     """What an error of another library says, for a message of ours."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_fault(error: ValidationError) -> str:
+    """The key and what is wrong there, as `fields.0.rows: input should be greater than 0`; checks of ours say it in their own words."""
+    fault = error.errors()[0]
+    says = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{'.'.join(map(str, fault['loc']))}: {says}".removeprefix(": ")
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from sml_dist.spec import first_fault
 from sml_dist.tabular import markdown_table
 
 Result = dict[str, Any]
@@ -34,10 +35,7 @@ def comparable(old: Any) -> Result:
     try:
         Earlier.model_validate(old)
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = "".join(f"{step}." for step in fault["loc"]).removesuffix(".")
-        message = fault["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{place or 'all of it'}: {message[0].lower()}{message[1:]}") from None
+        raise ValueError(first_fault(error)) from None
     return old
 
 

@@ -26,7 +26,7 @@ from pydantic import Field as Option
 from pydantic import ValidationError
 
 from sml_dist.data.files import PARTIAL, UNREADABLE, write_json
-from sml_dist.spec import InputError, Inside, confined, from_dict, one_line, spec, to_dict
+from sml_dist.spec import InputError, Inside, confined, first_fault, from_dict, one_line, spec, to_dict
 
 MANIFEST = "dataset.json"
 ROW_GROUP_ROWS = 16_384
@@ -304,9 +304,7 @@ def read_manifest(root: str) -> Manifest:
         for vocabulary in dict(manifest.source.get("vocabularies", {})).values():
             confined(str(vocabulary))
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise InputError(f"{path} is damaged ({where!r}: {fault['msg']}); prepare the dataset again") from None
+        raise InputError(f"{path} is damaged ({first_fault(error)}); prepare the dataset again") from None
     except (OSError, ValueError, RecursionError) as error:  # no file, no UTF-8, no JSON, a number too long, a nesting too deep
         raise InputError(f"{path} is damaged ({one_line(error)}); prepare the dataset again") from None
     return manifest

@@ -34,7 +34,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from sml_dist.data.dataset import check_table_names, positions
 from sml_dist.data.sketch import MAX_BINS
-from sml_dist.spec import InputError, from_dict, one_line, spec
+from sml_dist.spec import InputError, first_fault, from_dict, one_line, spec
 
 BUILT_IN = Path(__file__).parent / "schemas"
 MAX_COLUMNS = 100_000
@@ -360,5 +360,4 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key {where!r}" + (f"; did you mean {near[0]!r}?" if near else f"; keys here: {', '.join(known)}")
     if fault["type"] == "missing" or fault["type"] == "missing_argument":
         return f"key {where!r} is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+    return first_fault(error)

@@ -13,7 +13,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from yaml import YAMLError
 
 from sml_dist.data.dataset import Field, Manifest, multi_column, positions, read_manifest, read_rows
-from sml_dist.spec import InputError, from_dict, one_line, spec
+from sml_dist.spec import InputError, first_fault, from_dict, one_line, spec
 
 EXAMPLE = "fields: [{name: user_id, rows: 500000000}]; configs/plans/ holds more"
 IDS = 2**31  # prepared datasets hold ids as int32
@@ -63,8 +63,7 @@ def read_tables(path: str) -> Tables:
     except FileNotFoundError:
         raise InputError(f"--tables {path}: no such file; configs/plans/ holds examples") from None
     except ValidationError as error:
-        fault = error.errors()[0]
-        raise InputError(f"--tables {path}: {'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}; write {EXAMPLE}") from None
+        raise InputError(f"--tables {path}: {first_fault(error)}; write {EXAMPLE}") from None
     except (OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"--tables {path}: {one_line(error)}") from None
     for field in data.fields:

@@ -29,7 +29,7 @@ from sml_dist.serve.current import Current
 from sml_dist.serve.metrics import Metrics
 from sml_dist.serve.model import Answer, ServedModel
 from sml_dist.serve.requests import ARROW, JSON, MAX_LIST_VALUES, Ask, Refusal, failure, parse
-from sml_dist.spec import InputError, from_dict, one_line, spec
+from sml_dist.spec import InputError, first_fault, from_dict, one_line, spec
 
 log = logging.getLogger("ray.serve")
 
@@ -67,8 +67,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     try:
         settings = from_dict(Settings, arguments)
     except ValidationError as error:
-        fault = error.errors()[0]
-        raise InputError(f"serve: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+        raise InputError(f"serve: {first_fault(error)}") from None
     # more than `concurrency`, so that it is we who answer those above it; Serve's own 503 comes far beyond
     ongoing = 2 * settings.concurrency + 64
     limits = {"num_replicas": settings.replicas, "max_ongoing_requests": ongoing, "max_queued_requests": 4 * ongoing}
