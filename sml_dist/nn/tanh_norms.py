@@ -25,9 +25,9 @@ class DynamicTanh(nn.Module):
     curve; so it starts flatter than a plain tanh, at alpha = .5. MTN's steepness is the row's own.
     """
 
-    def __init__(self, width: int, alpha: float = 0.5):
+    def __init__(self, width: int):
         super().__init__()
-        self.alpha = nn.Parameter(torch.full((1,), alpha))
+        self.alpha = nn.Parameter(torch.full((1,), 0.5))
         self.scale = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
 

@@ -152,13 +152,13 @@ def check_room(config: RunConfig) -> None:
     plan = training_plan(manifest, config)
     source = Source.of(config.data.path, manifest, "train")
     ahead = windows_ahead(config.data.prefetch_windows, source, plan, on_gpu(config))
-    held = held_bytes(source, plan, ahead)
+    wanted = held_bytes(source, plan, ahead)
     there = ray.cluster_resources()
     room, grows = there.get("object_store_memory", 0), there.get("CPU", 0) < config.train.worker_range[0]
-    if held > room and not grows:  # a cluster that is still to grow for the workers may have room then
+    if wanted > room and not grows:  # a cluster that is still to grow for the workers may have room then
         what = f"{config.data.streams} streams, {ahead} windows ahead"
         way_out = "lower data.streams or data.prefetch_windows, or start nodes with more --object-store-memory"
-        raise InputError(f"readers may hold {held / 1e6:,.0f} MB ({what}), the nodes' object stores {room / 1e6:,.0f} MB; {way_out}")
+        raise InputError(f"readers may hold {wanted / 1e6:,.0f} MB ({what}), the nodes' object stores {room / 1e6:,.0f} MB; {way_out}")
 
 
 @contextlib.contextmanager
