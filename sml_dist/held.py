@@ -42,7 +42,7 @@ def held(folder: str | Path, patience: float = PATIENCE_SECONDS) -> Iterator[Non
 
 
 def left(folder: str | Path) -> bool:
-    """Whether no command holds the folder; False where one on another machine may, whose flock might not be seen from here."""
+    """True if no command holds the folder; False if one on another machine might, whose lock might not be visible from here."""
     try:
         with open(Path(folder) / FILE) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment: whoever wants the folder has the patience

@@ -104,7 +104,7 @@ def check_cpus(cpus: float) -> None:
 def environment(values: dict[str, str], *, override: bool = False) -> Iterator[None]:
     """Sets these variables for the processes started within; those that the user has set stay, unless overridden.
 
-    All is as it was afterwards: Ray Train passes what it finds in the driver's environment to its actors as a runtime
+    Restores the environment at the end: Ray Train passes what it finds in the driver's environment to its actors as a runtime
     environment, and then they wait for new processes instead of taking those that Ray has ready.
     """
     before = {name: os.environ.get(name) for name in values if override or name not in os.environ}

@@ -12,7 +12,7 @@ Result = dict[str, Any]
 
 
 class Compared(BaseModel, strict=True):
-    """What of a case one of another time is held against."""
+    """What of an earlier case a new one is compared with."""
 
     case: str
     arms: dict[str, float]

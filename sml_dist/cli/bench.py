@@ -18,11 +18,10 @@ def bench(
         list[str] | None, typer.Argument(help="Of those that --list shows; by default all that this machine has the devices for.")
     ] = None,
     output: Annotated[
-        str,
-        typer.Option(callback=in_file_system, help="Folder for results; the data that they need, made once, lies in its bench.work."),
+        str, typer.Option(callback=in_file_system, help="Folder for results; its datasets stay in bench.work inside it.")
     ] = "bench",
     rounds: Annotated[int | None, typer.Option(min=1, help="Readings of each arm, instead of the case's own number.")] = None,
-    compare: Annotated[str | None, typer.Option(help="A bench.json of another time: show what moved.")] = None,
+    compare: Annotated[str | None, typer.Option(help="An earlier bench.json to compare with.")] = None,
     list_cases: Annotated[bool, typer.Option("--list", help="Name the cases and end.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -69,6 +68,6 @@ def earlier(path: str | None) -> dict[str, Any] | None:
     try:
         return comparable(json.loads(Path(path).read_text()))
     except OSError as error:
-        fail(f"--compare {path} cannot be read ({error.strerror}); name the bench.json of another time")
+        fail(f"--compare {path} cannot be read ({error.strerror}); name an earlier bench.json")
     except ValueError as error:
-        fail(f"--compare {path} is no bench.json ({error}); name one of another time")
+        fail(f"--compare {path} is no bench.json ({error}); name an earlier one")

@@ -63,7 +63,7 @@ def cluster_status(name: Name = "local", as_json: Json = False) -> None:
 
 @cluster.command("down")
 def cluster_down(
-    name: Name = "local", node: Annotated[str | None, typer.Option(help="Lose this node alone, as a machine is lost.")] = None
+    name: Name = "local", node: Annotated[str | None, typer.Option(help="Kill only this node, as if its machine had failed.")] = None
 ) -> None:
     """End the cluster, or lose one of its nodes."""
     from sml_dist.operations.local_cluster import end, lose, there

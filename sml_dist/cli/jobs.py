@@ -13,7 +13,7 @@ from sml_dist.spec import InputError, many
 from sml_dist.tabular import rich_table
 
 Address = Annotated[str | None, typer.Option(help="A dashboard's URL or a local cluster's name; else RAY_API_SERVER_ADDRESS, or local.")]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Take a cluster on another machine that asks for no token.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Accept a cluster on another machine that has no token.")]
 Id = Annotated[str, typer.Argument(help="A job's id, as `sml-dist jobs` lists it.")]
 # Of a command's paths those that outlast it: a job's own folder is thrown away.
 KEPT = ("run", "input", "output", "data", "train", "valid", "test", "since", "against")
@@ -32,7 +32,7 @@ def submit(
     insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:
-    """Run JOB with its arguments on a cluster; the same again goes on where a stopped or lost one was."""
+    """Run JOB with its arguments on a cluster; submitting it again resumes one that was stopped or lost."""
     from sml_dist.operations import jobs as ray_jobs
     from sml_dist.operations.connect import connect
 

@@ -55,7 +55,7 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="A prepared dataset, or a glob of raw logs; by default the run's own dataset.")] = None,
     split: Annotated[str | None, typer.Option(help="By default test, or valid where there is none.")] = None,
     step: Annotated[int | None, typer.Option(help="Checkpoint step (default: the best evaluation's).")] = None,
-    against: Annotated[str | None, typer.Option(help="Another run, compared on the same rows, under this one's weights, groups.")] = None,
+    against: Annotated[str | None, typer.Option(help="Another run, compared on the same rows with this run's weights and groups.")] = None,
     label: Annotated[str | None, typer.Option(help="Which label, if there are several (default: the first).")] = None,
     by: Annotated[list[str] | None, typer.Option(help="Slices by a field, or by `group`. May be repeated.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Slices of each field: its most frequent values.")] = 10,

@@ -14,7 +14,7 @@ STYLES = {"alive": "green", "starting": "yellow", "stopped": "yellow", "stalled"
 
 @app.command()
 def status(run: Annotated[str, typer.Argument(help="Folder of a run; any fsspec URL.")], as_json: Json = False) -> None:
-    """Whether a run is alive, stopped, stalled or done, and when it will be; exit status 1 if it is stopped, stalled or failed."""
+    """Whether a run is alive, stopped, stalled or done, and when it will finish; exit status 1 if it is stopped, stalled or failed."""
     from sml_dist.operations.run_status import run_status
 
     found = run_status(run)

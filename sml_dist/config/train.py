@@ -53,7 +53,7 @@ class TrainConfig:
     eval_batch_size: PositiveInt | None = None  # rows; None: 16,384, on a GPU 8 training batches if that is more, but at most 131,072
 
     checkpoint_every_steps: PositiveInt | None = None  # None: at each evaluation
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # the newest so many, and for each of them the best up to then
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # how many of the newest to keep; the best as of each of them is kept too
     max_restarts: NonNegativeInt = 3  # of all workers, after one died
     max_rollbacks: NonNegativeInt = 2  # to the last checkpoint with half the learning rates, after 3 bad steps in a row
     # A worker that makes no progress for so long is stopped, and its stack is written to stacks/; at most a year, in effect never

@@ -292,7 +292,7 @@ def _timestamp(column: _Columns, timestamp: Timestamp) -> pa.Array:
 
 
 def read_times(text: pa.Array, form: str) -> pa.Array:
-    """timestamp[s], null where the text is not of the form or names a day that its month has not.
+    """timestamp[s], null where the text is not of the form or names a day that does not exist in its month.
 
     strptime reads 31 April as 1 May. Of a field that is given twice it keeps the last, so the text is read twice more with a 1 appended:
     as the month, which puts any day into January, which has all 31; and as the second, which leaves the day alone. Where the two days

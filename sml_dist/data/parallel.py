@@ -49,7 +49,7 @@ class Call:
 
 
 def map_tasks(function: Callable[[Any], Any], tasks: Sequence[Any], actors: Actors | None = None) -> Iterator[tuple[int, Any]]:
-    """(index, function(task)) of every task, in the order of their ends. The first InputError of a task stops all.
+    """(index, function(task)) of every task, as they finish. The first InputError of a task stops all.
 
     Ray runs a task again if its worker dies, so `function` must do the same when it is done twice. If its workers die again and
     again, as they do of a crash in a library or for want of memory, that is a RunError. Tasks run in processes that come and go,

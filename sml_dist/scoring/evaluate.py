@@ -67,7 +67,7 @@ def evaluate(
     source = rows_of(model, data, split, show)
     scored, rows, values = score(model, source, data, options, show)
     if not scored.weights.any():
-        raise InputError(f"{data}: all {len(rows):,} rows have weight 0, by which no metric is defined; give others with --data or --split")
+        raise InputError(f"{data}: all {len(rows):,} rows have weight 0, so no metric is defined; give others with --data or --split")
     resamples, unit = affordable(len(scored.logits), options.resamples), unit_of(scored, options)
     found = about(model) | {"data": data, "split": source.split, "label": options.label or model.manifest.labels[0]}
     found |= {"rows": len(scored.logits), "positives": float(scored.labels.sum()), "resamples": resamples, "unit": options.unit}

@@ -96,7 +96,7 @@ class Model:
             x, again = pc.strptime(self.text(x), format=form, unit="s"), pc.binary_join_element_wise(self.text(x), "1 0 +0000", " |")
             day, in_january = (pc.day(pc.strptime(again, format=f"{form} |%{one} %H %z", unit="s")) for one in "Sm")
             if day != in_january:
-                raise ValueError("a time names a day that its month has not")
+                raise ValueError("a time names a day that does not exist in its month")
         x, unit = (x.cast(pa.int64()), x.type.unit) if pa.types.is_temporal(x.type) else (self.text(column), unit)
         of = {"hour": lambda h: h % 24, "weekday": lambda h: (h // 24 + 3) % 7, "weekend": lambda h: int((h // 24 + 3) % 7 >= 5)}
         return [str(of[part](math.floor(Fraction(t)) // PER_SECOND[unit] // 3600)) for t in x.to_pylist()]

@@ -12,7 +12,7 @@ from sml_dist.spec import InputError, RunError
 def as_they_end(
     function: Callable[..., Any], arguments: dict[int, tuple], cpus: float, name: Callable[[int], str]
 ) -> Iterator[tuple[int, Any]]:
-    """(key, function(*arguments[key])) of every entry, in the order of their ends. A task whose process died is run again.
+    """(key, function(*arguments[key])) of every entry, as they finish. A task whose process died is run again.
 
     Raises RunError, which begins with the `name` of the key, at the first error that the user can mend.
     """

@@ -156,9 +156,9 @@ def check_room(config: RunConfig) -> None:
     there = ray.cluster_resources()
     room, grows = there.get("object_store_memory", 0), there.get("CPU", 0) < config.train.worker_range[0]
     if wanted > room and not grows:  # a cluster that is still to grow for the workers may have room then
-        what = f"{config.data.streams} streams, {ahead} windows ahead"
+        what = f"{wanted / 1e6:,.0f} MB ({config.data.streams} streams, {ahead} windows ahead)"
         way_out = "lower data.streams or data.prefetch_windows, or start nodes with more --object-store-memory"
-        raise InputError(f"readers may hold {wanted / 1e6:,.0f} MB ({what}), the nodes' object stores {room / 1e6:,.0f} MB; {way_out}")
+        raise InputError(f"readers may need {what}, but the nodes' object stores hold {room / 1e6:,.0f} MB; {way_out}")
 
 
 @contextlib.contextmanager

@@ -259,7 +259,8 @@ def test_what_one_worker_cannot_use_ends_the_others_too(ray_local, tmp_path):
 
 def test_readers_that_may_hold_more_than_the_object_stores_are_refused(ray_local, dataset, tmp_path):
     large = config(dataset, tmp_path, "a", global_batch_size=8192)
-    with pytest.raises(InputError, match=r"readers may hold .* MB \(8192 streams, 2 windows ahead\), the nodes' object stores 500 MB"):
+    line = r"readers may need .* MB \(8192 streams, 2 windows ahead\), but the nodes' object stores hold 500 MB"
+    with pytest.raises(InputError, match=line):
         check_room(replace(large, data=replace(large.data, streams=8192)))
 
 

@@ -184,7 +184,7 @@ def test_rows_of_which_none_counts_are_one_line_that_names_the_data(runs, tmp_pa
     with pytest.raises(InputError, match=line):
         evaluate(run, data=bad, options=replace(options, by=("site",)))
     light = write_logs(tmp_path / "light.csv", table.set_column(table.column_names.index("w"), "w", [[0] * 50]))
-    with pytest.raises(InputError, match=f"^{light}: all 50 rows have weight 0, by which no metric is defined; give others with --data"):
+    with pytest.raises(InputError, match=f"^{light}: all 50 rows have weight 0, so no metric is defined; give others with --data"):
         evaluate(run, data=light, options=options)
 
 
