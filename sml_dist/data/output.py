@@ -133,12 +133,13 @@ def complete(output: Output, manifest: Manifest) -> None:
 
 def settle(fs: fsspec.AbstractFileSystem, folder: str, files: list[DataFile]) -> None:
     """Checks that every file is there with its size, then removes those of tasks that were killed."""
+    fs.invalidate_cache()
+    there = {path: found["size"] for path, found in fs.find(folder, detail=True).items()}
     for file in files:
         path = f"{folder}/{file.path}"
-        size = fs.size(path) if fs.exists(path) else 0
-        if size != file.bytes:
+        if (size := there.get(path, 0)) != file.bytes:
             raise InputError(f"{path} has {size} bytes where {file.bytes} were written; is another process writing to this folder?")
-    for path in fs.find(folder):
+    for path in there:
         if path.endswith(PARTIAL):
             fs.rm(path)
 
