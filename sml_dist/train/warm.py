@@ -30,13 +30,19 @@ from sml_dist.train.shards import CheckpointReader
 from sml_dist.train.state import COUNTER, Piece, pieces, set_steps
 from sml_dist.train.storage import Storage
 
+BLOCK = 64 << 20  # bytes of an old table that are read at a time where its rows are matched by value
+
 
 @dataclass(frozen=True)
 class Match:
-    """What of a table is taken: for each new row the old row, or -1. None: nothing, for the reason in `how`."""
+    """What of a table is taken: `taken` of its rows; none for the reason in `how`.
 
-    rows: np.ndarray | None
+    `rows` has for each new row the old row, or -1. Without it, the first rows are taken, each for itself.
+    """
+
+    taken: int
     how: str
+    rows: np.ndarray | None = None
 
 
 def warm_start(
@@ -57,24 +63,23 @@ def warm_start(
         table, _, what = piece.name.partition(".")
         if table in matches:
             match = matches[table]
-            if match.rows is not None and (what == "weight" or same_tables):
+            if match.taken and (what == "weight" or same_tables):
                 if found.reader.holds(piece.name):
-                    take_rows(found.reader, piece, match.rows)
+                    take_rows(found.reader, piece, match)
                     taken.add(piece.name)
                 elif what == COUNTER:  # the table was under FBGEMM's optimiser, whose state has no count
                     piece.tensor.fill_(found.table_steps)
         elif piece.name in fitting and (piece.name.startswith("model.") or (same_dense and parameter_of(piece.name) in fitting)):
             dense.append(piece)
     states = {name.partition(".")[0] for name in found.reader.index if not name.endswith(".weight")}
-    counted = same_tables and any(match.rows is not None for table, match in matches.items() if table in states)
+    counted = same_tables and any(match.taken for table, match in matches.items() if table in states)
     steps = found.table_steps if counted else 0  # on every worker alike, whichever tables it has
     if counted:
         set_steps(model, steps)
     found.reader.fill(dense)
     taken |= {piece.name for piece in dense}
     for table, match in sorted(matches.items()):
-        count = 0 if match.rows is None else int((match.rows >= 0).sum())
-        lines.append((fields[table].name, f"{count:,} rows", f"{fields[table].rows - count:,} rows", match.how))
+        lines.append((fields[table].name, f"{match.taken:,} rows", f"{fields[table].rows - match.taken:,} rows", match.how))
     wanted = [piece.name for piece in mine if piece.name.startswith("model.")]
     fresh = [name.removeprefix("model.") for name in wanted if name not in taken]
     note = f"other or new: {', '.join(fresh[:3])}{' ...' if len(fresh) > 3 else ''}" if fresh else "by name"
@@ -109,11 +114,11 @@ def match_tables(
     for name, field in by_table(manifest).items():
         shape = shape_of(checkpoint.reader, f"{name}.weight")
         if shape is None:
-            yield name, Match(None, "new field")
+            yield name, Match(0, "new field")
         elif shape[1] != config.embedding.dim:
-            yield name, Match(None, f"embedding.dim was {shape[1]}")
+            yield name, Match(0, f"embedding.dim was {shape[1]}")
         elif old is None:
-            yield name, Match(np.arange(field.rows), "the same dataset")
+            yield name, Match(field.rows, "the same dataset")
         else:
             yield name, match_field(field, shape[0], *old, manifest, config.data.path)
 
@@ -137,11 +142,11 @@ def match_field(field: Field, old_rows: int, old_root: str, old: Manifest, new: 
     vocabularies = [manifest.source.get("vocabularies", {}) for manifest in (old, new)]
     if all(field.name in each for each in vocabularies):
         ids = read_vocabulary(old_root, field.name).lookup(read_tokens(new_root, field.name))
-        return Match(np.concatenate([[0], np.where(ids > 0, ids, -1)]), "by value")
+        rows = np.concatenate([[0], np.where(ids > 0, ids, -1)])
+        return Match(int((rows >= 0).sum()), "by value", rows)
     if any(field.name in each for each in vocabularies) or (old_rows != field.rows and is_hashed(field.name, new)):
-        return Match(None, "its ids mean something else now")
-    rows = np.arange(field.rows)
-    return Match(np.where(rows < old_rows, rows, -1), "by row number")
+        return Match(0, "its ids mean something else now")
+    return Match(min(field.rows, old_rows), "by row number")
 
 
 def is_hashed(name: str, manifest: Manifest) -> bool:
@@ -159,19 +164,31 @@ def parameter_of(name: str) -> str:
     return name.removeprefix("optim.").rpartition(".")[0]
 
 
-def take_rows(reader: CheckpointReader, piece: Piece, rows: np.ndarray) -> None:
-    """Fills the rows of a table's piece that the old table has. Holds one old table's columns in memory."""
+def take_rows(reader: CheckpointReader, piece: Piece, match: Match) -> None:
+    """Fills the rows of a table's piece that the old table has. Where they are in another order it reads the old table's columns a block
+    of rows at a time, and only the blocks that have one of them."""
     if piece.name.endswith(f".{COUNTER}"):
         reader.fill([piece])
         return
-    old_rows = reader.index[piece.name]["shape"][0]
-    first, columns = piece.offset[0], piece.shape[1]
-    whole = torch.zeros((old_rows, 1) if piece.rowwise else (old_rows, columns), dtype=piece.tensor.dtype)
-    old = Piece(piece.name, whole, (old_rows, piece.whole[1]), (0, piece.offset[1]), (old_rows, columns))
-    reader.fill([old])
-    wanted = torch.from_numpy(rows[first : first + piece.shape[0]])
-    here = (wanted >= 0).nonzero().squeeze(1)
-    piece.tensor.view(piece.shape[0], -1)[here.to(piece.tensor.device)] = whole[wanted[here]].to(piece.tensor.device)
+    old_rows, (first, column), (rows, columns) = reader.index[piece.name]["shape"][0], piece.offset, piece.shape
+    whole = (old_rows, piece.whole[1])
+    if match.rows is None:
+        if (rows := min(rows, match.taken - first)) > 0:
+            reader.fill([Piece(piece.name, piece.tensor[:rows], whole, piece.offset, (rows, columns))])
+        return
+    old = match.rows[first : first + rows]
+    new = np.flatnonzero(old >= 0)
+    new = new[np.argsort(old[new])]
+    old = old[new]
+    step = max(1, BLOCK // (piece.tensor.element_size() * columns))
+    for start in range(0, old_rows, step):
+        begin, end = np.searchsorted(old, (start, start + step))
+        if begin < end:
+            size = min(step, old_rows - start)
+            block = Piece(piece.name, piece.tensor.new_empty((size, *piece.tensor.shape[1:])), whole, (start, column), (size, columns))
+            reader.fill([block])
+            here, there = (torch.from_numpy(each[begin:end]).to(piece.tensor.device) for each in (new, old - start))
+            piece.tensor[here] = block.tensor[there]
 
 
 def rendered(checkpoint: Checkpoint, lines: list[tuple[Any, ...]]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.data.dataset import fingerprint, read_manifest
@@ -17,9 +18,10 @@ from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.keeper import Keeper
 from sml_dist.train.loop import Progress, Trainer
 from sml_dist.train.place import Place
-from sml_dist.train.state import fused, pieces
+from sml_dist.train.shards import CheckpointReader, chunks, index_of
+from sml_dist.train.state import Piece, fused, pieces
 from sml_dist.train.storage import Storage
-from sml_dist.train.warm import warm_start
+from sml_dist.train.warm import Match, take_rows, warm_start
 from tests.data.histories import prepared
 from tests.faults.serial import without_ray
 from tests.faults.test_checkpoints import to_another_format
@@ -303,3 +305,49 @@ def test_a_checkpoints_folder_may_have_any_name_and_a_damaged_one_is_named_with_
     file.write_bytes(file.read_bytes()[:-1])
     line = f"run.warm_start: checkpoint {file} is damaged (its SHA-256 is not the manifest's); name another, or the folder of its run"
     assert on_ranks(2, refused, each) == [line, line]
+
+
+class Asked(CheckpointReader):
+    """Keeps what it is asked to fill."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.pieces = []
+
+    def fill(self, pieces: list[Piece]) -> set[str]:
+        self.pieces += pieces
+        return super().fill(pieces)
+
+
+def old_table(folder: Path, rows: int) -> tuple[Asked, torch.Tensor]:
+    """A reader of a table of 4 columns, and the table."""
+    table = torch.arange(1.0, 1 + 4 * rows).view(rows, 4)
+    held = [Piece("t.weight", table, (rows, 4), (0, 0), (rows, 4))]
+    Storage(folder).write("c/x.safetensors", lambda: chunks(held))
+    return Asked(Storage(folder), "c", index_of(held, "x.safetensors")), table
+
+
+def test_of_a_table_whose_rows_stay_a_worker_reads_its_own_rows_alone_and_in_place(tmp_path):
+    reader, table = old_table(tmp_path, 64)
+    for first, taken, expected in ((48, 64, 8), (60, 64, 4), (70, 64, 0), (48, 50, 2)):
+        reader.pieces.clear()
+        part = torch.zeros(8, 4)
+        take_rows(reader, Piece("t.weight", part, (80, 4), (first, 0), (8, 4)), Match(taken, "by row number"))
+        assert part[:expected].equal(table[first : first + expected]) and not part[expected:].any()
+        assert [(asked.shape, asked.tensor.data_ptr()) for asked in reader.pieces] == [((expected, 4), part.data_ptr())] * bool(expected)
+
+
+def test_of_a_table_whose_rows_are_elsewhere_a_worker_holds_one_block_at_a_time_and_reads_those_with_a_row_of_its_own(
+    tmp_path, monkeypatch
+):
+    reader, table = old_table(tmp_path, 70)
+    block = 16 * 8  # bytes: 16 rows of two columns
+    monkeypatch.setattr("sml_dist.train.warm.BLOCK", block)
+    rows = np.full(100, -1)
+    rows[90:] = [69, -1, 3, 17, 64, 0, 3, 16, -1, 7]
+    part = torch.zeros(10, 2)
+    take_rows(reader, Piece("t.weight", part, (100, 4), (90, 2), (10, 2)), Match(8, "by value", rows))
+    for row, old in enumerate(rows[90:]):
+        assert part[row].equal(table[old, 2:] if old >= 0 else torch.zeros(2)), row
+    assert [(asked.offset, asked.shape) for asked in reader.pieces] == [((0, 2), (16, 2)), ((16, 2), (16, 2)), ((64, 2), (6, 2))]
+    assert max(asked.tensor.nbytes for asked in reader.pieces) <= block
