@@ -2,10 +2,11 @@
 
 Tables are matched by field. Where both datasets have a vocabulary for the field its rows are matched by value, so the new
 one may have other values in another order; a hashed field is taken while its number of rows stays; of any other the rows
-that both have are taken. Dense parameters are matched by name and shape. Optimiser state comes along where the optimiser
-is the same, that of a parameter, its count of steps included, with the parameter alone. Tables count on from the steps of
-the state that is taken: Adam's new rows are then as late ones of that run. Rows and parameters that are not taken start as
-in any run.
+that both have are taken. Dense parameters are matched by name and shape, but those that read fields, numeric values,
+sequences or labels by their place are taken only where these kept it (moved.py). Optimiser state comes along where the
+optimiser is the same, that of a parameter, its count of steps included, with the parameter alone. Tables count on from the
+steps of the state that is taken: Adam's new rows are then as late ones of that run. Rows and parameters that are not taken
+start as in any run.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from sml_dist.tabular import as_text, rich_table
 from sml_dist.train.checkpoint import ANOTHER, MANIFEST, Checkpoint, Damaged, OtherFormat, take_that_version
 from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.dataset_copy import holds, places
+from sml_dist.train.moved import moved_inputs
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.shards import CheckpointReader
 from sml_dist.train.state import COUNTER, Piece, pieces, set_steps
@@ -58,7 +60,8 @@ def warm_start(
     same_tables = was.embedding.optimizer == config.embedding.optimizer
     same_dense = was.train.optimizer == config.train.optimizer
     lines, taken, dense, mine = [], set(), [], pieces(model, optimizers)
-    fitting = {piece.name for piece in mine if shape_of(found.reader, piece.name) == piece.whole}
+    moved, readers = moved_inputs(config, manifest, old[1]) if old else ([], set())
+    fitting = {p.name for p in mine if shape_of(found.reader, p.name) == p.whole and p.name.removeprefix("model.") not in readers}
     for piece in mine:
         table, _, what = piece.name.partition(".")
         if table in matches:
@@ -82,8 +85,10 @@ def warm_start(
         lines.append((fields[table].name, f"{match.taken:,} rows", f"{fields[table].rows - match.taken:,} rows", match.how))
     wanted = [piece.name for piece in mine if piece.name.startswith("model.")]
     fresh = [name.removeprefix("model.") for name in wanted if name not in taken]
-    note = f"other or new: {', '.join(fresh[:3])}{' ...' if len(fresh) > 3 else ''}" if fresh else "by name"
-    lines.append(("dense part", f"{len(wanted) - len(fresh)} tensors", f"{len(fresh)} tensors", note))
+    reasons = {f"other or moved {', '.join(moved)}": [name for name in fresh if name in readers]}
+    reasons["other or new"] = [name for name in fresh if name not in readers]
+    notes = [f"{why}: {', '.join(names[:3])}{' ...' * (len(names) > 3)}" for why, names in reasons.items() if names]
+    lines.append(("dense part", f"{len(wanted) - len(fresh)} tensors", f"{len(fresh)} tensors", "; ".join(notes) or "by name"))
     state = [name for same, name in ((same_tables, "tables"), (same_dense, "dense part")) if same]
     lines.append(("optimiser state", " and ".join(state) or "none", "the rest", ""))
     if dropped := [field.name for table, field in by_table(old[1]).items() if table not in fields] if old else []:
