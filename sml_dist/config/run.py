@@ -29,7 +29,7 @@ FIXED = (
 class RunSection:
     """A run lives in the folder `storage`/`name`; the same command again goes on from its last checkpoint.
 
-    warm_start: the folder of a checkpoint or of another run, whose weights a new run starts from.
+    warm_start: the folder of a checkpoint, or of another run, whose best weights a new run starts from.
     """
 
     name: Name

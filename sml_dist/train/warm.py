@@ -10,7 +10,7 @@ start as in any run.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from sml_dist.data.dataset import Field, Manifest, by_table, fingerprint, read_m
 from sml_dist.data.vocab import read_tokens, read_vocabulary
 from sml_dist.spec import InputError
 from sml_dist.tabular import as_text, rich_table
-from sml_dist.train.checkpoint import ANOTHER, MANIFEST, Checkpoint, Damaged, OtherFormat, take_that_version
+from sml_dist.train.checkpoint import ANOTHER, MANIFEST, Checkpoint, Damaged, OtherFormat, step_name, take_that_version
 from sml_dist.train.checkpoints import Checkpoints
 from sml_dist.train.dataset_copy import holds, places
 from sml_dist.train.moved import moved_inputs
@@ -37,12 +37,13 @@ BLOCK = 64 << 20  # bytes of an old table that are read at a time where its rows
 
 @dataclass(frozen=True)
 class Match:
-    """What of a table is taken: `taken` of its rows; none for the reason in `how`.
+    """What of a table is taken: `taken` of its `of` rows; none for the reason in `how`.
 
     `rows` has for each new row the old row, or -1. Without it, the first rows are taken, each for itself.
     """
 
     taken: int
+    of: int
     how: str
     rows: np.ndarray | None = None
 
@@ -82,34 +83,44 @@ def warm_start(
     found.reader.fill(dense)
     taken |= {piece.name for piece in dense}
     for table, match in sorted(matches.items()):
-        lines.append((fields[table].name, f"{match.taken:,} rows", f"{fields[table].rows - match.taken:,} rows", match.how))
+        counts = (match.taken, fields[table].rows - match.taken, match.of - match.taken)
+        lines.append((fields[table].name, *(f"{count:,} rows" for count in counts), match.how))
     wanted = [piece.name for piece in mine if piece.name.startswith("model.")]
     fresh = [name.removeprefix("model.") for name in wanted if name not in taken]
     reasons = {f"other or moved {', '.join(moved)}": [name for name in fresh if name in readers]}
     reasons["other or new"] = [name for name in fresh if name not in readers]
     notes = [f"{why}: {', '.join(names[:3])}{' ...' * (len(names) > 3)}" for why, names in reasons.items() if names]
-    lines.append(("dense part", f"{len(wanted) - len(fresh)} tensors", f"{len(fresh)} tensors", "; ".join(notes) or "by name"))
+    lines.append(("dense part", f"{len(wanted) - len(fresh)} tensors", f"{len(fresh)} tensors", "", "; ".join(notes) or "by name"))
     state = [name for same, name in ((same_tables, "tables"), (same_dense, "dense part")) if same]
-    lines.append(("optimiser state", " and ".join(state) or "none", "the rest", ""))
+    lines.append(("optimiser state", " and ".join(state) or "none", "the rest", "", ""))
     if dropped := [field.name for table, field in by_table(old[1]).items() if table not in fields] if old else []:
-        lines.append(("dropped", "", "", f"fields that are no more: {', '.join(sorted(dropped))}"))
+        lines.append(("dropped", "", "", "", f"fields that are no more: {', '.join(sorted(dropped))}"))
     return rendered(found, lines), steps
 
 
 def open_checkpoint(where: str, beat: Callable[[], None] = lambda: None) -> Checkpoint:
-    """The checkpoint of a folder, whatever its name, or the newest sound one of a run's folder. Collective. Raises InputError."""
+    """The checkpoint of a folder, whatever its name; of a run's folder that of its best evaluation, which scoring and exports take too,
+    or the newest where there was none. Collective. Raises InputError."""
     folder = Path(where).absolute()
     if (folder / MANIFEST).is_file():
-        try:
-            return Checkpoints(Storage(folder.parent, beat=beat)).named(folder.name)
-        except Damaged as error:
-            raise InputError(f"run.warm_start: checkpoint {error}; name another, or the folder of its run") from None
-        except OtherFormat as error:
-            raise InputError(f"run.warm_start: checkpoint {take_that_version(error, ANOTHER)}") from None
-    found = Checkpoints(Storage(folder / "checkpoints", beat=beat)).latest(f"{ANOTHER} as run.warm_start")
-    if found is None:
+        return named(Checkpoints(Storage(folder.parent, beat=beat)), folder.name, "name another, or the folder of its run")
+    store = Checkpoints(Storage(folder / "checkpoints", beat=beat))
+    newest = store.latest(f"{ANOTHER} as run.warm_start")
+    if newest is None:
         raise InputError(f"run.warm_start {where} is neither a checkpoint nor the folder of a run that has one")
-    return found
+    best = newest.manifest["progress"]["best_step"]
+    if best in (None, newest.manifest["step"]):
+        return newest
+    return replace(named(store, step_name(best), "name another of this run's"), passed_over=newest.passed_over)
+
+
+def named(store: Checkpoints, name: str, instead: str) -> Checkpoint:
+    try:
+        return store.named(name)
+    except Damaged as error:
+        raise InputError(f"run.warm_start: checkpoint {error}; {instead}") from None
+    except OtherFormat as error:
+        raise InputError(f"run.warm_start: checkpoint {take_that_version(error, ANOTHER)}") from None
 
 
 def match_tables(
@@ -119,11 +130,11 @@ def match_tables(
     for name, field in by_table(manifest).items():
         shape = shape_of(checkpoint.reader, f"{name}.weight")
         if shape is None:
-            yield name, Match(0, "new field")
+            yield name, Match(0, 0, "new field")
         elif shape[1] != config.embedding.dim:
-            yield name, Match(0, f"embedding.dim was {shape[1]}")
+            yield name, Match(0, shape[0], f"embedding.dim was {shape[1]}")
         elif old is None:
-            yield name, Match(field.rows, "the same dataset")
+            yield name, Match(field.rows, shape[0], "the same dataset")
         else:
             yield name, match_field(field, shape[0], *old, manifest, config.data.path)
 
@@ -148,10 +159,10 @@ def match_field(field: Field, old_rows: int, old_root: str, old: Manifest, new: 
     if all(field.name in each for each in vocabularies):
         ids = read_vocabulary(old_root, field.name).lookup(read_tokens(new_root, field.name))
         rows = np.concatenate([[0], np.where(ids > 0, ids, -1)])
-        return Match(int((rows >= 0).sum()), "by value", rows)
+        return Match(int((rows >= 0).sum()), old_rows, "by value", rows)
     if any(field.name in each for each in vocabularies) or (old_rows != field.rows and is_hashed(field.name, new)):
-        return Match(0, "its ids mean something else now")
-    return Match(min(field.rows, old_rows), "by row number")
+        return Match(0, old_rows, "its ids mean something else now")
+    return Match(min(field.rows, old_rows), old_rows, "by row number")
 
 
 def is_hashed(name: str, manifest: Manifest) -> bool:
@@ -197,7 +208,7 @@ def take_rows(reader: CheckpointReader, piece: Piece, match: Match) -> None:
 
 
 def rendered(checkpoint: Checkpoint, lines: list[tuple[Any, ...]]) -> str:
-    table = rich_table(f"Started from {checkpoint.path}", ("", "taken", "initialised", "how"))
+    table = rich_table(f"Started from {checkpoint.path}", ("", "taken", "initialised", "left behind", "how"))
     for line in lines:
         table.add_row(*line)
     return "".join(f"a damaged checkpoint is passed over: {fault}\n" for fault in checkpoint.passed_over) + as_text(table, width=120)

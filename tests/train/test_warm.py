@@ -1,6 +1,7 @@
 """A run started from another's checkpoint: rows matched by value, tables that grew, fields that came and went."""
 
 import itertools
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,37 @@ def test_rows_are_matched_by_value_and_the_rest_starts_as_ever(datasets, tmp_pat
     assert not warm["optim.model.tower.layers.0.0.weight.exp_avg"].any() and warm["optim.model.tower.layers.0.0.bias.exp_avg"].any()
     assert "other or moved fields: tower.layers.0.0.weight" in text
     assert "fields that are no more: user" in text and "by value" in text and "new field" in text and "by row number" in text
+
+
+def test_it_says_how_many_rows_it_takes_initialises_and_leaves_behind(datasets, tmp_path):
+    old, new = datasets[::-1]
+    on_ranks(1, trained, config(old), tmp_path / "old")
+    _, _, text = on_ranks(1, started, config(new, run={"warm_start": str(tmp_path / "old")}))[0]
+    had, has = (set(read_tokens(data, "site").to_pylist()) for data in (old, new))
+    assert had - has
+    line = next(line for line in text.splitlines() if line.split()[1:2] == ["site"])
+    assert re.findall(r"(\d+) rows", line) == [str(len(had & has) + 1), str(len(has - had)), str(len(had - has))]
+
+
+def evaluated_twice(config: RunConfig, folder: Path) -> list[dict]:
+    """The weights after each of two steps; the first's evaluation was the better one."""
+    trainer, batches = make_trainer(config)
+    progress, store, seen = Progress(best_step=1), Checkpoints(Storage(folder / "checkpoints")), []
+    for table in itertools.islice(batches(), 2):
+        trainer.step(table, progress)
+        about = {"config": to_dict(config), "dataset": fingerprint(config.data.path), "progress": progress.as_dict()}
+        store.save(progress.step, pieces(trainer.model, trainer.optimizers), about, best=1)
+        store.wait()
+        seen.append(weights(trainer.model))
+    return seen
+
+
+def test_a_run_gives_the_weights_of_its_best_evaluation_which_it_would_export_too(datasets, tmp_path):
+    best, newest = on_ranks(1, evaluated_twice, config(datasets[0]), tmp_path / "old")[0]
+    _, warm, text = on_ranks(1, started, config(datasets[0], run={"warm_start": str(tmp_path / "old")}))[0]
+    name = "t_site.weight"
+    assert "step-000000001" in "".join(text.split()) and np.array_equal(warm[name], best[f"tables.embedding_bags.{name}"])
+    assert not np.array_equal(warm[name], newest[f"tables.embedding_bags.{name}"])
 
 
 def test_a_sequence_takes_the_rows_of_the_field_that_it_is_of_and_has_none_itself(tmp_path):
@@ -335,7 +367,7 @@ def test_of_a_table_whose_rows_stay_a_worker_reads_its_own_rows_alone_and_in_pla
     for first, taken, expected in ((48, 64, 8), (60, 64, 4), (70, 64, 0), (48, 50, 2)):
         reader.pieces.clear()
         part = torch.zeros(8, 4)
-        take_rows(reader, Piece("t.weight", part, (80, 4), (first, 0), (8, 4)), Match(taken, "by row number"))
+        take_rows(reader, Piece("t.weight", part, (80, 4), (first, 0), (8, 4)), Match(taken, 64, "by row number"))
         assert part[:expected].equal(table[first : first + expected]) and not part[expected:].any()
         assert [(asked.shape, asked.tensor.data_ptr()) for asked in reader.pieces] == [((expected, 4), part.data_ptr())] * bool(expected)
 
@@ -349,7 +381,7 @@ def test_of_a_table_whose_rows_are_elsewhere_a_worker_holds_one_block_at_a_time_
     rows = np.full(100, -1)
     rows[90:] = [69, -1, 3, 17, 64, 0, 3, 16, -1, 7]
     part = torch.zeros(10, 2)
-    take_rows(reader, Piece("t.weight", part, (100, 4), (90, 2), (10, 2)), Match(8, "by value", rows))
+    take_rows(reader, Piece("t.weight", part, (100, 4), (90, 2), (10, 2)), Match(8, 70, "by value", rows))
     for row, old in enumerate(rows[90:]):
         assert part[row].equal(table[old, 2:] if old >= 0 else torch.zeros(2)), row
     assert [(asked.offset, asked.shape) for asked in reader.pieces] == [((0, 2), (16, 2)), ((16, 2), (16, 2)), ((64, 2), (6, 2))]
