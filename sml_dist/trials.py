@@ -88,6 +88,11 @@ class Sweep:
         return self.config.sign * (self.ranked[0].value - self.default.value) if self.default else None
 
     @property
+    def exploited(self) -> bool:
+        """Whether a trial went on from another's checkpoint: it did not come to its value under the settings in its params."""
+        return any(trial.exploits for trial in self.trials)
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many trials there are of each status."""
         return dict(Counter(trial.status for trial in self.trials))

@@ -56,6 +56,11 @@ def auc_interval(sweep: Sweep, best: Record, default: Record) -> float | None:
     return auc_difference_margin(best.value, default.value, clicks, dataset["rows"]["valid"] - clicks)
 
 
+def about_settings(sweep: Sweep) -> str:
+    """What stands over a table of trials, if settings changed as trials went."""
+    return " Settings are a trial's last ones; some trials took theirs over from others." if sweep.exploited else ""
+
+
 @dataclass(frozen=True)
 class Contrast:
     """One value of the paired key minus the control: of each draw that finished with both, the two trials."""

@@ -36,7 +36,9 @@ class Importance:
 
 
 def importance(sweep: Sweep) -> Importance | None:
-    """None where too few trials have ended, or none differ."""
+    """None where too few trials have ended, none differ, or a trial went on from another's checkpoint: the two are near twins."""
+    if sweep.exploited:
+        return None
     metric, ended = sweep.config.metric, [trial for trial in sweep.ranked if trial.ended_for_good]
     common = min((len(trial.history) for trial in ended), default=0)  # evaluations
     found = [(trial, best) for trial in ended if (best := replace(trial, history=trial.history[:common]).best(metric))]

@@ -13,7 +13,7 @@ from sml_dist.review.lines import is_number
 from sml_dist.review.page import Fact, Section, Table, render, shown
 from sml_dist.review.run_page import duration
 from sml_dist.trials import Record, Sweep, short_names
-from sml_dist.verdict import Contrast, about_contrasts, contrast_rows, contrasts, verdict
+from sml_dist.verdict import Contrast, about_contrasts, about_settings, contrast_rows, contrasts, verdict
 
 MOST_TRIALS = 200
 STATES = {"finished": COLOURS[2], "stopped": COLOURS[0], "cut": COLOURS[7], "running": GREY, "failed": COLOURS[4]}
@@ -107,7 +107,7 @@ def coordinates(sweep: Sweep) -> Section:
             labelangle=-12, labelfont={"size": 11}, tickfont={"size": 10},
         )
     )  # fmt: skip
-    text = "A line is a trial, a bright one a good one. Drag along an axis to keep the trials that pass there."
+    text = f"A line is a trial, a bright one a good one. Drag along an axis to keep the trials that pass there.{about_settings(sweep)}"
     return Section("Parallel coordinates", text, figures=[figure.update_xaxes(visible=False).update_yaxes(visible=False)])
 
 
@@ -135,8 +135,10 @@ def axis(name: str, values: list[Any]) -> dict[str, Any]:
 def importances(sweep: Sweep) -> Section:
     found = importance(sweep)
     if found is None:
-        few = f"This takes {LEAST_DRAWS} draws of the keys that have ended, with values that differ."
-        return Section("Which keys matter", facts=[Fact("importance", "not known", few)] if sweep.ranked else [])
+        why = f"This takes {LEAST_DRAWS} draws of the keys that have ended, with values that differ."
+        if sweep.exploited:
+            why = "Trials went on from others' checkpoints: they did not come to their values under the settings that they had last."
+        return Section("Which keys matter", facts=[Fact("importance", "not known", why)] if sweep.ranked else [])
     text = (
         f"{found.trials} trials that have ended are compared by their best {label(sweep)} within the first {found.rows:,} rows, which all "
         "of them were trained on. Each fifth of them is predicted from its settings by a random forest that saw only the others. "
@@ -219,7 +221,8 @@ def trials(sweep: Sweep) -> Section:
     names = [METRICS[m].title for m in metrics]
     note = f"the best {MOST_TRIALS} of {len(order)}" if len(order) > MOST_TRIALS else ""
     columns = ["trial", "status", *names, "rows", "time (s)", *short_names(keys).values()]
-    return Section("Trials", "Best first; metrics of the evaluation at which the trial was best.", tables=[Table(columns, found, note)])
+    about = f"Best first; metrics of the evaluation at which the trial was best.{about_settings(sweep)}"
+    return Section("Trials", about, tables=[Table(columns, found, note)])
 
 
 def text(value: Any) -> Any:

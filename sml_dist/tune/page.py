@@ -9,7 +9,7 @@ from sml_dist.tabular import Row, markdown_table, write_csv
 from sml_dist.trials import Record, Sweep, short_names
 from sml_dist.tune.blueprint import Blueprint
 from sml_dist.tune.books import Books
-from sml_dist.verdict import Contrast, about_contrasts, contrast_rows, contrasts, verdict, way_to
+from sml_dist.verdict import Contrast, about_contrasts, about_settings, contrast_rows, contrasts, verdict, way_to
 from sml_dist.whole_files import WholeFiles
 
 SHOWN = 50  # trials in the table
@@ -41,7 +41,7 @@ def page(sweep: Sweep, pairs: list[Contrast], epoch_rows: int) -> str:
         text += f"{verdict(sweep)}\n\n"
         text += f"{about_contrasts(sweep)}\n\n{markdown_table(contrast_rows(pairs))}\n" if pairs else ""
         lines = [line(trial, config.metric, config.space, epoch_rows) for trial in sweep.ranked[:SHOWN]]
-        text += f"Best first, by {config.metric} on the validation rows:\n\n{markdown_table(lines)}\n"
+        text += f"Best first, by {config.metric} on the validation rows.{about_settings(sweep)}\n\n{markdown_table(lines)}\n"
     return text + "".join(f"- trial {trial.id} failed: {trial.error}\n" for trial in trials if trial.error)
 
 

@@ -13,7 +13,7 @@ from sml_dist.review.importance import importance
 from sml_dist.review.page import prose
 from sml_dist.review.read import Run, read_run, read_sweep
 from sml_dist.review.report import write_report
-from sml_dist.review.sweep_page import axis, importances, pairs, trials
+from sml_dist.review.sweep_page import axis, coordinates, importances, pairs, trials
 from sml_dist.spec import InputError
 from sml_dist.statistics import auc_error
 from sml_dist.trials import Record, Sweep
@@ -200,6 +200,16 @@ def test_trials_of_noise_alone_are_said_to_show_nothing_and_have_no_bars(tmp_pat
     sweep = changed(tmp_path / "sweep", **records)
     section = importances(sweep)
     assert importance(sweep).explained < 0 and not section.figures and section.facts and "do not show which keys matter" in section.text
+
+
+def test_where_a_trial_took_over_anothers_weights_no_key_is_said_to_matter(tmp_path):
+    """It is its donor's near twin, in its settings and in its value: a forest that saw the one would know the other."""
+    folder = write_sweep(tmp_path, trials=24)
+    assert importances(read_sweep(str(folder))).figures and "last ones" not in trials(read_sweep(str(folder))).text
+    sweep = changed(folder, t3={"exploits": [{"step": 70, "from": 1, "params": {"train.lr": 1e-3}}]})
+    section = importances(sweep)
+    assert importance(sweep) is None and not section.figures and "went on from others' checkpoints" in section.facts[0].note
+    assert all("Settings are a trial's last ones" in shown.text for shown in (trials(sweep), coordinates(sweep)))
 
 
 def test_a_sweep_of_few_trials_names_no_importance(tmp_path):
