@@ -1,4 +1,4 @@
-"""Comparisons, paired over seeds or of two AUCs: how large a difference is, how certain, and how many seeds it would take to see it."""
+"""Comparisons, paired over seeds: how large a difference is, how certain, and how many seeds it would take to see it."""
 
 import math
 from dataclasses import dataclass
@@ -61,14 +61,3 @@ def holm(p: list[float]) -> list[float]:
     found, order = np.array(p, np.float64), np.argsort(p)
     found[order] = np.minimum(1, np.maximum.accumulate(found[order] * np.arange(len(p), 0, -1)))
     return found.tolist()
-
-
-def auc_difference_margin(one: float, other: float, positives: float, negatives: float) -> float:
-    """Half the 95 % interval of the difference of two AUCs over so many rows, as if each were of rows of its own."""
-    return Z * math.hypot(*(auc_error(auc, positives, negatives) for auc in (one, other)))
-
-
-def auc_error(auc: float, positives: float, negatives: float) -> float:
-    """Standard error of an AUC over so many rows (Hanley and McNeil, Radiology 1982)."""
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    return math.sqrt((auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)) / (positives * negatives))

@@ -1,16 +1,13 @@
-"""What a sweep found, and how sure one can be of it: the same words and numbers for its README.md and its report.html."""
+"""What a sweep found, and of pairs how sure one can be: the same words and numbers for its README.md and its report.html."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from sml_dist.config.metrics import METRICS
 from sml_dist.spec import json_safe
-from sml_dist.statistics import CONFIDENCE, Paired, auc_difference_margin, holm, paired
+from sml_dist.statistics import CONFIDENCE, Paired, holm, paired
 from sml_dist.tabular import Row
-from sml_dist.train.run_folder import RunFolder
 from sml_dist.trials import Record, Sweep
 
 TARGET = 1e-4  # a difference that one wants to be able to see
@@ -28,13 +25,9 @@ def verdict(sweep: Sweep) -> str:
         return f"{text} It is the default, the base itself: no trial was better."
     early = "" if default.status == "finished" else f", {default.status} after {default.rows:,} rows"
     text += f" The default (trial {default.id}{early}) has {default.value:.5f}: the best is better by {sweep.gain:.5f}"
-    if (half := auc_interval(sweep, best, default)) is not None:
-        how = "by Hanley and McNeil, as if the two AUCs came from different rows, so wider than it need be"
-        sure = "The interval does not contain 0" if sweep.gain > half else "The interval contains 0: these rows do not tell the two apart"
-        text += f" ± {half:.5f} ({CONFIDENCE:.0%}, {how}). {sure}"
     return (
-        f"{text}. The best of {len(sweep.ranked)} is partly luck: `sml-dist evaluate {best.run} "
-        f"--against {default.run}` in the sweep's folder compares the two on the same test rows."
+        f"{text}. The best of {len(sweep.ranked)} is partly luck: `sml-dist evaluate {best.run} --against {default.run}` "
+        "in the sweep's folder compares the two on the same test rows, and says how sure the difference is."
     )
 
 
@@ -44,16 +37,6 @@ def way_to(best: Record) -> str:
     if best.exploits:
         return f"its settings changed as it went, so its checkpoint in {best.run} is the result; {file} has the last ones alone"
     return f"{file} trains it"
-
-
-def auc_interval(sweep: Sweep, best: Record, default: Record) -> float | None:
-    """Half the interval of the difference of two AUCs; None for other metrics, or where the rows' labels were not counted."""
-    found = (RunFolder(sweep.path / trial.run).read_json("about.json") for trial in sweep.trials)
-    dataset = next((about["dataset"] for about in found if about), None) if sweep.config.metric == "auc" else None
-    if dataset is None:
-        return None
-    clicks = float(np.ravel(dataset["positives"]["valid"])[0])  # the first label's, whose AUC the metric is
-    return auc_difference_margin(best.value, default.value, clicks, dataset["rows"]["valid"] - clicks)
 
 
 def about_settings(sweep: Sweep) -> str:
