@@ -8,6 +8,7 @@ from sml_dist.config.metrics import METRICS
 from sml_dist.spec import json_safe
 from sml_dist.statistics import CONFIDENCE, Paired, holm, paired
 from sml_dist.tabular import Row
+from sml_dist.train.run_folder import RunFolder
 from sml_dist.trials import Record, Sweep
 
 TARGET = 1e-4  # a difference that one wants to be able to see
@@ -25,10 +26,12 @@ def verdict(sweep: Sweep) -> str:
         return f"{text} It is the default, the base itself: no trial was better."
     early = "" if default.status == "finished" else f", {default.status} after {default.rows:,} rows"
     text += f" The default (trial {default.id}{early}) has {default.value:.5f}: the best is better by {sweep.gain:.5f}"
-    return (
-        f"{text}. The best of {len(sweep.ranked)} is partly luck: `sml-dist evaluate {best.run} --against {default.run}` "
-        "in the sweep's folder compares the two on the same test rows, and says how sure the difference is."
-    )
+    about = RunFolder(sweep.path / best.run).read_json("about.json")
+    command, rows = f"sml-dist evaluate {best.run} --against {default.run}", "the same test rows"
+    if not (about and about["dataset"]["rows"].get("test")):  # evaluate would take the validation rows, which chose the best
+        command, rows = f"{command} --data ROWS", "rows that chose neither: give them, for the dataset has no test rows"
+    luck = f"The best of {len(sweep.ranked)} is partly luck"
+    return f"{text}. {luck}: `{command}` in the sweep's folder says how sure the difference is, on {rows}."
 
 
 def way_to(best: Record) -> str:

@@ -234,6 +234,18 @@ def test_the_verdict_gives_no_interval_to_which_two_aucs_alone_have_no_right(tmp
     assert "the best is better by 0.0" in text and "±" not in text and "says how sure the difference is" in text
 
 
+def test_the_verdict_promises_test_rows_only_of_a_dataset_that_has_them(tmp_path):
+    """Without them evaluate would take the validation rows, which chose the best."""
+    sweep = read_sweep(str(write_sweep(tmp_path)))
+    run = write_run(sweep.path / "trials", Path(sweep.ranked[0].run).name)
+    about = json.loads((run / "about.json").read_text())
+    command = f"sml-dist evaluate {sweep.ranked[0].run} --against {sweep.default.run}"
+    assert f"`{command}` in" in verdict(sweep) and "on the same test rows." in verdict(sweep)
+    del about["dataset"]["rows"]["test"]
+    write(run, "about.json", about)
+    assert f"`{command} --data ROWS` in" in verdict(sweep) and "the dataset has no test rows." in verdict(sweep)
+
+
 def test_a_trial_that_failed_is_not_the_best_and_stands_in_the_table(tmp_path):
     folder = write_sweep(tmp_path, trials=9)
     sweep = changed(folder, t7={"value": 2.0, "history": [{"rows": 1, "time": 1.7e9, "auc": 2.0}]})
