@@ -79,8 +79,11 @@ class Sweep:
 
     @cached_property
     def default(self) -> Record | None:
-        """The trial whose settings are all the base's own, if there was one."""
-        return next((t for t in self.ranked if all(self.base_value(key) == value for key, value in t.params.items())), None)
+        """The trial whose settings were all the base's own from beginning to end, if there was one."""
+        return next((trial for trial in self.ranked if self.is_base(trial) and not trial.exploits), None)
+
+    def is_base(self, trial: Record) -> bool:
+        return all(self.base_value(key) == value for key, value in trial.params.items())
 
     @property
     def gain(self) -> float | None:

@@ -19,9 +19,7 @@ def verdict(sweep: Sweep) -> str:
     best, default, metric = sweep.ranked[0], sweep.default, METRICS[sweep.config.metric]
     text = f"Best: trial {best.id} with {metric.short} {best.value:.5f}: {way_to(best)}."
     if default is None:
-        return (
-            f"{text} No trial with the base's own settings has a value (points: [{{}}] adds one): there is no default to compare it with."
-        )
+        return f"{text} No trial with the base's own settings has a value{why_no_default(sweep)}: there is no default to compare it with."
     if best is default:
         return f"{text} It is the default, the base itself: no trial was better."
     early = "" if default.status == "finished" else f", {default.status} after {default.rows:,} rows"
@@ -32,6 +30,16 @@ def verdict(sweep: Sweep) -> str:
         command, rows = f"{command} --data ROWS", "rows that chose neither: give them, for the dataset has no test rows"
     luck = f"The best of {len(sweep.ranked)} is partly luck"
     return f"{text}. {luck}: `{command}` in the sweep's folder says how sure the difference is, on {rows}."
+
+
+def why_no_default(sweep: Sweep) -> str:
+    """In brackets: what became of the trial that began as the default, or how one has such a trial."""
+    points = sweep.config.points
+    if {} not in points:
+        return " (points: [{}] adds one)"
+    tried = [trial for trial in sweep.trials if trial.point == points.index({}) and (trial.exploits or sweep.is_base(trial))]
+    became = (f"trial {trial.id}: {'took over the settings of another' if trial.exploits else trial.status}" for trial in tried)
+    return f" ({', '.join(became)})" if tried else ""
 
 
 def way_to(best: Record) -> str:

@@ -246,6 +246,16 @@ def test_the_verdict_promises_test_rows_only_of_a_dataset_that_has_them(tmp_path
     assert f"`{command} --data ROWS` in" in verdict(sweep) and "the dataset has no test rows." in verdict(sweep)
 
 
+def test_where_no_trial_is_the_default_the_verdict_says_what_became_of_it(tmp_path):
+    exploit = {"exploits": [{"step": 70, "from": 1, "params": DEFAULT}]}  # back at the base's settings, but with another's weights
+    for number, (change, became) in enumerate(((exploit, "took over the settings of another"), ({"status": "failed"}, "failed"))):
+        folder = write_sweep(tmp_path / str(number))
+        assert f" has a value (trial 0: {became}): there is no default" in verdict(changed(folder, t0=change))
+    text = (folder / "sweep.yaml").read_text()
+    (folder / "sweep.yaml").write_text(json.dumps(json.loads(text) | {"points": []}))
+    assert " has a value (points: [{}] adds one): there is no default" in verdict(changed(folder, t0={"point": None}))
+
+
 def test_a_trial_that_failed_is_not_the_best_and_stands_in_the_table(tmp_path):
     folder = write_sweep(tmp_path, trials=9)
     sweep = changed(folder, t7={"value": 2.0, "history": [{"rows": 1, "time": 1.7e9, "auc": 2.0}]})
