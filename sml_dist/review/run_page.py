@@ -163,7 +163,7 @@ def health_figure(run: Run, section: str, title: str, y: str, *, log: bool = Fal
         names, title = [name for name in names if name in largest], f"{title}: {MOST_LINES} largest of {len(names)}"
     series = [Series(n, *zip(*found[n], strict=True), colour) for n, colour in zip(names, shades(len(names)), strict=True)]
     figure = lines(title, STEP, y, series, height=360)
-    return figure.update_yaxes(type="log", exponentformat="power", dtick="D2") if log else figure
+    return figure.update_yaxes(type="log", exponentformat="power") if log else figure
 
 
 def time_spent(run: Run) -> Section:

@@ -89,6 +89,16 @@ def test_a_browser_draws_every_plot_without_an_error_or_a_request(pages, browser
         assert not errors and [url for url in requests if not url.startswith("data:")] == [pages[name].as_uri()]
 
 
+def test_a_log_axis_that_spans_less_than_a_decade_has_its_values_on_its_ticks(pages, browser):
+    """Not a "2" that is 0.2, with no power of ten beside it."""
+    page = browser.new_page()
+    page.goto(pages["run"].as_uri())
+    page.wait_for_selector("body[data-drawn]", timeout=60_000)
+    plot = page.locator(".plot", has_text="Variance of each layer's logit term")
+    ticks = [float(text) for text in plot.locator(".ytick").all_text_contents()]  # the variances are between 0.1 and 1
+    assert len(ticks) >= 2 and all(0.1 <= tick <= 1 for tick in ticks)
+
+
 def test_a_run_that_has_written_nothing_but_its_configuration_has_a_page(tmp_path):
     folder = write_run(tmp_path, "early", steps=0, finished=False)
     for file in ("metrics.jsonl", "about.json", "code.json", "curves_valid.json", "curves_test.json"):
