@@ -118,9 +118,12 @@ def axis(name: str, values: list[Any]) -> dict[str, Any]:
     """
     known = [v for v in values if v is not None]
     if not known or not all(is_number(v) for v in known):
-        names = [ABSENT] * (len(known) < len(values)) + sorted({str(v) for v in known})
+        found = {str(v): tick(v) for v in known}
+        names = [ABSENT] * (len(known) < len(values)) + sorted(found, key=found.get)
         places = [names.index(ABSENT if v is None else str(v)) for v in values]
-        return {"label": name, "values": places, "tickvals": list(range(len(names))), "ticktext": [n[:18] for n in names]}
+        texts = [found.get(n, n) for n in names]
+        texts = texts if len({*texts}) == len(names) else names
+        return {"label": name, "values": places, "tickvals": list(range(len(names))), "ticktext": texts}
     log = min(known) > 0 and max(known) / min(known) >= 30
     places = [v if v is None or not log else math.log10(v) for v in values]
     low, high = min(p for p in places if p is not None), max(p for p in places if p is not None)
@@ -130,6 +133,14 @@ def axis(name: str, values: list[Any]) -> dict[str, Any]:
         foot = low - (high - low or 1) / 5
         places, ticks, texts = [foot if p is None else p for p in places], [foot, *ticks], [ABSENT, *texts]
     return {"label": f"{name} (log)" if log else name, "values": places, "tickvals": ticks, "ticktext": texts}
+
+
+def tick(value: Any) -> str:
+    """A value in few letters: layers of one width as 256×4, and of a long text both ends."""
+    if isinstance(value, list) and value and all(each == value[0] for each in value):
+        return f"{value[0]}×{len(value)}"
+    text = str(value)
+    return text if len(text) <= 14 else f"{text[:6]}…{text[-7:]}"
 
 
 def importances(sweep: Sweep) -> Section:

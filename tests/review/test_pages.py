@@ -278,6 +278,13 @@ def test_a_switch_stands_on_its_axis_by_name_and_a_number_by_size():
     assert axis("depth", [1, 0])["ticktext"] == ["0", "0.25", "0.5", "0.75", "1"]
 
 
+def test_values_that_differ_stand_on_their_axis_under_labels_that_differ_and_are_short():
+    four, six = [200] * 4, [200] * 6
+    assert axis("hidden", [four, six, None, [1024, 512, 256, 128]])["ticktext"] == ["–", "200×4", "200×6", "[1024,…6, 128]"]
+    alike = ["/data/day_1/a.parquet", "/data/day_2/a.parquet"]  # as short as they can be
+    assert axis("path", alike)["ticktext"] == alike
+
+
 def test_pairs_are_of_trials_that_came_to_their_end_and_held_against_off(tmp_path):
     sweep = changed(write_sweep(tmp_path, trials=8, pair=True), t4={"status": "cut"}, t7={"status": "finished", "value": 0.5})
     (row,) = pairs(sweep).tables[0].rows
