@@ -93,3 +93,8 @@ def test_a_bowl_is_convex_and_a_dome_is_not(sign, share):
     found = shape(sign * (a**2 + b**2))
     assert found["not convex"] == share
     assert np.sign(found["mean rise"]) == sign
+
+
+def test_a_long_bowl_that_lies_across_the_grid_is_convex_up_to_its_edge():
+    a, b = np.meshgrid(np.linspace(-1, 1, 21), np.linspace(-1, 1, 21))
+    assert shape((a + b) ** 2 + 0.01 * (a - b) ** 2)["not convex"] == 0
