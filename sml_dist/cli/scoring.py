@@ -113,7 +113,7 @@ def show_predictions(found: Any, output: str, as_json: bool) -> None:
 
 
 def show_evaluation(found: dict[str, Any], as_json: bool) -> None:
-    from sml_dist.scoring.evaluation_text import calibration_table, metrics_table, slices_table
+    from sml_dist.scoring.evaluation_text import about_intervals, calibration_table, metrics_table, slices_table
 
     if as_json:
         print_json(found)
@@ -122,5 +122,4 @@ def show_evaluation(found: dict[str, Any], as_json: bool) -> None:
     for name, slices in found["slices"].items():
         out.print(slices_table(name, slices))
     out.print(calibration_table(found))
-    drawn = f"intervals at 95 % from {found['resamples']:,} resamples of {found['unit']}s"
-    out.print(f"{drawn}; {found['checkpoint']} ({found['precision']}) on {found['data']}", soft_wrap=True, highlight=False)
+    out.print(f"{about_intervals(found)}; {found['checkpoint']} ({found['precision']}) on {found['data']}", soft_wrap=True, highlight=False)

@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from sml_dist.scoring.bootstrap import Scored
-from sml_dist.statistics import Z
+from sml_dist.statistics import CONFIDENCE, Z
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Neighbours in the order of their probability: what they weigh, its mean, the mean label and its interval at 95 % (Wilson's)."""
+    """Neighbours in the order of their probability: what they weigh, its mean, the mean label and its interval at 95 % (Wilson's, over
+    as many rows as weights and groups leave independent)."""
 
     rows: int
     weight: float
@@ -20,23 +22,38 @@ class Bin:
     high: float
 
 
-def curve(scored: Scored, bins: int) -> list[Bin]:
+def curve(scored: Scored, bins: int, unit: np.ndarray | None = None) -> list[Bin]:
     """Bins of about equally many rows, from the lowest probability to the highest; rows of one score are never parted.
 
-    Rows of weight 0 are left out, as they are of every metric.
+    Rows of weight 0 are left out, as they are of every metric. `unit` (n,): which rows are not independent, by default none.
     """
-    scored = scored.take(np.flatnonzero(scored.weights))
+    kept = np.flatnonzero(scored.weights)
+    scored, unit = scored.take(kept), None if unit is None else unit[kept]
     order = np.argsort(scored.logits, kind="stable")
     cuts = np.linspace(0, len(order), bins + 1).astype(np.int64)[1:-1]
     ends = np.unique(np.searchsorted(scored.logits[order], scored.logits[order][cuts - 1], side="right")) if len(order) >= bins else []
-    return [_bin(scored, rows) for rows in np.split(order, ends) if len(rows)]
+    return [_bin(scored, rows, unit) for rows in np.split(order, ends) if len(rows)]
 
 
-def _bin(scored: Scored, rows: np.ndarray) -> Bin:
+def _bin(scored: Scored, rows: np.ndarray, unit: np.ndarray | None) -> Bin:
     weights = scored.weights[rows].astype(np.float64)
     probability = float(np.average(scored.terms[rows, 3], weights=weights))
     rate = float(np.average(scored.labels[rows], weights=weights))
-    return Bin(len(rows), float(weights.sum()), probability, rate, *wilson(rate, weights.sum() ** 2 / (weights**2).sum()))
+    independent = weights.sum() ** 2 / (weights**2).sum()
+    if unit is not None:
+        independent /= design_effect(weights * (scored.labels[rows] - rate), unit[rows])
+    return Bin(len(rows), float(weights.sum()), probability, rate, *wilson(rate, independent))
+
+
+def design_effect(errors: np.ndarray, unit: np.ndarray) -> float:
+    """How many rows are worth one, as whole units are independent instead: by the variance of the errors' sum, and by how well
+    so many units tell it (Student's t). At least 1; of a single unit, which tells nothing of others, all its rows.
+    """
+    sums = np.bincount(np.unique(unit, return_inverse=True)[1], errors)
+    if (n := len(sums)) == 1:
+        return float(len(errors))
+    apart, together = (errors**2).sum(), (sums**2).sum() * n / (n - 1)
+    return float(max(together / apart * (stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) / Z) ** 2, 1)) if apart else 1.0
 
 
 def wilson(rate: float, rows: float) -> tuple[float, float]:

@@ -71,6 +71,7 @@ def evaluate(
     resamples, unit = affordable(len(scored.logits), options.resamples), unit_of(scored, options)
     found = about(model) | {"data": data, "split": source.split, "label": options.label or model.manifest.labels[0]}
     found |= {"rows": len(scored.logits), "positives": float(scored.labels.sum()), "resamples": resamples, "unit": options.unit}
+    found["slice_resamples"] = min(options.resamples, SLICE_RESAMPLES)  # at most: fewer for millions of rows
     if against is None:
         found["metrics"] = as_dicts(intervals(scored, resamples, unit=unit, seed=options.seed))
     else:
@@ -83,7 +84,7 @@ def evaluate(
             raise InputError(f"{why}; give rows that both can use")
         found |= compared(scored, second, resamples, unit, options)
         found["against"] |= about(other)
-    bins = curve(scored, options.bins)
+    bins = curve(scored, options.bins, unit)
     found["calibration_curve"], found["expected_calibration_error"] = [asdict(one) for one in bins], expected_error(bins)
     found["slices"] = {name: sliced(name, scored, *held, model, options) for name, held in values.items() if len(held[1])}
     return found

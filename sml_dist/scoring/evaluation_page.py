@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sml_dist.data.output import writing
+from sml_dist.scoring.evaluation_text import about_intervals
 from sml_dist.spec import InputError
 from sml_dist.tabular import Row, markdown_table, write_csv
 from sml_dist.whole_files import WholeFiles
@@ -80,11 +81,8 @@ def slice_row(line: dict[str, Any]) -> Row:
 def page(found: dict[str, Any]) -> str:
     lines = [f"# {found['model']}: {found['split']} rows of {found['data']}", ""]
     lines += [f"{found['rows']:,} rows, {found['positives']:,.0f} positive; checkpoint `{found['checkpoint']}` ({found['precision']})."]
-    lines += [f"Intervals at 95 % from {found['resamples']:,} resamples of {found['unit']}s.", ""]
-    if "against" in found:
-        exact = "p" in found["differences"].get("auc", {})
-        how = f"on the same rows, weights and groups{'; the AUC difference by DeLong' if exact else ''}"
-        lines += [f"Against `{found['against']['checkpoint']}` {how}.", ""]
+    lines += [f"Against `{found['against']['checkpoint']}` on the same rows, weights and groups."] if "against" in found else []
+    lines += ["", f"{about_intervals(found)}.", ""]
     lines += [table(metric_rows(found)), "## Calibration", "", "![](calibration.png)", ""]
     lines += [f"Expected calibration error {found['expected_calibration_error']:.5f}.", "", table(found["calibration_curve"])]
     for name, slices in found["slices"].items():

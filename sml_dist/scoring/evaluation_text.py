@@ -51,6 +51,14 @@ def calibration_table(found: dict[str, Any]) -> Table:
     return table
 
 
+def about_intervals(found: dict[str, Any]) -> str:
+    slices = f" (of slices at most {found['slice_resamples']:,})" if found["slices"] else ""
+    exact = ", of the AUC difference DeLong's" if "p" in found.get("differences", {}).get("auc", {}) else ""
+    rows = "rows, taken as independent" if found["unit"] == "row" else "as many rows as the groups are worth"
+    drawn = f"of metrics from {found['resamples']:,} resamples of {found['unit']}s{slices}"
+    return f"Intervals at 95 %: {drawn}{exact}, of the calibration curve Wilson's, over {rows}"
+
+
 def interval(value: dict[str, float], form: str = ".4f") -> str:
     return "" if math.isnan(value["low"]) else f"{value['low']:{form}}, {value['high']:{form}}"
 

@@ -23,8 +23,8 @@ from sml_dist.scoring import evaluation_page
 from sml_dist.scoring.bootstrap import Scored
 from sml_dist.scoring.calibration import Bin
 from sml_dist.scoring.evaluate import Options, compared, evaluate
-from sml_dist.scoring.evaluation_page import write
-from sml_dist.scoring.evaluation_text import against, slices_table
+from sml_dist.scoring.evaluation_page import page, write
+from sml_dist.scoring.evaluation_text import about_intervals, against, slices_table
 from sml_dist.scoring.slices import namer, values_of
 from sml_dist.spec import InputError, to_dict
 from sml_dist.tabular import markdown_table
@@ -222,8 +222,23 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 def found_with(bins: list[Bin]) -> dict:
     """What `evaluate` finds, as far as its page needs it."""
     about = {"model": "lr", "split": "valid", "rows": 9, "data": "data", "positives": 0, "checkpoint": "c", "precision": "fp32"}
-    about |= {"resamples": 20, "unit": "row", "metrics": {"auc": {"value": 0.5, "low": 0.4, "high": 0.6}}, "slices": {}}
+    about |= {
+        "resamples": 20,
+        "slice_resamples": 20,
+        "unit": "row",
+        "metrics": {"auc": {"value": 0.5, "low": 0.4, "high": 0.6}},
+        "slices": {},
+    }
     return about | {"calibration_curve": [asdict(one) for one in bins], "expected_calibration_error": 0.1}
+
+
+def test_the_page_and_the_terminal_say_where_each_kind_of_interval_is_from():
+    found = found_with([Bin(9, 9.0, 0.1, 0.1, 0.0, 0.5)]) | {"resamples": 1_000, "slice_resamples": 200}
+    alone = "Intervals at 95 %: of metrics from 1,000 resamples of rows, of the calibration curve Wilson's, over rows, taken as independent"
+    assert about_intervals(found) == alone and f"{alone}." in page(found)
+    found |= {"unit": "group", "slices": {"site": []}, "differences": {"auc": {"p": 0.1}}}
+    drawn = "1,000 resamples of groups (of slices at most 200), of the AUC difference DeLong's"
+    assert drawn in about_intervals(found) and about_intervals(found).endswith("Wilson's, over as many rows as the groups are worth")
 
 
 def test_rows_without_a_positive_have_a_page_and_a_picture_too(tmp_path):
@@ -286,5 +301,7 @@ def test_the_folder_holds_every_number_and_a_picture(runs, tmp_path):
     assert len(table(tmp_path / "out/slices-device.csv")) == 10
     curve = np.array([[float(x) for x in row.values()] for row in table(tmp_path / "out/calibration.csv")])
     assert curve.shape == (5, 6) and curve[:, 0].sum() == found["rows"] and curve[:, 1].sum() == sum(clicks(1500)["w"].to_pylist()[1200:])
+    of_rows = evaluate(runs[0]["run"], options=Options(bins=5, **QUICK))["calibration_curve"]
+    assert [one["low"] for one in found["calibration_curve"]] != [one["low"] for one in of_rows]
     text = (tmp_path / "out/README.md").read_text()
     assert "Against" in text and "## By device" in text and "resamples of groups" in text
