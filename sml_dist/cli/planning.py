@@ -15,7 +15,7 @@ def plan(
     local_world_size: Annotated[int, typer.Option(help="Ranks of a node.")] = 8,
     device: Annotated[str, typer.Option(help="cuda | cpu")] = "cuda",
     hbm: Annotated[str, typer.Option(help="Memory of each GPU.")] = "80GB",
-    ddr: Annotated[str, typer.Option(help="Memory of each node; 0 keeps a GPU's tables out of it.")] = "1TB",
+    ddr: Annotated[str, typer.Option(help="Memory of each node; 0: a GPU's tables and checkpoints get none of it.")] = "1TB",
     intra_bw: Annotated[str | None, typer.Option(help="Bytes per second between ranks of a node (default 600GB; 1GB for CPUs).")] = None,
     inter_bw: Annotated[str | None, typer.Option(help="Bytes per second from a rank to other nodes (default 25GB; 1GB for CPUs).")] = None,
     hbm_bw: Annotated[str | None, typer.Option(help="Bytes per second of a GPU's memory (default 2TB).")] = None,

@@ -53,6 +53,7 @@ class TrainConfig:
     eval_batch_size: PositiveInt | None = None  # rows; None: 16,384, on a GPU 8 training batches if that is more, but at most 131,072
 
     checkpoint_every_steps: PositiveInt | None = None  # None: at each evaluation
+    checkpoint_in_background: bool = True  # false: training waits while one is written, and needs no copy of all tables in host memory
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2  # how many of the newest to keep; the best as of each of them is kept too
     max_restarts: NonNegativeInt = 3  # of all workers, after one died
     max_rollbacks: NonNegativeInt = 2  # to the last checkpoint with half the learning rates, after 3 bad steps in a row

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sml_dist.config.embedding import TableConfig
 from sml_dist.config.run import RunConfig
-from sml_dist.embeddings.capacity import Capacity, demand, least, solve
+from sml_dist.embeddings.capacity import UNCOPIED, Capacity, attempt, demand, solve, uncopied_plan
 from sml_dist.embeddings.capacity_sizes import show_bytes
 from sml_dist.embeddings.capacity_tables import Tables
 from sml_dist.embeddings.cluster import RESERVE, Cluster
@@ -29,7 +29,7 @@ class Change:
 
 
 def advise(run: RunConfig, tables: Tables, cluster: Cluster, needed: Capacity) -> list[Change]:
-    """The changes that apply. Later ones include the first: it alone changes no result."""
+    """The changes that apply. Later ones include row_wise tables, which change no result."""
     return list(changes(run, tables, cluster, needed))
 
 
@@ -41,12 +41,15 @@ def changes(run: RunConfig, tables: Tables, cluster: Cluster, needed: Capacity) 
         found = found or attempt(changed, tables, cluster) or demand(changed, tables, cluster)[0]
         return Change([*base, *settings], line + also, found)
 
+    if uncopied := uncopied_plan(run, tables, cluster):
+        line = f"{UNCOPIED} (no change to the results; training waits while a checkpoint is written, which needs no copy then)"
+        yield change([UNCOPIED], line, run, found=uncopied)
     if names := too_large(needed):
         config = replace(run.embedding, tables=run.embedding.tables | {name: TableConfig(sharding="row_wise") for name in names})
         run = replace(run, embedding=config)
         settings = [f"embedding.tables.{name}.sharding=row_wise" for name in names]
         yield change(settings, f"row_wise for {listed(names)} (no change to the results; all ranks exchange their lookups)", run)
-        base, also = settings, ", with 1."
+        base, also = settings, f", with {2 if uncopied else 1}."
     if small := smaller_dim(run, tables, cluster):
         dim = small.embedding.dim
         yield change([f"embedding.dim={dim}"], f"embedding.dim={dim} instead of {run.embedding.dim} (a smaller model)", small)
@@ -55,7 +58,7 @@ def changes(run: RunConfig, tables: Tables, cluster: Cluster, needed: Capacity) 
         line = f"embedding.optimizer=rowwise_adagrad instead of {run.embedding.optimizer} (tune embedding.lr again)"
         yield change(["embedding.optimizer=rowwise_adagrad"], line, light)
     if cluster.device == "cuda" and (found := solve(run, tables, replace(cluster, ddr=10**18))):
-        used = max(rank.host.total for rank in found.ranks) * cluster.local_world_size
+        used = found.fullest_host * cluster.local_world_size
         richer = replace(cluster, ddr=math.ceil(used / (1 - RESERVE) / 1e9) * 10**9)
         found = replace(found, host_room=richer.host_room)
         option = f"--ddr {richer.ddr // 10**9}GB"
@@ -72,7 +75,8 @@ def too_large(needed: Capacity) -> list[str]:
     """Tables that row_wise would help: those with a shard above a rank's room; else, if the mean rank has room for its part, the largest
     ones without whose largest shards the fullest rank would fit."""
     cut = [table for table in needed.tables if table.kind != "row_wise"]
-    if names := [table.table for table in cut if table.largest_shard > needed.room]:
+    times = 2 if any(rank.main.copies for rank in needed.ranks) else 1  # a shard and its copy
+    if names := [table.table for table in cut if times * table.largest_shard > needed.room]:
         return names
     left = needed.fullest
     if sum(rank.main.total for rank in needed.ranks) > needed.room * len(needed.ranks):
@@ -80,7 +84,7 @@ def too_large(needed: Capacity) -> list[str]:
     for table in sorted(cut, key=lambda t: -t.largest_shard):
         if left <= needed.room:
             break
-        left -= table.largest_shard
+        left -= times * table.largest_shard
         names.append(table.table)
     return names
 
@@ -93,13 +97,6 @@ def smaller_dim(run: RunConfig, tables: Tables, cluster: Cluster) -> RunConfig |
         if attempt(small, tables, cluster):
             break
     return small
-
-
-def attempt(run: RunConfig, tables: Tables, cluster: Cluster) -> Capacity | None:
-    """The plan; not searched for where the sum of the tables shows that there is none."""
-    if least(run, tables, cluster.world_size, cluster.device) > cluster.room + cluster.host_room:
-        return None
-    return solve(run, tables, cluster)
 
 
 def more_ranks(run: RunConfig, tables: Tables, cluster: Cluster) -> tuple[Cluster, RunConfig, Capacity] | None:
@@ -124,10 +121,15 @@ def listed(names: list[str]) -> str:
 
 def explain(change: Change) -> str:
     if not change.fits:
-        return f"{change.line}: does not fit; a plan for larger ranks takes {show_bytes(change.found.fullest)}"
-    host = max(rank.host.total for rank in change.found.ranks)
-    return (
-        f"{change.line}: fits with {show_bytes(change.found.fullest)} of {show_bytes(change.found.room)} on the fullest rank"
-        + (f" and {show_bytes(host)} of {show_bytes(change.found.host_room)} of host memory" if host else "")
-        + f", {change.found.step_ms:.1f} ms a step"
-    )
+        return f"{change.line}: does not fit; a plan for larger ranks takes {taken(change.found)}"
+    return f"{change.line}: fits with {filled(change.found)}, {change.found.step_ms:.1f} ms a step"
+
+
+def filled(plan: Capacity) -> str:
+    """What the fullest rank takes of what it has."""
+    host = f" and {show_bytes(plan.fullest_host)} of {show_bytes(plan.host_room)} of host memory" if plan.fullest_host else ""
+    return f"{show_bytes(plan.fullest)} of {show_bytes(plan.room)} on the fullest rank{host}"
+
+
+def taken(plan: Capacity) -> str:
+    return show_bytes(plan.fullest) + (f" and {show_bytes(plan.fullest_host)} of host memory" if plan.fullest_host else "")

@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from sml_dist.embeddings.capacity import HOST_KERNELS, RESERVE, Memory, Rank
-from sml_dist.embeddings.capacity_advice import explain
+from sml_dist.embeddings.capacity_advice import explain, filled, taken
 from sml_dist.embeddings.capacity_report import Report, imbalance
 from sml_dist.embeddings.capacity_sizes import show_bytes
 from sml_dist.tabular import as_text, rich_table
@@ -39,15 +39,21 @@ def tables_table(made: Report) -> Table:
 
 
 def memory_table(made: Report) -> Table:
-    where = "HBM" if made.cluster.device == "cuda" else "Host memory"
-    host = made.cluster.device == "cuda"
-    names = ("rank", "weights", "optimizer", "lookups", "ids", "dense", "total", *(("host",) if host else ()))
-    table = rich_table(f"{where} by rank, GB, of {made.plan.room / 1e9:.1f}", names, "lr", **STYLE)
-    for label, rank in chosen(made.plan.ranks):
-        table.add_row(label, *gigabytes(rank.main), *((f"{rank.host.total / 1e9:.2f}",) if host else ()))
-    mean = [sum(rank.main.total for rank in made.plan.ranks), sum(rank.host.total for rank in made.plan.ranks)]
-    means = [f"{value / len(made.plan.ranks) / 1e9:.2f}" for value in mean[: 1 + host]]
-    table.add_row("mean", *[""] * 5, *means)
+    cuda, plan = made.cluster.device == "cuda", made.plan
+    main = ["weights", "optimizer", "lookups", "ids", "dense", *([] if cuda else ["copies"]), "total"]
+    far = ["copies", "total"] if cuda else []
+    where = f"{'HBM' if cuda else 'Host memory'} by rank, GB, of {plan.room / 1e9:.1f}"
+    title = f"{where}; host memory, of {plan.host_room / 1e9:.1f}" if cuda else where
+    table = rich_table(title, ["rank", *main, *(f"host {name}" for name in far)], "lr", **STYLE)
+
+    def add(label: str, near: Memory, host: Memory, count: int = 1) -> None:
+        values = [*(getattr(near, name) for name in main), *(getattr(host, name) for name in far)]
+        table.add_row(label, *(f"{value / count / 1e9:.2f}" for value in values))
+
+    for label, rank in chosen(plan.ranks):
+        add(label, rank.main, rank.host)
+    whole = [sum(parts, Memory()) for parts in ((rank.main for rank in plan.ranks), (rank.host for rank in plan.ranks))]
+    add("mean", *whole, len(plan.ranks))
     return table
 
 
@@ -72,14 +78,13 @@ def summary(made: Report) -> list[str]:
     if far := [t for t in made.plan.tables if t.kernel in HOST_KERNELS]:
         size = show_bytes(sum(t.weights + t.optimizer for t in far))
         lines.append(f"in host memory: {len(far)} tables, {size}: {', '.join(t.table for t in far)}")
-    room, fullest = made.plan.room, made.plan.fullest
     host = f" and {show_bytes(made.plan.host_room)} of host memory" if made.plan.host_room else ""
     if made.fits:
-        return [*lines, f"FITS: {show_bytes(fullest)} of {show_bytes(room)} on the fullest rank; {RESERVE:.0%} more are kept free"]
+        return [*lines, f"FITS: {filled(made.plan)}; {RESERVE:.0%} more are kept free"]
     return [
         *lines,
-        f"DOES NOT FIT: a rank has {show_bytes(room)}{host} ({RESERVE:.0%} are kept free); the plan above is for ranks of "
-        f"{show_bytes(made.needs)}, of which the fullest uses {show_bytes(fullest)}. What to change, least harm first:",
+        f"DOES NOT FIT: a rank has {show_bytes(made.plan.room)}{host} ({RESERVE:.0%} are kept free); the plan above is for ranks of "
+        f"{show_bytes(made.needs)}, of which the fullest uses {taken(made.plan)}. What to change, least harm first:",
         *(f"  {i}. {explain(change)}" for i, change in enumerate(made.changes, 1)),
     ]
 
@@ -94,10 +99,6 @@ def chosen(ranks: Sequence[Rank]) -> list[tuple[str, Rank]]:
         "emptiest": min(order, key=lambda i: ranks[i].main.total),
     }
     return [(f"{i} ({', '.join(n for n in picked if picked[n] == i)})", ranks[i]) for i in dict.fromkeys(picked.values())]
-
-
-def gigabytes(part: Memory) -> list[str]:
-    return [f"{getattr(part, name) / 1e9:.2f}" for name in ("weights", "optimizer", "lookups", "ids", "dense", "total")]
 
 
 def ranges(ranks: Sequence[int]) -> str:

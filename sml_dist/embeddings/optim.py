@@ -43,6 +43,11 @@ def check_l2(config: EmbeddingConfig, fused: list[str], device: str) -> None:
     )
 
 
+def states(rows: int, dim: int, optimizer: str) -> int:
+    """Numbers of optimiser state of a table or shard."""
+    return {"sgd": 0, "rowwise_adagrad": rows, "adagrad": rows * dim, "adam": 2 * rows * dim}[optimizer]
+
+
 def dense_optimizer(config: EmbeddingConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser of data_parallel tables: the same formula as the fused one, over all rows."""
     options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.l2}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import ParameterConstraints, PlannerError, ShardingOption
 from torchrec.distributed.types import ParameterSharding, ShardingPlan, ShardingType
@@ -15,7 +16,7 @@ from sml_dist.config.embedding import EmbeddingConfig
 from sml_dist.data.dataset import Manifest, by_table
 from sml_dist.embeddings.capacity_tables import Tables
 from sml_dist.embeddings.cluster import Cluster
-from sml_dist.embeddings.optim import DENSE, fused_params
+from sml_dist.embeddings.optim import DENSE, fused_params, states
 from sml_dist.embeddings.tables import embedding_tables, users
 from sml_dist.quiet import quiet
 from sml_dist.spec import InputError
@@ -37,6 +38,24 @@ class Sharder(EmbeddingBagCollectionSharder):
             return super().compute_kernels(sharding_type, compute_device_type)[:3]
         whole = sharding_type == ShardingType.DATA_PARALLEL.value
         return [(EmbeddingComputeKernel.DENSE if whole else EmbeddingComputeKernel.FUSED).value]
+
+
+class CopyingEnumerator(EmbeddingEnumerator):
+    """TorchRec's, which counts the copies of checkpoints in host memory too."""
+
+    optimizer: str
+
+    def populate_estimates(self, sharding_options: list[ShardingOption]) -> None:
+        super().populate_estimates(sharding_options)
+        for option in sharding_options:
+            for shard, size in zip(option.shards, copied_bytes(option, self.optimizer), strict=True):
+                shard.storage.ddr += size
+
+
+def copied_bytes(option: ShardingOption, optimizer: str) -> list[int]:
+    """What a checkpoint that is written in the background copies of each shard and its state; of what all ranks hold alike, the first's."""
+    alike = option.sharding_type == ShardingType.DATA_PARALLEL.value
+    return [0 if alike and i else 4 * (math.prod(s.size) + states(*s.size, optimizer)) for i, s in enumerate(option.shards)]
 
 
 def allowed_kinds(manifest: Manifest, config: EmbeddingConfig, device: str, workers: int) -> dict[str, list[str]]:
@@ -69,12 +88,14 @@ def allowed_kinds(manifest: Manifest, config: EmbeddingConfig, device: str, work
 
 
 def make_plan(
-    config: EmbeddingConfig, tables: Tables, cluster: Cluster, global_batch: int, fixed: float
+    config: EmbeddingConfig, tables: Tables, cluster: Cluster, global_batch: int, fixed: float, copied: float | None = None
 ) -> tuple[dict[str, ParameterSharding], list[ShardingOption]] | None:
     """TorchRec's best plan over the kinds that the configuration allows, by table, and its options; None where nothing fits.
 
-    `fixed` bytes of each rank's memory are not the tables'. The planner alone would take every machine for one of 32 GB HBM and 128 GiB
-    for each rank, and forget the tables' optimiser: a parameter must say which it has.
+    `fixed` bytes of each rank's memory are not the tables'. Unless `copied` is None, checkpoints are written from copies in host memory,
+    of the tables and on the first rank of so many bytes besides; a GPU's plan without host memory (`ddr` 0) leaves them out, since there
+    would be none. The planner alone would take every machine for one of 32 GB HBM and 128 GiB for each rank, and forget the tables'
+    optimiser: a parameter must say which it has.
     """
     left, cuda = int(cluster.room - fixed), cluster.device == "cuda"
     if left <= 0:
@@ -104,10 +125,15 @@ def make_plan(
             inter_host_bw=cluster.inter_bw / 1000,
             hbm_mem_bw=cluster.hbm_bw / 1000,
         )
+        options = {"topology": topology, "constraints": constraints, "batch_size": math.ceil(global_batch / cluster.world_size)}
+        enumerator = None
+        if copied is not None and cluster.ddr:
+            enumerator = CopyingEnumerator(**options)
+            enumerator.optimizer = config.optimizer
+            topology.devices[0].storage.ddr -= int(copied)
         planner = EmbeddingShardingPlanner(
-            topology=topology,
-            constraints=constraints,
-            batch_size=math.ceil(global_batch / cluster.world_size),
+            **options,
+            enumerator=enumerator,
             storage_reservation=FixedPercentageStorageReservation(0.0),  # what is not the tables' is taken off above
             stats=[],
             callbacks=[lambda options: found.extend(options) or options],

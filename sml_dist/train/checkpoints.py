@@ -1,7 +1,8 @@
 """The checkpoints of a run: each exists whole or not at all, and is written while training goes on.
 
     save     copies this worker's pieces (what training must wait for), then a thread of each worker writes and syncs one
-             file, the workers tell each other how it went, and worker 0 writes MANIFEST.json, syncs, and renames
+             file, the workers tell each other how it went, and worker 0 writes MANIFEST.json, syncs, and renames;
+             without `background` nothing is copied, and training waits for all of it
     latest   the newest checkpoint whose every file has the SHA-256 of its manifest; workers share the hashing. Damaged ones
              are passed over, but where none is sound nothing is begun anew in their place
 
@@ -57,10 +58,13 @@ class Checkpoints:
     `durable` is called by each rank's writer first: what must be on disk before the checkpoint counts. Whoever waits here calls
     the storage's `beat` while its own bytes move, and while it waits for other ranks, which are watched themselves. That is why
     the writers' group has a year to wait: a slow disk may take any time, and one that hangs is its own worker's watchdog's to find.
+
+    The copies of `background` stay for the next save: as much host memory as the weights and the state of this worker
+    (embeddings/capacity.py counts it).
     """
 
-    def __init__(self, storage: Storage, keep: int = 2, durable: Callable[[], None] = lambda: None):
-        self.storage, self.keep, self.durable = storage, keep, durable
+    def __init__(self, storage: Storage, keep: int = 2, durable: Callable[[], None] = lambda: None, background: bool = True):
+        self.storage, self.keep, self.durable, self.background = storage, keep, durable, background
         # a group of the writers' own: theirs and training's collectives go on side by side
         self.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=LONGEST))
         self.busy = threading.Lock()  # held by the writer at its own part of a save, not while it waits for the other ranks
@@ -73,16 +77,19 @@ class Checkpoints:
     def save(self, step: int, pieces: list[Piece], manifest: dict[str, Any], best: int | None = None) -> None:
         """Starts to write the pieces as step-N, after which all but the newest `keep`, and the `best` of each, go.
 
-        Raises the fault of the save before (see `wait`). Its manifest has the seconds that training stood still for it: copying, and
-        waiting for the save before.
+        Raises the fault of the save before (see `wait`); without `background` its own. Its manifest has the seconds that training
+        stood still for it: copying, and waiting for the save before.
         """
         self.wait()
         started = time.monotonic()
-        copies = self._copied(mine(pieces))
+        own = mine(pieces)
+        written = self._copied(own) if self.background else [replace(piece, tensor=piece.tensor.detach()) for piece in own]
         blocked, self.waited = self.waited + time.monotonic() - started, 0.0
         about = manifest | {"step": step, "blocked_seconds": round(blocked, 4)}
-        self.thread = threading.Thread(target=self._save, args=(step, copies, about, best), name="checkpoint", daemon=True)
+        self.thread = threading.Thread(target=self._save, args=(step, written, about, best), name="checkpoint", daemon=True)
         self.thread.start()
+        if not self.background:
+            self.wait()
 
     def wait(self) -> None:
         """Until the save under way is done. Raises RunError if it could not be written, Diverged if a number was not finite."""

@@ -40,7 +40,8 @@ class Keeper:
         self.folder = folder = RunFolder(self.config.run.folder)
         self.ledger = Ledger(folder.path / "ledger", self.place.rank) if self.config.train.record_rows else None
         durable = self.ledger.flush if self.ledger else lambda: None
-        self.store = Checkpoints(Storage(folder.checkpoints, beat=self.beat), self.config.train.keep_checkpoints, durable)
+        storage, train = Storage(folder.checkpoints, beat=self.beat), self.config.train
+        self.store = Checkpoints(storage, train.keep_checkpoints, durable, train.checkpoint_in_background)
         self.dataset = fingerprint(self.config.data.path)
 
     def start(self) -> Progress:

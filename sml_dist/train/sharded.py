@@ -54,8 +54,8 @@ def common_plan(task: CTRTask, manifest: Manifest, config: RunConfig, cluster: C
     if dist.get_rank() == 0:
         try:
             tables = dataset_tables(config.data.path, manifest)
-            fixed = fixed_memory(config, tables, cluster.world_size, cluster.device, task.model).total
-            found = make_plan(config.embedding, tables, cluster, config.train.global_batch_size, fixed)
+            fixed, copied = fixed_memory(config, tables, cluster.world_size, cluster.device, task.model)
+            found = make_plan(config.embedding, tables, cluster, config.train.global_batch_size, fixed.total, copied)
             made = found[0] if found else InputError(refusal(config, tables, cluster))
         except InputError as error:
             made = error

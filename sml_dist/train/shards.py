@@ -1,8 +1,8 @@
 """A checkpoint's files: each worker's pieces in one safetensors file, and the index that says what lies where.
 
-The writer streams (no second copy in memory) and hashes as it goes; reading is the safetensors library's. Neither
-pickles. `index`: {tensor: {"shape", "dtype", "pieces": [{"file", "offset", "shape", "rowwise"}]}}; a piece is found
-in its file under `key(name, offset)`.
+The writer streams (no second copy in memory; a GPU's tensors pass through it a chunk at a time) and hashes as it goes; reading
+is the safetensors library's. Neither pickles. `index`: {tensor: {"shape", "dtype", "pieces": [{"file", "offset", "shape",
+"rowwise"}]}}; a piece is found in its file under `key(name, offset)`.
 """
 
 import json
@@ -45,9 +45,9 @@ def chunks(pieces: list[Piece]) -> Iterator[bytes | memoryview]:
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for piece in pieces:
-        data = memoryview(piece.tensor.reshape(-1).view(torch.uint8).numpy())
+        data = piece.tensor.reshape(-1).view(torch.uint8)
         for start in range(0, len(data), CHUNK):
-            yield data[start : start + CHUNK]
+            yield memoryview(data[start : start + CHUNK].cpu().numpy())
 
 
 def index_of(pieces: list[Piece], file: str) -> Index:
@@ -80,9 +80,9 @@ def nonfinite(pieces: list[Piece], advance: Callable[[int], None] = lambda size:
     for piece in pieces:
         if not piece.tensor.is_floating_point():
             continue
-        flat = piece.tensor.reshape(-1).numpy()
-        for start in range(0, flat.size, 1 << 20):
-            part = flat[start : start + (1 << 20)]
+        flat = piece.tensor.reshape(-1)
+        for start in range(0, len(flat), 1 << 20):
+            part = flat[start : start + (1 << 20)].cpu().numpy()
             if not np.isfinite(part.sum(dtype=np.float32)) and not np.isfinite(part).all():
                 return piece.name
             advance(part.nbytes)

@@ -13,7 +13,7 @@ from sml_dist.cli import app
 from sml_dist.config.run import RunConfig, load, parse
 from sml_dist.data.dataset import Field, Manifest, Split, SplitWriter, arrow_schema, write_manifest
 from sml_dist.data.synthetic import synth
-from sml_dist.embeddings.capacity import Capacity, solve
+from sml_dist.embeddings.capacity import Capacity, refusal, solve
 from sml_dist.embeddings.capacity_advice import more_ranks
 from sml_dist.embeddings.capacity_report import Report, imbalance, make_cluster, plan_run, report
 from sml_dist.embeddings.capacity_sizes import parse_bytes
@@ -39,9 +39,9 @@ def tables(tmp_path) -> str:
     return str(path)
 
 
-def few(**embedding) -> RunConfig:
-    model = {"name": "dnn", "tower": {"hidden": [16]}}
-    config = {"run": {"name": "few"}, "data": {"path": "none"}, "model": model, "train": {"global_batch_size": 256}}
+def few(copied: bool = False, **embedding) -> RunConfig:
+    model, train = {"name": "dnn", "tower": {"hidden": [16]}}, {"global_batch_size": 256, "checkpoint_in_background": copied}
+    config = {"run": {"name": "few"}, "data": {"path": "none"}, "model": model, "train": train}
     return parse(config | {"embedding": {"dim": 32} | embedding})
 
 
@@ -91,6 +91,36 @@ def test_dense_memory_is_weights_gradients_and_states_and_the_gradients_of_repli
     run = replace(run, model=replace(run.model, sml=SMLConfig(enabled=False)), train=replace(run.train, optimizer=optimizer))
     numbers = (5 * 32 + 3) * 16 + 16 + 16 + 1  # a layer of 16, and the logit
     assert solve(run, read_tables(tables), cluster("80GB")).ranks[0].main.dense == 4 * ((2 + states) * numbers + 500 * 32)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise", "column_wise", "data_parallel"])
+def test_a_plan_holds_a_copy_of_each_row_and_on_the_first_rank_of_the_dense_part_in_host_memory(tables, device, sharding):
+    machine, run = replace(cluster("80GB", "80GB"), device=device), few(copied=True, sharding=sharding, optimizer="adagrad")
+    run = replace(run, model=replace(run.model, sml=SMLConfig(enabled=False)))
+    found = solve(run, read_tables(tables), machine)
+    dense = 4 * 3 * ((5 * 32 + 3) * 16 + 16 + 16 + 1)  # weights and Adam's two states
+    for place, rank in enumerate(found.ranks):
+        first, near = place == 0, rank.main.weights + rank.main.optimizer
+        copies = rank.host.copies if device == "cuda" else rank.main.copies
+        assert copies == pytest.approx((near if first or sharding != "data_parallel" else 0) + first * dense)
+        assert rank.host.total == (copies if device == "cuda" else 0)
+    plain = solve(replace(run, train=replace(run.train, checkpoint_in_background=False)), read_tables(tables), machine)
+    assert not any(rank.main.copies or rank.host.total for rank in plain.ranks)
+    assert sum(rank.main.lookups for rank in found.ranks) == pytest.approx(sum(rank.main.lookups for rank in plain.ranks))
+
+
+@pytest.mark.parametrize(("device", "hbm", "ddr"), [("cpu", "0", "40MB"), ("cuda", "80GB", "10MB")])
+def test_where_copies_are_what_does_not_fit_the_advice_and_the_refusal_name_the_key(tables, device, hbm, ddr):
+    machine = make_cluster(world_size=4, local_world_size=2, device=device, hbm=hbm, ddr=ddr, **LINKS)
+    run, key = few(copied=True, sharding="row_wise"), "train.checkpoint_in_background=false"
+    assert solve(run, read_tables(tables), machine) is None
+    made = report(run, read_tables(tables), machine)
+    assert not made.fits and made.changes[0].settings == [key] and made.changes[0].fits
+    assert solve(few(copied=False, sharding="row_wise"), read_tables(tables), machine).fits
+    assert f"1. {key}" in report_text(made) and f"set {key}" in refusal(run, read_tables(tables), machine)
+    if device == "cuda":  # a plan for its own memory, but for more of the host's
+        assert made.needs == machine.hbm and "12.3 MB of host memory" in report_text(made).splitlines()[-len(made.changes) - 1]
 
 
 def test_what_does_not_fit_hbm_goes_to_host_memory_only_where_there_is_some(tables):
@@ -157,8 +187,8 @@ def test_row_wise_alone_is_the_first_advice_where_tables_are_only_badly_spread(t
 
 def test_a_plan_that_does_not_fit_ends_with_status_1_and_says_what_to_change(tables, tmp_path):
     config = tmp_path / "few.yaml"
-    sections = ("data: {path: none}", "model: {name: dnn}", "embedding: {dim: 32, sharding: table_wise}", "train: {global_batch_size: 256}")
-    config.write_text("\n".join(sections))
+    sections = ("data: {path: none}", "model: {name: dnn}", "embedding: {dim: 32, sharding: table_wise}")
+    config.write_text("\n".join((*sections, "train: {global_batch_size: 256, checkpoint_in_background: false}")))
     arguments = ["plan", str(config), "--tables", tables, "--world-size", "4", "--local-world-size", "2", "--hbm", "27MB", "--ddr", "0"]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 1

@@ -164,9 +164,9 @@ def test_tables_in_host_memory_train_as_in_the_gpus(dataset, monkeypatch, kernel
     assert losses(config(dataset), "cuda", look=partial(check_kernel, kernel)) == pytest.approx(exact, rel=2e-3)
 
 
-@pytest.mark.parametrize("loading", ["run", "weights"])
+@pytest.mark.parametrize(("loading", "background"), [("run", True), ("run", False), ("weights", True)])
 @pytest.mark.parametrize("kernel", ["fused", "fused_uvm", "fused_uvm_caching"])
-def test_a_model_that_goes_back_to_an_earlier_state_has_no_row_of_later(dataset, tmp_path, monkeypatch, kernel, loading):
+def test_a_model_that_goes_back_to_an_earlier_state_has_no_row_of_later(dataset, tmp_path, monkeypatch, kernel, loading, background):
     """A UVM cache that kept its rows would look them up, and write them over the loaded ones."""
     monkeypatch.setattr(Sharder, "compute_kernels", lambda self, kind, device: [kernel])
     with one_process(backend=GROUP):
@@ -174,7 +174,7 @@ def test_a_model_that_goes_back_to_an_earlier_state_has_no_row_of_later(dataset,
         trainer, progress, step = laboratory.trainer, Progress(), STEPS // 3
         check_kernel(kernel, trainer.model)
         trainer.optimizers.create_state()
-        store = Checkpoints(Storage(tmp_path / "checkpoints"))
+        store = Checkpoints(Storage(tmp_path / "checkpoints"), background=background)
         tables = list(itertools.islice(laboratory.stream.batches(), STEPS))
 
         def trained(first: int, last: int) -> list[float]:

@@ -5,14 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 
 from sml_dist.config.run import RunConfig, parse
 from sml_dist.embeddings import rowwise_adagrad
+from sml_dist.embeddings.capacity import solve
+from sml_dist.embeddings.capacity_tables import dataset_tables
+from sml_dist.embeddings.cluster import Cluster, links
 from sml_dist.nn.native import library
 from sml_dist.train import loop
 from sml_dist.train.checkpoints import Checkpoints
+from sml_dist.train.finite import Diverged
 from sml_dist.train.loop import Progress
 from sml_dist.train.resume import load
 from sml_dist.train.sharded import average_batch_statistics
@@ -106,6 +111,35 @@ def test_a_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(dataset, tmp_
             if "running_" in name and workers > 1:
                 continue  # each rank's own between commits, where their mean is taken; this one had a commit more
             assert np.array_equal(cut[rank][name], value), name
+
+
+def saved_both_ways(config: RunConfig, folder: Path) -> list[tuple]:
+    """The bytes of this rank's file, the manifest's index and what was copied, in the background and while training waits."""
+    trainer, batches = make_trainer(config)
+    for table in itertools.islice(batches(), 3):
+        trainer.step(table, Progress())
+    found = []
+    for background in (True, False):
+        store = Checkpoints(Storage(folder / str(background)), background=background)
+        store.save(3, pieces(trainer.model, trainer.optimizers), {})
+        if background:
+            store.wait()
+        [file] = folder.glob(f"{background}/step-000000003/rank-{dist.get_rank():05d}.safetensors")
+        copied = sum(copy.nbytes for copy in store.copies.values())
+        found.append((file.read_bytes(), store.at(3).manifest["tensors"], copied))
+    with torch.no_grad():
+        next(piece.tensor for piece in pieces(trainer.model, trainer.optimizers) if not piece.replicated).fill_(float("nan"))
+    with pytest.raises(Diverged):
+        store.save(4, pieces(trainer.model, trainer.optimizers), {})
+    return found
+
+
+def test_a_checkpoint_has_the_same_bytes_without_copies_and_with_them_as_many_as_the_plan_counts(dataset, tmp_path):
+    each = config(dataset, embedding={"sharding": "row_wise", "optimizer": "adagrad", "tables": {"C1": {"sharding": "data_parallel"}}})
+    plan = solve(each, dataset_tables(dataset), Cluster(2, 2, "cpu", 0, 10**10, **links("cpu"))).ranks
+    for rank, (background, waiting) in enumerate(on_ranks(2, saved_both_ways, each, tmp_path)):
+        assert background[:2] == waiting[:2] and len(background[0]) > background[2] > waiting[2] == 0
+        assert background[2] == pytest.approx(plan[rank].main.copies, abs=1000)  # the optimisers count steps
 
 
 def steps_counted(config: RunConfig, folder: Path) -> list[list[int]]:

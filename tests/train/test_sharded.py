@@ -61,19 +61,21 @@ def solved(config: RunConfig, ddr: int) -> list:
     return sorted((t.table, t.kind, t.kernel, t.ranks) for t in found.tables)
 
 
-@pytest.mark.parametrize(("memory", "kind"), [((10 * MB,) * 2, "row_wise"), ((TB, 10 * MB), "row_wise"), ((TB, TB), "table_wise")])
+@pytest.mark.parametrize(("memory", "kind"), [((20 * MB,) * 2, "row_wise"), ((TB, 20 * MB), "row_wise"), ((TB, TB), "table_wise")])
 def test_training_places_tables_as_the_plan_command_does_for_the_least_memory_of_a_worker(config, memory, kind):
     found = on_ranks(2, planned, config, memory)
     assert found[0] == found[1] == solved(config, min(memory))
     assert found[0][0][1] == kind
 
 
-def test_tables_that_do_not_fit_the_workers_are_refused_in_one_line_on_every_rank(config):
-    for said in on_ranks(2, planned, config, (5 * MB, 5 * MB)):
+@pytest.mark.parametrize(("memory", "way_out"), [(5, "train on"), (9, "set train.checkpoint_in_background=false, or train on")])
+def test_tables_that_do_not_fit_the_workers_are_refused_in_one_line_on_every_rank(config, memory, way_out):
+    """With 9 MB there is room for the tables, and none for the copies of a checkpoint."""
+    for said in on_ranks(2, planned, config, (memory * MB,) * 2):
         assert said == (
-            "embedding: the tables do not fit: a worker has 2.50 MB of its node's memory, 15% of which stays free, and the fullest "
-            "would need 3.61 MB; train on more or larger nodes or lower embedding.dim; sml-dist plan CONFIG --device cpu "
-            "--world-size 2 --local-world-size 2 --ddr 5.00MB lists what helps"
+            f"embedding: the tables do not fit: a worker has {memory / 2:.2f} MB of its node's memory, 15% of which stays free, and the "
+            f"fullest would need 7.22 MB; {way_out} more or larger nodes or lower embedding.dim; sml-dist plan CONFIG --device cpu "
+            f"--world-size 2 --local-world-size 2 --ddr {memory:.2f}MB lists what helps"
         )
 
 

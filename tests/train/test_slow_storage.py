@@ -27,32 +27,34 @@ def dataset(synthetic) -> str:
     return synthetic(2_000, fields=4, dense=2, table_rows=1_000)
 
 
-def on_a_slow_disk(dataset: str, folder: Path, *, hangs: bool) -> dict:
+def on_a_slow_disk(dataset: str, folder: Path, *, hangs: bool, **train) -> dict:
     """A run of two workers. The disk of worker 1 takes 0.3 s for each half a KiB that it writes, or hangs at a sync."""
     if dist.get_rank() == 1:
         shards.CHUNK, put, sync = 512, Storage.put, Storage.sync
         Storage.put = lambda self, file, chunk: (time.sleep(0.3), put(self, file, chunk))
         Storage.sync = lambda self, handle: (threading.Event().wait() if hangs else None, sync(self, handle))
+    settings = {"num_workers": 2, "global_batch_size": 96, "max_steps": 5, "threads": 1, "step_timeout_s": TIMEOUT, "device": "cpu"}
     raw = {
         "run": {"name": "slow", "storage": str(folder)},
         "data": {"path": dataset, "streams": 4},
         "model": {"name": "lr"},
         "embedding": {"sharding": "row_wise", "dim": 8},
-        "train": {"num_workers": 2, "global_batch_size": 96, "max_steps": 5, "threads": 1, "step_timeout_s": TIMEOUT, "device": "cpu"},
+        "train": settings | train,
     }
     return train_watched(parse(raw), Place(dist.get_rank(), 2, 2), DirectStream)
 
 
-def slow(dataset: str, folder: Path) -> dict:
-    return on_a_slow_disk(dataset, folder, hangs=False)
+def slow(dataset: str, folder: Path, background: bool) -> dict:
+    return on_a_slow_disk(dataset, folder, hangs=False, checkpoint_in_background=background)
 
 
 def hung(dataset: str, folder: Path) -> dict:
     return on_a_slow_disk(dataset, folder, hangs=True)
 
 
-def test_a_worker_that_writes_slowly_is_not_stopped_nor_is_one_that_waits_for_it(dataset, tmp_path):
-    for summary in on_ranks(2, slow, dataset, tmp_path):
+@pytest.mark.parametrize("background", [True, False])
+def test_a_worker_that_writes_slowly_is_not_stopped_nor_is_one_that_waits_for_it(dataset, tmp_path, background):
+    for summary in on_ranks(2, slow, dataset, tmp_path, background):
         assert summary["steps"] == 5 and summary["seconds_by_phase"]["checkpoint"] > TIMEOUT, "the disk was too quick to tell"
 
 
