@@ -10,7 +10,7 @@ from sml_dist.spec import InputError
 
 
 def embedding_tables(manifest: Manifest, config: EmbeddingConfig) -> EmbeddingBagCollection:
-    """Tables of (rows, dim) float32, started at normal(0, init_std); multi-valued fields are pooled, a sequence's positions are not.
+    """Tables of (rows, dim) float32, drawn by `start_tables` (train/sharded.py); multi-valued ones are pooled, sequences are not.
 
     A position that a row does not have comes out as zeros, by which a model knows it: see `fields.present`.
     """
@@ -34,7 +34,7 @@ def _table(field: Field, features: list[str], config: EmbeddingConfig) -> Embedd
         embedding_dim=config.dim,
         feature_names=features,
         pooling=PoolingType.MEAN if mean else PoolingType.SUM,
-        init_fn=lambda weight: torch.nn.init.normal_(weight, std=config.init_std),
+        init_fn=lambda weight: None,
     )
 
 

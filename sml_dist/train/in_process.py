@@ -23,7 +23,7 @@ from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.place import Place
 from sml_dist.train.rows import training_plan
 from sml_dist.train.schedule import Schedule
-from sml_dist.train.sharded import shard
+from sml_dist.train.sharded import shard, start_tables
 from sml_dist.train.task import CTRTask
 
 
@@ -67,6 +67,7 @@ class Laboratory:
         valid = Evaluation(stream.of(Source.of(config.data.path, manifest, "valid")), together, times=1)
         task = training_task(manifest, config, place.device)
         model, _ = shard(task, manifest, config, place.device, place.local_workers)
+        start_tables(model, config)
         trainer = Trainer(
             config=config.train,
             model=model,

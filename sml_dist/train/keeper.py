@@ -17,7 +17,7 @@ from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.place import Place
 from sml_dist.train.resume import load_weights, restore
 from sml_dist.train.run_folder import RunFolder
-from sml_dist.train.sharded import average_batch_statistics
+from sml_dist.train.sharded import average_batch_statistics, start_tables
 from sml_dist.train.state import pieces
 from sml_dist.train.storage import Storage
 from sml_dist.train.warm import warm_start
@@ -56,8 +56,10 @@ class Keeper:
             about |= {"changed": changed} if changed else {}
             return self._attempt(progress, [*events, {"event": "resumed"} | about])
         self.optimizers.create_state()  # a checkpoint has it even where every step so far was skipped
+        start_tables(self.model, self.config, self.beat)
         progress = Progress()
         if self.config.run.warm_start:
+            self.store.meet()
             text, progress.warm_steps = warm_start(self.config, self.model, self.optimizers, self.manifest, self.beat)
             events = [{"event": "warm start", "text": text}]
         return self._attempt(progress, events)

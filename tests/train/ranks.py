@@ -21,7 +21,7 @@ from sml_dist.train.loop import Progress, Trainer
 from sml_dist.train.optimizers import Optimizers
 from sml_dist.train.rows import training_plan
 from sml_dist.train.schedule import Schedule
-from sml_dist.train.sharded import shard
+from sml_dist.train.sharded import shard, start_tables
 
 # Ranks are forked from one server that has imported all this once: .3 s for two of them, where importing took each 5 s and more.
 mp.set_forkserver_preload([__name__])
@@ -53,6 +53,7 @@ def make_trainer(config: RunConfig, nodes: tuple[int, ...] | None = None) -> tup
     plan = training_plan(manifest, config)
     local = [size for size in nodes or (workers,) for _ in range(size)][rank]
     model, _ = shard(make_task(manifest, config, device), manifest, config, device, local)
+    start_tables(model, config)
 
     stream = DirectStream(Source.of(config.data.path, manifest, "train"), plan, rank, workers, epochs=100)
     trainer = Trainer(

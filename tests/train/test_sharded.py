@@ -15,10 +15,12 @@ from sml_dist.embeddings.capacity_tables import dataset_tables
 from sml_dist.embeddings.cluster import Cluster, links
 from sml_dist.embeddings.sharding import make_plan
 from sml_dist.spec import InputError
-from sml_dist.train import sharded
+from sml_dist.train import keeper, sharded
+from sml_dist.train.alone import train_alone
 from sml_dist.train.build import make_task
 from sml_dist.train.in_process import Laboratory, one_process
 from sml_dist.train.place import Place
+from sml_dist.train.state import weights
 from tests.train.ranks import on_ranks
 
 MB, TB = 10**6, 10**12
@@ -122,3 +124,36 @@ def test_a_device_may_be_named_otherwise_than_its_tensors_name_it(config, shardi
             replace(config, embedding=replace(config.embedding, sharding=sharding)), Place(device=torch.device("cpu:0"))
         )
         assert laboratory.train()["rows"]
+
+
+def test_making_a_task_draws_no_table(config):
+    """A checkpoint would be loaded over what was drawn, and a large table takes minutes."""
+    manifest, device = read_manifest(config.data.path), torch.device("cpu")
+    whole = replace(config, embedding=replace(config.embedding, sharding="table_wise"))
+    with one_process(1):
+        task = make_task(manifest, whole, device)
+        before = torch.get_rng_state()
+        model, _ = sharded.shard(task, manifest, whole, device, 1)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert not any(weight.any() for name, weight in tables_of(model))
+
+
+def test_drawing_tables_beats_at_each_block(config, monkeypatch):
+    monkeypatch.setattr(sharded, "BLOCK_ROWS", 30)
+    with one_process(1):
+        model, beats = Laboratory.of(config).trainer.model, []
+        sharded.start_tables(model, config, lambda: beats.append(1))
+        assert len(beats) == sum(-(-len(weight) // 30) for _, weight in tables_of(model)) > 2
+
+
+def test_only_a_run_that_goes_on_from_no_checkpoint_draws_its_tables(config, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(keeper, "start_tables", lambda *given: drawn.append(1) or sharded.start_tables(*given))
+    for steps in (2, 4):
+        run = replace(config.run, storage=str(tmp_path))
+        assert train_alone(replace(config, run=run, train=replace(config.train, max_steps=steps)))["steps"] == steps
+    assert len(drawn) == 1
+
+
+def tables_of(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [(piece.name, piece.tensor) for piece in weights(model) if piece.name.startswith("t_")]
