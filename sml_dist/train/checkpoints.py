@@ -115,7 +115,10 @@ class Checkpoints:
         all_here.wait()
 
     def take_written(self) -> dict[str, Any] | None:
-        """What there is to tell of the last save that was completed: {"step", "seconds", "blocked_seconds", "bytes"}; once."""
+        """What there is to tell of the last save that was completed: {"step", "seconds", "blocked_seconds", "bytes"}; once.
+
+        The bytes are those of all workers together.
+        """
         written, self.written = self.written, None
         return written
 
@@ -193,8 +196,7 @@ class Checkpoints:
             dist.gather_object(outcome, outcomes, dst=0, group=self.group)
             with self.busy:
                 fault = self._complete(folder, name, manifest, outcomes, best) if outcomes is not None else None
-            self.fault = agree(fault, self.group)
-            size = sum(piece.tensor.numel() * piece.tensor.element_size() for piece in pieces)
+            self.fault, size = agree((fault, sum(each.get("bytes", 0) for each in outcomes or [])), self.group)
             if self.fault is None:
                 about = {"step": step, "seconds": round(time.monotonic() - started, 3), "bytes": size}
                 self.written = about | {"blocked_seconds": manifest["blocked_seconds"]}
@@ -202,13 +204,14 @@ class Checkpoints:
             self.fault = error
 
     def _written(self, folder: str, pieces: list[Piece]) -> dict[str, Any]:
-        """This rank's part: {"files", "tensors"}, or {"fault"}."""
+        """This rank's part: {"files", "tensors", "bytes"}, or {"fault"}."""
         file = f"rank-{dist.get_rank():05d}.safetensors"
         try:
             if name := nonfinite(pieces, self.storage.advance):
                 return {"fault": Diverged(f"{name} holds a number that is not finite; no checkpoint was made of it")}
             self.storage.tried(self.durable)
-            return {"files": {file: self.storage.write(f"{folder}/{file}", lambda: chunks(pieces))}, "tensors": index_of(pieces, file)}
+            files = {file: self.storage.write(f"{folder}/{file}", lambda: chunks(pieces))}
+            return {"files": files, "tensors": index_of(pieces, file), "bytes": sum(piece.tensor.nbytes for piece in pieces)}
         except OSError as error:
             return {"fault": self._unwritten(folder, error)}
 

@@ -191,6 +191,15 @@ def saved(folder: Path, *steps: int) -> Checkpoints:
     return store
 
 
+def bytes_told(folder: Path) -> int:
+    return saved(folder, 1).take_written()["bytes"]
+
+
+def test_the_bytes_told_of_a_checkpoint_are_all_workers(tmp_path):
+    whole = 4 * (300 * 8 + 17 * 8 + 40 * 30 + 1)
+    assert on_ranks(2, bytes_told, tmp_path) == [whole, whole]
+
+
 def none_sound(folder: Path) -> list[str]:
     store = saved(folder, 1, 2)
     dist.barrier()

@@ -58,6 +58,6 @@ def test_one_save_a_minute_costs_less_than_a_fiftieth(tmp_path, monkeypatch):
     cost, low, high = statistics.median(costs), *statistics.quantiles(costs)[::2]
     without, still = statistics.median(b for _, b in found["pairs"]), statistics.median(found["blocked"])
     size, seconds = found["written"]["bytes"] / 1e6, found["written"]["seconds"]
-    print(f"{STRETCH} steps: {without:.2f} s; a worker's {size:.0f} MB took {seconds:.2f} s beside them, stood still {still:.3f} s,")
+    print(f"{STRETCH} steps: {without:.2f} s; {size:.0f} MB took {seconds:.2f} s beside them, stood still {still:.3f} s,")
     print(f"and cost {cost:.3f} s (quartiles {low:.3f}, {high:.3f}): {cost / EVERY:.2%} of a minute")
     assert cost / EVERY < 0.02
