@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sml_dist.data.plan import Plan
 from sml_dist.data.stream import Stream, ahead_in_evaluation
 from sml_dist.embeddings.batch import Collator
-from sml_dist.train.finite import Diverged, any_worker, cause, why
+from sml_dist.train.finite import Diverged, cause, over_workers, why
 from sml_dist.train.loading import loaded
 from sml_dist.train.metrics import ExactScores, HistogramScores, scores_for
 from sml_dist.train.sharded import average_batch_statistics
@@ -76,7 +76,7 @@ def evaluate(
             columns = zip(scores.values(), by_label(logit.cpu()), by_label(batch.label.cpu()), strict=True)
             for collector, logits, labels in columns:
                 collector.add(logits.numpy(), labels.numpy(), weight, group)
-    if any_worker(torch.tensor(bad is not None)):
+    if any(over_workers(torch.tensor(bad is not None))):
         raise Diverged(f"evaluation: {why(bad)}")
     results = [_merged(collector) for collector in scores.values()]
     if dist.get_rank() == 0:

@@ -16,12 +16,12 @@ class Diverged(Exception):
     """Training cannot go on from the present weights; says why."""
 
 
-def any_worker(bad: Tensor) -> bool:
-    """Whether `bad` (a bool scalar) holds on any worker. Collective."""
-    flag = bad.float()
+def over_workers(*scalars: Tensor) -> list[float]:
+    """Each scalar's sum over all workers, in one exchange: a bool's is how many it holds on. Collective."""
+    sums = torch.stack([scalar.float() for scalar in scalars])
     if dist.get_world_size() > 1:
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return bool(flag.item())
+        dist.all_reduce(sums)
+    return sums.tolist()
 
 
 def why(mine: Cause | None) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from sml_dist.nn.deep_supervision import DeepSupervision, every_logit, supervisi
 from sml_dist.spec import InputError
 from sml_dist.train.clock import Clock
 from sml_dist.train.exchange import AHEAD, Exchange, Item, exchanged
-from sml_dist.train.finite import Diverged, any_worker, cause, why
+from sml_dist.train.finite import Diverged, cause, over_workers, why
 from sml_dist.train.health import Usage, heads_heard, signals
 from sml_dist.train.ledger import Ledger
 from sml_dist.train.loading import loaded
@@ -153,8 +152,8 @@ class Trainer:
                 self.meter.start(waited)
             if number < AHEAD:
                 waited = 0.0  # it was before the meter's start
-            loss = self.step(table, progress, exchange)
-            self.meter.step(self.config.global_batch_size, loss, 0.0 if progress.bad_steps else self.weight(table), waited)
+            loss, weight = self.step(table, progress, exchange)
+            self.meter.step(self.config.global_batch_size, loss, weight, waited)
             self.beat(f"step {progress.step}")
             self.traced()
             if time.monotonic() - logged > LOG_SECONDS:
@@ -198,12 +197,13 @@ class Trainer:
     def supervisions(self) -> list[DeepSupervision]:
         return supervisions(self.task.model)
 
-    def step(self, table: pa.Table, progress: Progress, exchange: Exchange | None = None) -> Tensor:
-        """Forward, backward and update on one batch, the table's; the loss on this worker's share of it, () on the device.
+    def step(self, table: pa.Table, progress: Progress, exchange: Exchange | None = None) -> tuple[float, float]:
+        """Forward, backward and update on one batch, the table's. All workers' losses together, and what to divide them by for the mean
+        over their rows: a batch may have padding.
 
         Backward goes in two: first through the model and the exchange, down to the rows that were looked up, where the gradients are
         checked; then `Exchange.update`, in which FBGEMM's fused optimiser changes the tables. A step with a number that is not finite on
-        any worker changes nothing. `exchange` is the batch's, made ahead by `coming`; without it the step makes its own.
+        any worker changes nothing, and gives zeros. `exchange` is the batch's, made ahead by `coming`; without it the step makes its own.
         """
         enter = self.clock.enter
         reseed(step_seed(self.config.seed, progress.step, dist.get_rank()), self.device)  # so dropout repeats on resume
@@ -227,16 +227,16 @@ class Trainer:
         norm = self.optimizers.norm()
         finite = torch.isfinite(loss.detach() + torch.linalg.vector_norm(x_BFD.grad) + norm)
         enter("communication")
-        bad = any_worker(~finite)
+        bad, total, weight = over_workers(~finite, loss.detach(), batch.weight.sum() * self.row_weight)
         enter("other")
         if self.keeper.ledger:
-            self.keeper.ledger.add(progress, table, bad)
+            self.keeper.ledger.add(progress, table, bad > 0)
         if bad:
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
             self.skip(progress, why(cause(batch, task.fields, self.collate.dense, x_BFD, logit, loss)))
             self.advance(progress)
-            return torch.zeros((), device=self.device)
+            return 0.0, 0.0
         enter("embedding_backward")
         exchange.update()
         if heard is not None:
@@ -247,7 +247,7 @@ class Trainer:
         enter("other")
         progress.bad_steps = 0
         self.advance(progress)
-        return loss.detach()
+        return total, weight
 
     def loss(self, logit: Tensor, batch: Batch) -> Tensor:
         """sum_i weight_i * bce_i over this worker's rows, times W / B: its mean over workers is the sum over the global batch / B. So a row
@@ -261,10 +261,6 @@ class Trainer:
     @property
     def row_weight(self) -> float:
         return dist.get_world_size() / self.config.global_batch_size
-
-    def weight(self, table: pa.Table) -> float:
-        """What `loss` is to be divided by for the mean over this worker's rows: it may have more than B/W of them, or padding."""
-        return pc.sum(table["weight"]).as_py() * self.row_weight
 
     def skip(self, progress: Progress, reason: str) -> None:
         """Records a bad step, the same on every worker. Raises Diverged at the third in a row."""

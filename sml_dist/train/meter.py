@@ -1,7 +1,6 @@
 """How quickly training goes, and its loss, between two lines of the log and over all of a run."""
 
 import time
-from typing import Any
 
 
 class Meter:
@@ -21,9 +20,8 @@ class Meter:
         self.first_batch_seconds = waited
         self.reset()
 
-    def step(self, rows: int, loss: Any, weight: float, waited: float) -> None:
-        """`loss` is a sum over rows that weigh `weight` together. It may be a tensor, which is read with the others: a GPU is not
-        waited for at each step."""
+    def step(self, rows: int, loss: float, weight: float, waited: float) -> None:
+        """`loss` is a sum over rows that weigh `weight` together."""
         self.rows += rows
         self.loss += loss
         self.weight += weight
@@ -36,7 +34,7 @@ class Meter:
         self.total_wait += self.waited
         self.total_rows += self.rows
         values = {
-            "loss": float(self.loss) / self.weight,
+            "loss": self.loss / self.weight,
             "samples_per_second": round(self.rows / seconds, 1),
             "data_wait_fraction": round(self.waited / seconds, 4),
         }

@@ -58,7 +58,7 @@ def losses(config: RunConfig, device: str, look: Callable[[Any], None] = lambda 
         laboratory, progress, found = Laboratory.of(config, place), Progress(), []
         with contextlib.closing(laboratory.trainer.coming(laboratory.stream.batches())) as items:
             for table, _, exchange in itertools.islice(items, STEPS):
-                found.append(laboratory.trainer.step(table, progress, exchange).item())
+                found.append(laboratory.trainer.step(table, progress, exchange)[0])
         look(laboratory.trainer.model)
     return found
 
@@ -180,7 +180,7 @@ def test_a_model_that_goes_back_to_an_earlier_state_has_no_row_of_later(dataset,
         def trained(first: int, last: int) -> list[float]:
             found = []
             for progress.step in range(first, last):
-                found.append(trainer.step(tables[progress.step], progress).item())
+                found.append(trainer.step(tables[progress.step], progress)[0])
             return found
 
         trained(0, step)
@@ -212,7 +212,7 @@ def test_a_row_s_state_of_column_shards_is_joined_in_a_whole_table_as_on_the_cpu
                 if first:
                     load(store.at(first), trainer.model, trainer.optimizers)
                 for progress.step, table in enumerate(itertools.islice(laboratory.stream.batches(), first, first + STEPS // 2), first):
-                    found.append(trainer.step(table, progress).item())
+                    found.append(trainer.step(table, progress)[0])
                 return trainer, found
 
             trainer, _ = trained("column_wise", 0)

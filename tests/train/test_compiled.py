@@ -41,5 +41,5 @@ def trained(data: str, compile: bool) -> list[float]:
     with one_process():
         laboratory, progress, losses = Laboratory.of(config), Progress(), []
         for table in itertools.islice(laboratory.stream.batches(), STEPS):
-            losses.append(laboratory.trainer.step(table, progress).item())
+            losses.append(laboratory.trainer.step(table, progress)[0])
         return [*losses, laboratory.trainer.evaluate()["auc"]]

@@ -165,8 +165,9 @@ def test_fused_optimisers_count_on_from_the_step_of_the_checkpoint(dataset, tmp_
     assert on_ranks(1, steps_counted, each, tmp_path)[0] == [[3, 3], [3, 3]]
 
 
-def reported_and_true_loss(config: RunConfig, bad: int) -> tuple[float, float]:
-    """This rank's training loss as logged and the mean over its rows, those of step `bad` aside, whose loss is NaN on the last rank."""
+def reported_and_true_loss(config: RunConfig, bad: int) -> tuple[float, float, int]:
+    """The training loss as this rank logs it, and the sum over its rows and their number, without those of step `bad`, whose loss is NaN on
+    the last rank."""
     trainer, batches = make_trainer(config)
     loss, progress, logged, sums = trainer.loss, Progress(), [], []
 
@@ -181,13 +182,13 @@ def reported_and_true_loss(config: RunConfig, bad: int) -> tuple[float, float]:
     loop.LOG_SECONDS = 1e9
     trainer.run(batches, progress)
     (line,) = [line for line in logged if "loss" in line]
-    return line["loss"], sum(total for total, _ in sums) / sum(rows for _, rows in sums)
+    return line["loss"], sum(total for total, _ in sums), sum(rows for _, rows in sums)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_training_loss_is_the_mean_over_a_workers_rows_whatever_its_share_padding_and_skipped_steps(dataset, workers):
+def test_the_training_loss_is_the_mean_over_all_workers_rows_whatever_their_shares_padding_and_skipped_steps(dataset, workers):
     # 16 streams are 6, 5 and 5; the last of 6 batches holds 100 rows or fewer
     each = config(dataset, data={"streams": 16}, train={"global_batch_size": 304, "epochs": 1})
     for bad in (None, 2):
-        for found, true in on_ranks(workers, reported_and_true_loss, each, bad):
-            assert found == pytest.approx(true, rel=1e-5)
+        found, totals, rows = zip(*on_ranks(workers, reported_and_true_loss, each, bad), strict=True)
+        assert found == pytest.approx([sum(totals) / sum(rows)] * workers, rel=1e-5)
