@@ -22,7 +22,8 @@ def known_metric(monitor: str) -> str:
 class TrainConfig:
     """global_batch_size: rows in each step, over all workers. lr: of the dense part; tables have `embedding.lr`.
 
-    num_workers: a number, or a range [least, most] in which Ray Train takes as many as the cluster has, fewer after a node is lost.
+    num_workers: a number, or a range [least, most] in which Ray Train takes as many as the cluster has: fewer after a node is lost, more
+    at the next checkpoint after one comes.
     """
 
     num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
@@ -59,7 +60,7 @@ class TrainConfig:
     max_rollbacks: NonNegativeInt = 2  # to the last checkpoint with half the learning rates, after 3 bad steps in a row
     # A worker that makes no progress for so long is stopped, and its stack is written to stacks/; at most a year, in effect never
     step_timeout_s: Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=True)] = 600.0
-    resize_seconds: PositiveFloat = 60.0  # between checks whether a range of workers can grow
+    resize_seconds: PositiveFloat = 60.0  # at least, between checks whether a range of workers can grow; it does so at a checkpoint
     health_every_steps: PositiveInt | None = 100  # steps between lines of layer, gradient and table-row signals (train/health.py)
     profile_steps: NonNegativeInt = 0  # traced by torch's profiler on worker 0, into the run's profile/
     record_rows: bool = False  # keep a ledger of the rows of each step, for `sml-dist verify`

@@ -1,10 +1,13 @@
 """Ray Train's trainer and controller with fewer actors to start: each is a process that imports for a second.
 
-Both override internals of the pinned version of Ray; if another did not call these, runs would only start later.
+And its scaling policy, which waits for a checkpoint before it grows a run.
+
+All override internals of the pinned version of Ray; if another did not call these, runs would only start later, and repeat more steps.
 """
 
 import contextlib
 import os
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,6 +16,8 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ScalingDecision
+from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import NODE_ID_LABEL_KEY
 
@@ -23,6 +28,10 @@ class Trainer(DataParallelTrainer):
     """Ray's, for runs that read their own data. Its controller is ours, and has a runtime environment only where there are variables to
     set: Ray's always has one, and so it and all its actors wait for new processes instead of taking those that Ray has ready."""
 
+    def __init__(self, *args: Any, checkpoints: Path, **given: Any):
+        super().__init__(*args, **given)
+        self.checkpoints = checkpoints
+
     def _create_default_callbacks(self) -> list[Any]:
         """Ray's, without the actor for datasets and, outside of trials, the one that cleans up after a dead controller: this command ends
         with its controller, and Ray then frees what it held."""
@@ -31,6 +40,8 @@ class Trainer(DataParallelTrainer):
         return [each for each in super()._create_default_callbacks() if not isinstance(each, unneeded)]
 
     def _initialize_and_run_controller(self, **given: Any) -> Any:
+        if self.scaling_config.elasticity_enabled:
+            given["scaling_policy"] = AtCheckpoints(self.scaling_config, self.checkpoints)
         said = get_env_vars_to_propagate()
         options = {"runtime_env": {"env_vars": said}} if said else {}
         here = {NODE_ID_LABEL_KEY: ray.get_runtime_context().get_node_id()}
@@ -53,3 +64,21 @@ class Controller(TrainController):
         said = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
         with environment(said if ALONE in os.environ else {}):
             super().__init__(**given)
+
+
+class AtCheckpoints(ElasticScalingPolicy):
+    """Ray's, but a running group is resized only when a checkpoint has just been completed: Ray ends the workers where they stand, and all
+    that they did since their last checkpoint is done again. After a worker is lost the group starts anew at once."""
+
+    def __init__(self, scaling_config: ScalingConfig, checkpoints: Path):
+        super().__init__(scaling_config)
+        self.checkpoints, self.newest = checkpoints, ""
+
+    def make_decision_for_running_worker_group(self, **state: Any) -> ScalingDecision:
+        before = self.newest
+        with contextlib.suppress(OSError):
+            self.newest = max((each.name for each in self.checkpoints.glob("step-*")), default="")
+        if self.newest == before:
+            self._maybe_send_resource_request()  # as Ray's does each time: it lapses
+            return NoopDecision()
+        return super().make_decision_for_running_worker_group(**state)

@@ -49,6 +49,7 @@ def launch(
     cuda = on_gpu(config)
     trainer = Trainer(
         worker_main,
+        checkpoints=folder.checkpoints,
         train_loop_config={"raw": to_dict(rooted(config)), "report": report},
         scaling_config=ScalingConfig(
             num_workers=config.train.num_workers,
