@@ -16,7 +16,7 @@ Address = Annotated[str | None, typer.Option(help="A dashboard's URL or a local 
 Insecure = Annotated[bool, typer.Option("--insecure", help="Accept a cluster on another machine that has no token.")]
 Id = Annotated[str, typer.Argument(help="A job's id, as `sml-dist jobs` lists it.")]
 # Of a command's paths those that outlast it: a job's own folder is thrown away.
-KEPT = ("run", "input", "output", "data", "train", "valid", "test", "since", "against")
+KEPT = ("run", "input", "output", "data", "train", "valid", "test", "since", "against", "extend")
 
 jobs = typer.Typer(invoke_without_command=True, help="List the jobs of a cluster; follow or stop one.")
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sml_dist.data.dataset import MANIFEST, read_manifest
+from sml_dist.data.files import file_system
 from sml_dist.data.numeric import Statistics
 from sml_dist.data.schema import Schema
 from sml_dist.spec import InputError, from_dict, one_line
@@ -28,7 +29,7 @@ class Earlier:
     @staticmethod
     def of(where: str) -> "Earlier":
         """Of the folder of a dataset, or of a run. Raises InputError."""
-        fs, folder = fsspec.url_to_fs(where)
+        fs, folder = file_system(where)
         kept = f"{where.rstrip('/')}/dataset"
         root = kept if fs.exists(f"{folder.rstrip('/')}/dataset/{MANIFEST}") else where
         source = read_manifest(root).source
@@ -46,7 +47,8 @@ class Earlier:
         return Statistics(moments={c: self.statistics.moments[c] for c in standard if c in self.statistics.moments}, edges=edges)
 
     def extended(self, name: str, found: pa.Table) -> pa.Table:
-        """A field's vocabulary followed by the tokens that are new in `found`; of the others the counts are added up."""
+        """A field's vocabulary followed by the tokens that are new in `found`, which holds those that its rows have `min_count` times; the
+        counts of the others are added up."""
         if name not in self.vocabularies:
             return found
         path = f"{self.root}/{self.vocabularies[name]}"

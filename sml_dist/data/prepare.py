@@ -130,6 +130,7 @@ def make_manifest(job: Job, parts: list[Written], tally: Tally) -> Manifest:
             "schema": to_dict(job.schema),
             "statistics": to_dict(job.statistics),
             "vocabularies": {feature.name: vocabulary_path(feature.name) for feature in job.schema.features if feature.vocabulary},
+            **({"extends": job.earlier.root} if job.earlier else {}),
             "split": {"kind": job.splitter.kind, "cuts": list(job.splitter.cuts), "seed": job.splitter.seed},
         },
     )

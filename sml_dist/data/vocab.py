@@ -2,7 +2,8 @@
 
     count    each task writes files of (field, token, count), one row group for each of P ranges of hashes
     merge    one task for each range adds the counts up and drops tokens below min_count
-    finish   one task for each field orders them: id = 1 + rank by (count descending, token), row 0 is the rest
+    finish   one task for each field orders them: id = 1 + rank by (count descending, token), after the values of
+             an earlier dataset (earlier.py); row 0 is the rest
 
 so no process ever holds much more than 2/P of the distinct tokens while counting, nor more than one field's own at the end.
 """

@@ -47,13 +47,14 @@ def _bin(scored: Scored, rows: np.ndarray, unit: np.ndarray | None) -> Bin:
 
 def design_effect(errors: np.ndarray, unit: np.ndarray) -> float:
     """How many rows are worth one, as whole units are independent instead: by the variance of the errors' sum, and by how well
-    so many units tell it (Student's t). At least 1; of a single unit, which tells nothing of others, all its rows.
+    so many units tell it (Student's t). At least 1; where that cannot be told (one unit, or no errors), a unit's rows.
     """
     sums = np.bincount(np.unique(unit, return_inverse=True)[1], errors)
-    if (n := len(sums)) == 1:
-        return float(len(errors))
-    apart, together = (errors**2).sum(), (sums**2).sum() * n / (n - 1)
-    return float(max(together / apart * (stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) / Z) ** 2, 1)) if apart else 1.0
+    n, apart = len(sums), (errors**2).sum()
+    if n == 1 or not apart:
+        return len(errors) / n
+    together = (sums**2).sum() * n / (n - 1)
+    return float(max(together / apart * (stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) / Z) ** 2, 1))
 
 
 def wilson(rate: float, rows: float) -> tuple[float, float]:

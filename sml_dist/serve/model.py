@@ -169,11 +169,11 @@ class ServedModel:
             return {"name": name, "kind": "time", "separator": None, "values": [now(self.schema.timestamp)]}
         kind = "number" if name in self.schema.numbers else "list" if lists else "text"
         field = next((f for f in self.features.fields if f.column == name and f.vocabulary), None)
-        known = self._frequent(field.vocabulary) if field and kind != "number" else []
+        known = self._first(field.vocabulary) if field and kind != "number" else []
         return {"name": name, "kind": kind, "separator": separator, "values": known}
 
-    def _frequent(self, path: str) -> list[str]:
-        """The first values of a vocabulary, of which it may have millions: ids go by how often a value was seen."""
+    def _first(self, path: str) -> list[str]:
+        """The first values of a vocabulary, of which it may have millions: those seen most often (in the first of datasets that go on)."""
         with pq.ParquetFile(self.folder / path) as file:
             return next(file.iter_batches(SUGGESTED), pa.table({"token": []}))["token"].to_pylist()
 

@@ -78,7 +78,7 @@ class Checkpoints:
         """Starts to write the pieces as step-N, after which all but the newest `keep`, and the `best` of each, go.
 
         Raises the fault of the save before (see `wait`); without `background` its own. Its manifest has the seconds that training
-        stood still for it: copying, and waiting for the save before.
+        stood still until it began: copying, and waiting for the save before.
         """
         self.wait()
         started = time.monotonic()
@@ -90,6 +90,7 @@ class Checkpoints:
         self.thread.start()
         if not self.background:
             self.wait()
+            self.waited = 0.0  # as this save's own seconds
 
     def wait(self) -> None:
         """Until the save under way is done. Raises RunError if it could not be written, Diverged if a number was not finite."""
@@ -198,8 +199,9 @@ class Checkpoints:
                 fault = self._complete(folder, name, manifest, outcomes, best) if outcomes is not None else None
             self.fault, size = agree((fault, sum(each.get("bytes", 0) for each in outcomes or [])), self.group)
             if self.fault is None:
-                about = {"step": step, "seconds": round(time.monotonic() - started, 3), "bytes": size}
-                self.written = about | {"blocked_seconds": manifest["blocked_seconds"]}
+                seconds = round(time.monotonic() - started, 3)
+                blocked = manifest["blocked_seconds"] if self.background else seconds
+                self.written = {"step": step, "seconds": seconds, "bytes": size, "blocked_seconds": blocked}
         except Exception as error:  # a rank died: so does this one, at its next collective; until then it is said
             self.fault = error
 

@@ -28,9 +28,9 @@ class Trainer(DataParallelTrainer):
     """Ray's, for runs that read their own data. Its controller is ours, and has a runtime environment only where there are variables to
     set: Ray's always has one, and so it and all its actors wait for new processes instead of taking those that Ray has ready."""
 
-    def __init__(self, *args: Any, checkpoints: Path, **given: Any):
+    def __init__(self, *args: Any, checkpoints: Path, last_step: int, **given: Any):
         super().__init__(*args, **given)
-        self.checkpoints = checkpoints
+        self.checkpoints, self.last_step = checkpoints, last_step
 
     def _create_default_callbacks(self) -> list[Any]:
         """Ray's, without the actor for datasets and, outside of trials, the one that cleans up after a dead controller: this command ends
@@ -41,7 +41,7 @@ class Trainer(DataParallelTrainer):
 
     def _initialize_and_run_controller(self, **given: Any) -> Any:
         if self.scaling_config.elasticity_enabled:
-            given["scaling_policy"] = AtCheckpoints(self.scaling_config, self.checkpoints)
+            given["scaling_policy"] = AtCheckpoints(self.scaling_config, self.checkpoints, self.last_step)
         said = get_env_vars_to_propagate()
         options = {"runtime_env": {"env_vars": said}} if said else {}
         here = {NODE_ID_LABEL_KEY: ray.get_runtime_context().get_node_id()}
@@ -68,17 +68,18 @@ class Controller(TrainController):
 
 class AtCheckpoints(ElasticScalingPolicy):
     """Ray's, but a running group is resized only when a checkpoint has just been completed: Ray ends the workers where they stand, and all
-    that they did since their last checkpoint is done again. After a worker is lost the group starts anew at once."""
+    that they did since their last checkpoint is done again. At a run's last one there is nothing left to do with more. After a worker is
+    lost the group starts anew at once."""
 
-    def __init__(self, scaling_config: ScalingConfig, checkpoints: Path):
+    def __init__(self, scaling_config: ScalingConfig, checkpoints: Path, last_step: int):
         super().__init__(scaling_config)
-        self.checkpoints, self.newest = checkpoints, ""
+        self.checkpoints, self.last_step, self.newest = checkpoints, last_step, 0
 
     def make_decision_for_running_worker_group(self, **state: Any) -> ScalingDecision:
         before = self.newest
         with contextlib.suppress(OSError):
-            self.newest = max((each.name for each in self.checkpoints.glob("step-*")), default="")
-        if self.newest == before:
+            self.newest = max((int(each.name.removeprefix("step-")) for each in self.checkpoints.glob("step-*")), default=0)
+        if self.newest in (before, self.last_step):
             self._maybe_send_resource_request()  # as Ray's does each time: it lapses
             return NoopDecision()
         return super().make_decision_for_running_worker_group(**state)

@@ -80,6 +80,8 @@ class Keeper:
         about["progress"] = progress.as_dict()
         self.settle()
         self.store.save(progress.step, pieces(self.model, self.optimizers), about, best=progress.best_step)
+        if not self.config.train.checkpoint_in_background:
+            self.settle()
 
     def settle(self) -> None:
         """Waits for the save under way, and logs what it took."""

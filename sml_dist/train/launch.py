@@ -50,6 +50,7 @@ def launch(
     trainer = Trainer(
         worker_main,
         checkpoints=folder.checkpoints,
+        last_step=config.train.most_steps(training_plan(read_manifest(config.data.path), config).steps),
         train_loop_config={"raw": to_dict(rooted(config)), "report": report},
         scaling_config=ScalingConfig(
             num_workers=config.train.num_workers,

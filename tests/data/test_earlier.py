@@ -56,6 +56,7 @@ def test_numbers_keep_their_scale_and_the_same_rows_the_same_features(tmp_path):
     first = day(tmp_path, 1)
     second = day(tmp_path, 2, extend=str(tmp_path / "out1"))
     assert second.source["statistics"] == first.source["statistics"]
+    assert second.source["extends"] == str(tmp_path / "out1") and "extends" not in first.source
     schema, logs, output = write_schema(tmp_path), str(tmp_path / "day1.csv"), tmp_path / "again"
     again = prepare(schema, str(output), inputs=logs, split="order:0.9,0.1", extend=str(tmp_path / "out1"))
     assert rows_of(output, again, "train") == rows_of(tmp_path / "out1", first, "train")
@@ -85,6 +86,8 @@ def test_what_it_cannot_go_on_from_is_one_line(tmp_path):
     first = day(tmp_path, 1)
     with pytest.raises(InputError, match="nothing is not a prepared dataset"):
         day(tmp_path, 2, extend=str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="nosuch://x: .*nosuch"):
+        day(tmp_path, 2, extend="nosuch://x")
     synth(2_000, str(tmp_path / "synth"), fields=2, dense=1, table_rows=50)
     with pytest.raises(InputError, match="a synthetic dataset has no vocabularies"):
         day(tmp_path, 2, extend=str(tmp_path / "synth"))

@@ -172,6 +172,8 @@ def test_a_bin_s_rows_are_worth_no_more_for_being_of_groups_and_those_of_a_singl
     ends = lambda unit: [(each.low, each.high) for each in curve(one, 1, unit)]  # noqa: E731
     assert ends(np.arange(100) // 2) == ends(None) == [wilson(0.5, 100)]  # each group half clicks, as if it could not be otherwise
     assert ends(np.zeros(100)) == [wilson(0.5, 1)]
+    one.labels[:] = 0
+    assert ends(np.arange(100) // 20) == [wilson(0, 5)]  # whose groups may all be alike: nothing tells
 
 
 def test_a_bin_counts_by_its_weight_and_rows_of_weight_0_nowhere():

@@ -31,7 +31,8 @@ def test_a_commands_run_starts_no_actor_that_it_has_no_use_for(ray_local, tmp_pa
 
 def test_a_running_group_grows_only_when_a_checkpoint_has_just_been_completed_and_one_that_lost_a_worker_starts_at_once(tmp_path):
     """A node for two more workers is there all the time."""
-    policy, asked = AtCheckpoints(ScalingConfig(num_workers=(1, 3), elastic_resize_monitor_interval_s=0), tmp_path / "none yet"), []
+    scaling, asked = ScalingConfig(num_workers=(1, 3), elastic_resize_monitor_interval_s=0), []
+    policy = AtCheckpoints(scaling, tmp_path / "none yet", last_step=3)
     policy._maybe_send_resource_request = lambda: asked.append(1)
     policy._get_reserved_resources = lambda: {"node": {"CPU": 3.0}}
     running = {"worker_group_state": SimpleNamespace(start_time=0.0, num_workers=1), "worker_group_status": None}
@@ -47,5 +48,7 @@ def test_a_running_group_grows_only_when_a_checkpoint_has_just_been_completed_an
         (policy.checkpoints / f"step-{step:09d}").mkdir()
         assert policy.make_decision_for_running_worker_group(**running).num_workers == 3
         assert stays() and stays()
+    (policy.checkpoints / "step-000000003").mkdir()
+    assert stays(), "the run is at its end"
     assert policy.make_decision_for_non_running_worker_group().num_workers == 3
-    assert len(asked) == 9  # each time, for Ray forgets a run that no longer asks
+    assert len(asked) == 10  # each time, for Ray forgets a run that no longer asks

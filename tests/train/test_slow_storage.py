@@ -1,6 +1,7 @@
 """The watchdog on slow disks: it stops a worker whose disk hangs, and none whose own or whose neighbour's disk is merely slow."""
 
 import itertools
+import json
 import threading
 import time
 from pathlib import Path
@@ -56,6 +57,9 @@ def hung(dataset: str, folder: Path) -> dict:
 def test_a_worker_that_writes_slowly_is_not_stopped_nor_is_one_that_waits_for_it(dataset, tmp_path, background):
     for summary in on_ranks(2, slow, dataset, tmp_path, background):
         assert summary["steps"] == 5 and summary["seconds_by_phase"]["checkpoint"] > TIMEOUT, "the disk was too quick to tell"
+    lines = [json.loads(line) for line in (tmp_path / "slow/metrics.jsonl").read_text().splitlines()]
+    [saved] = [line for line in lines if line.get("event") == "checkpoint"]
+    assert background or saved["blocked_seconds"] == saved["seconds"] > TIMEOUT
 
 
 def test_a_worker_whose_disk_hangs_is_stopped_and_no_other(dataset, tmp_path):
