@@ -107,8 +107,10 @@ class _Columns:
 
     def _text(self, name: str) -> pa.Array:
         array = self._valid(as_text(self[name]), name)
-        array = pc.fill_null(array, "") if array.null_count else array
-        return pc.if_else(pc.is_in(array, self.missing), "", array) if self.missing is not None else array
+        return self._empty_if_missing(pc.fill_null(array, "") if array.null_count else array)
+
+    def _empty_if_missing(self, text: pa.Array) -> pa.Array:
+        return pc.if_else(pc.is_in(text, self.missing), "", text) if self.missing is not None else text
 
     def _valid(self, array: pa.Array, name: str) -> pa.Array:
         """Rejects rows that hold bytes which are not UTF-8 (marked so by as_text and by text.parse)."""
@@ -155,20 +157,23 @@ class _Columns:
         return values
 
     def list(self, name: str, separator: str | None) -> pa.Array:
-        """list<string> without empty tokens; a missing list is empty."""
+        """list<string> without missing tokens; a missing list is empty."""
         if separator is not None:
-            return drop_empty(pc.split_pattern(self.text(name), separator))
+            values, offsets = flat(pc.split_pattern(self.text(name), separator))
+            return self._present_values(values, offsets)
         array = self[name]
         array = array.cast(pa.list_(array.type.value_type)) if not pa.types.is_null(array.type) else array.cast(pa.list_(pa.string()))
         lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
         values = pc.fill_null(as_text(array.flatten()), "")
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        lists = pa.ListArray.from_arrays(pa.array(offsets), values)
         broken = pc.match_substring(values, BROKEN)
         if pc.any(broken).as_py():
             counts = np.concatenate([[0], np.cumsum(_mask(broken))])
             self.faults.add(counts[offsets[1:]] > counts[offsets[:-1]], name, lambda i: "not UTF-8")
-        return drop_empty(lists)
+        return self._present_values(values, offsets)
+
+    def _present_values(self, values: pa.Array, offsets: np.ndarray) -> pa.ListArray:
+        return kept_values(values, offsets, _mask(pc.not_equal(self._empty_if_missing(values), "")))
 
 
 def plain(array: pa.Array) -> pa.Array:
@@ -213,12 +218,6 @@ def parse_numbers(text: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
         trimmed = pc.if_else(pc.equal(trimmed, ""), None, trimmed)
         good = pc.match_substring_regex(trimmed, NUMBER)
         return pc.if_else(good, trimmed, None).cast(pa.float64()), _mask(pc.invert(good))
-
-
-def drop_empty(lists: pa.ListArray) -> pa.ListArray:
-    """The lists without their empty tokens."""
-    values, offsets = flat(lists)
-    return kept_values(values, offsets, _mask(pc.not_equal(values, "")))
 
 
 def newest(lists: pa.ListArray, count: int) -> pa.ListArray:

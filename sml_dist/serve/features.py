@@ -25,7 +25,7 @@ Quantize = Literal["none", "int8", "int4"]
 RULES = {
     "id": "hash: fmix64(fnv1a64(utf8(name + '\\0' + value))) mod hash; vocabulary: place of the value in its file, from 1, else 0; "
     "bucket: 0 if missing, else 1 + the number of edges <= x",
-    "missing": "an empty string, a null, NaN in a column of floats, or one of `missing`",
+    "missing": "an empty string, a null, NaN in a column of floats, or one of `missing`; a list or sequence is without such values",
     "log1p": "sign(x) log(1 + |x|), 0 if missing",
     "standard": "(x - mean) / std, 0 if missing; beyond float32's largest number that number",
     "none": "x, 0 if missing",

@@ -52,7 +52,7 @@ class Model:
         if origin in ("list", "sequence"):
             x = column if field["separator"] is None else pc.split_pattern(self.text(column), field["separator"])
             x = x.cast(pa.list_(getattr(x.type, "value_type", pa.string())))  # a column of nulls alone has no value type
-            tokens, most = iter(self.text(x.flatten(), missing=[]).to_pylist()), field["max_length"]
+            tokens, most = iter(self.text(x.flatten()).to_pylist()), field["max_length"]
             cells = [[t for _ in range(n or 0) if (t := next(tokens))] for n in pc.list_value_length(x).to_pylist()]
             if origin == "sequence":  # the newest first
                 found = [(self.lookup(cell[::-1][:most], field).tolist() + [-1] * most)[:most] for cell in cells]
@@ -70,15 +70,15 @@ class Model:
         known = None if field["hash"] else self.vocabulary(field["vocabulary"])
         return torch.tensor([hash64(field["of"] + "\0" + t) % field["hash"] if known is None else known.get(t, 0) for t in tokens]).long()
 
-    def text(self, x: pa.Array, missing: list[str] | None = None) -> pa.Array:
-        """Strings, "" where missing (a list's values only where empty); whole numbers are their digits."""
+    def text(self, x: pa.Array) -> pa.Array:
+        """Strings, "" where missing; whole numbers are their digits."""
         x = pa.array([u and str(u) for u in x.to_pylist()], pa.string()) if str(x.type) == "extension<arrow.uuid>" else x
         x = x.cast(pa.float32()) if pa.types.is_float16(x.type) else x  # Arrow computes little on half precision
         if pa.types.is_floating(x.type):
             whole = pc.if_else(pc.and_(pc.equal(pc.floor(x), x), pc.less(pc.abs(x), 2.0**63)), x, None).cast(pa.int64())
             x = pc.coalesce(whole.cast(pa.string()), pc.if_else(pc.is_nan(x), None, x.cast(pa.string())))
-        x, missing = x.cast(pa.string()), self.spec["missing"] if missing is None else missing
-        return pc.if_else(pc.is_in(x, pa.array([None, *missing], pa.string())), "", x)
+        x = x.cast(pa.string())
+        return pc.if_else(pc.is_in(x, pa.array([None, *self.spec["missing"]], pa.string())), "", x)
 
     def number(self, x: pa.Array, compared: bool = False) -> Tensor:
         """float64, NaN where missing; a float32 0.7 is 0.699999988, but 0.7 in a column that is held against edges."""

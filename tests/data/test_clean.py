@@ -269,6 +269,21 @@ def test_lists_come_from_strings_or_lists_without_empty_tokens():
     assert cleaned({"g": pa.array([["x"], ["a", "b"]]).slice(1)}, **LISTS)[0]["list:g"].to_pylist() == [["a", "b"]]
 
 
+PADDED = [[-1, -1, 5], [5, 7, -1], [-1], [-1, -12]]
+LISTED = {
+    "numbers": pa.array(PADDED),
+    "texts": pa.array([[*map(str, cell)] for cell in PADDED]),
+    "one text": ["-1|-1|5", "5|7|-1", "-1", "-1|-12"],
+}
+
+
+@pytest.mark.parametrize("kind", LISTED)
+def test_a_value_that_spells_missing_is_left_out_of_a_list_as_an_empty_one_is(kind):
+    group = {"columns": "g"} | ({"separator": "|"} if kind == "one text" else {})
+    rows, rejects = cleaned({"g": LISTED[kind]}, format="parquet", multivalued=[group], missing=["-1", "NULL"])
+    assert rows["list:g"].to_pylist() == [["5"], ["5", "7"], [], ["-12"]] and not rejects
+
+
 def test_bytes_that_are_not_utf8_reject_the_row_in_the_column_that_is_read():
     rows, rejects = cleaned({"c": pa.array([b"ok", b"\xff\xfeab"])}, categorical=[{"columns": "c"}])
     assert rows["token:c"].to_pylist() == ["ok"] and rejects == ["row 2: column c: not UTF-8: '??ab'"]

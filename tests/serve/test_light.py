@@ -77,18 +77,29 @@ LISTS = [
     pa.ListArray.from_arrays(pa.array([0, 1, 2]), pa.ExtensionArray.from_storage(pa.bool8(), pa.array([0, 1], pa.int8()))),
     pa.nulls(2),
     pa.array([], pa.list_(pa.string())),
+    pa.array(["a|none|b", "none", None, "|none ||a"]),
 ]
 
 
 @pytest.mark.parametrize("lists", LISTS, ids=lambda lists: str(lists.type))
 def test_the_values_of_a_list_are_those_of_prepare_in_every_type(lists):
-    raw = pa.table({"y": [1] * len(lists), "l": lists})
-    schema = {"name": "x", "format": "parquet", "label": "y", "multivalued": [{"columns": "l", "hash": 99}], "missing": ["none"]}
+    raw, separator = pa.table({"y": [1] * len(lists), "l": lists}), "|" if pa.types.is_string(lists.type) else None
+    group = {"columns": "l", "hash": 99} | ({"separator": separator} if separator else {})
+    schema = {"name": "x", "format": "parquet", "label": "y", "multivalued": [group], "missing": ["none"]}
     expected = clean(raw, np.arange(len(raw)), from_dict(Schema, schema))[0]["list:l"].combine_chunks()
-    field = {"column": "l", "origin": "list", "separator": None, "max_length": None, "hash": 99, "of": "l"}
+    assert "none" not in expected.flatten().to_pylist()
+    field = {"column": "l", "origin": "list", "separator": separator, "max_length": None, "hash": 99, "of": "l"}
     ids, lengths = reader("none").ids(raw, field)
     assert torch.equal(ids, torch.from_numpy((hash64(expected.flatten(), "l") % np.uint64(99)).astype(np.int64)))
     assert lengths.dtype == torch.int64 and lengths.tolist() == [len(cell) for cell in expected.to_pylist()]
+
+
+def test_a_pad_takes_no_place_of_a_history():
+    seen = pa.array([[-1, -1, 5], [5, 7, 9, -1], [-1]])
+    found = {"column": "seen", "origin": "sequence", "separator": None, "max_length": 2, "hash": 99, "of": "item"}
+    ids, _ = reader("-1").ids(pa.table({"seen": seen}), found)
+    five, seven, nine = (hash64(pa.array(["5", "7", "9"]), "item") % np.uint64(99)).tolist()
+    assert ids.tolist() == [[five, -1], [nine, seven], [-1, -1]]
 
 
 @pytest.mark.parametrize(
