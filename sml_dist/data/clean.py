@@ -25,7 +25,7 @@ NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 DIGITS = r"^-?[0-9]+$"
 INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-MAX_SECONDS = 1 << 53
+MAX_SECONDS = 1 << 38  # the year 10,680: a time since 1979 in ms, us or ns, read as seconds, lies beyond
 DAY = pa.scalar(86_400, pa.duration("s"))
 
 
@@ -284,7 +284,14 @@ def _timestamp(column: _Columns, timestamp: Timestamp) -> pa.Array:
 
     def reason(i: int) -> str:
         value = column.text(name)[i].as_py() if array[i].is_valid else ""
-        return f"{quote(value)} is not {wanted}" if value else "is missing"
+        return f"{quote(value)} is not {wanted}{hint(seconds[i].as_py() or 0)}" if value else "is missing"
+
+    def hint(second: int) -> str:
+        """Which unit a number too large for its own looks like; a column of times has its own."""
+        if abs(second) < MAX_SECONDS or pa.types.is_timestamp(array.type):
+            return ""
+        number = abs(second) * PER_SECOND[timestamp.unit]
+        return f"; it looks like `unit: {next(unit for unit, per in PER_SECOND.items() if number < MAX_SECONDS * per)}`"
 
     column.faults.add(~_mask(good), name, reason)
     return pc.fill_null(pc.if_else(good, seconds, 0), 0)

@@ -52,12 +52,11 @@ class Model:
         if origin in ("list", "sequence"):
             x = column if field["separator"] is None else pc.split_pattern(self.text(column), field["separator"])
             x = x.cast(pa.list_(getattr(x.type, "value_type", pa.string())))  # a column of nulls alone has no value type
-            tokens, most = iter(self.text(x.flatten()).to_pylist()), field["max_length"]
-            cells = [[t for _ in range(n or 0) if (t := next(tokens))] for n in pc.list_value_length(x).to_pylist()]
+            tokens, most, step = iter(self.text(x.flatten()).to_pylist()), field["max_length"], -1 if origin == "sequence" else 1
+            cells = [[t for _ in range(n or 0) if (t := next(tokens))][::step][:most] for n in pc.list_value_length(x).to_pylist()]
             if origin == "sequence":  # the newest first
-                found = [(self.lookup(cell[::-1][:most], field).tolist() + [-1] * most)[:most] for cell in cells]
-                return torch.tensor(found, dtype=torch.int64).view(-1, most), None
-            return self.lookup([t for cell in cells for t in cell[:most]], field), torch.tensor([len(cell[:most]) for cell in cells]).long()
+                return torch.tensor([self.lookup(c, field).tolist() + [-1] * (most - len(c)) for c in cells]).long().view(-1, most), None
+            return self.lookup([t for c in cells for t in c], field), torch.tensor([len(c) for c in cells]).long()
         if origin == "bucket":  # 0 is missing
             x, edges = self.number(column, True), torch.tensor(field["edges"], dtype=torch.float64)
             return torch.where(x.isnan(), 0, 1 + torch.searchsorted(edges, x.nan_to_num(), right=True))[:, None], None
@@ -77,8 +76,7 @@ class Model:
         if pa.types.is_floating(x.type):
             whole = pc.if_else(pc.and_(pc.equal(pc.floor(x), x), pc.less(pc.abs(x), 2.0**63)), x, None).cast(pa.int64())
             x = pc.coalesce(whole.cast(pa.string()), pc.if_else(pc.is_nan(x), None, x.cast(pa.string())))
-        x = x.cast(pa.string())
-        return pc.if_else(pc.is_in(x, pa.array([None, *self.spec["missing"]], pa.string())), "", x)
+        return pc.if_else(pc.is_in(x := x.cast(pa.string()), pa.array([None, *self.spec["missing"]], pa.string())), "", x)
 
     def number(self, x: pa.Array, compared: bool = False) -> Tensor:
         """float64, NaN where missing; a float32 0.7 is 0.699999988, but 0.7 in a column that is held against edges."""
@@ -99,7 +97,9 @@ class Model:
                 raise ValueError("a time names a day that does not exist in its month")
         x, unit = (x.cast(pa.int64()), x.type.unit) if pa.types.is_temporal(x.type) else (self.text(column), unit)
         of = {"hour": lambda h: h % 24, "weekday": lambda h: (h // 24 + 3) % 7, "weekend": lambda h: int((h // 24 + 3) % 7 >= 5)}
-        return [str(of[part](math.floor(Fraction(t)) // PER_SECOND[unit] // 3600)) for t in x.to_pylist()]
+        if max(map(abs, seconds := [math.floor(Fraction(t)) // PER_SECOND[unit] for t in x.to_pylist()]), default=0) >= 1 << 38:
+            raise ValueError(f"a time lies beyond the year 10,000: it is not in {unit}")
+        return [str(of[part](s // 3600)) for s in seconds]
 
 
 def hash64(text: str) -> int:  # fmix64(fnv1a64(utf8)), as sml_dist/data/hashing.py says

@@ -3,6 +3,7 @@
 from calendar import monthrange
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import combinations
 from uuid import UUID
 
 import numpy as np
@@ -156,6 +157,24 @@ def test_bad_times_are_rejected():
     ]
     _, rejects = cleaned({"t": ["14139999", "141021"]}, timestamp={"column": "t", "format": "%y%m%d%H"})
     assert rejects[1] == "row 2: column t: '141021' is not a time of the form %y%m%d%H"
+
+
+@pytest.mark.parametrize("second", [274_877_907, 1_718_000_000, -1_718_000_000, 9_000_000_000])
+@pytest.mark.parametrize("kind", [pa.string(), pa.int64(), pa.float64()])
+def test_a_time_in_a_finer_unit_than_the_schema_s_is_rejected_with_the_unit_that_it_looks_like(second, kind):
+    units = ["s", "ms", "us", "ns"]
+    for unit, found in combinations(units, 2):
+        times = pa.array([second * 1000 ** units.index(each) for each in (unit, found)]).cast(kind, safe=False)
+        rows, rejects = cleaned({"t": times}, timestamp={"column": "t", "unit": unit})
+        assert rows["timestamp"].to_pylist() == [second] and len(rejects) == 1
+        assert rejects[0].endswith(f" is not a time in {unit} since 1970; it looks like `unit: {found}`")
+
+
+def test_the_last_second_of_the_year_9999_is_a_time_and_one_that_no_column_of_times_can_hold_is_none():
+    last = 253_402_300_799
+    for column in (pa.array([last]), pa.array([last, 1 << 40], pa.timestamp("s"))):
+        rows, rejects = cleaned({"t": column}, timestamp={"column": "t"})
+        assert rows["timestamp"].to_pylist() == [last] and not any("looks like" in reject for reject in rejects)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,9 @@ def test_a_pad_takes_no_place_of_a_history():
         ("%FT%T%z", "2020-04-31T23:00:00+0800"),
         ("%y%m%d%H", "14102123"),
         ("%y%m%d%H", "141021"),
+        (None, "253402300799"),
+        (None, "1718000000000"),
+        (None, str(-(1 << 38))),
     ],
 )
 def test_a_time_of_text_is_refused_where_prepare_rejects_it(form, text):
