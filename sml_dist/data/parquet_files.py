@@ -15,7 +15,7 @@ from sml_dist.data.spans import RawBatch, RawFile, Span, check_columns, group_sp
 from sml_dist.data.text import is_text
 from sml_dist.spec import InputError
 
-BATCH_ROWS = 65_536
+BATCH_ROWS, BATCH_BYTES = 65_536, 32 << 20
 
 
 def parquet_spans(span: Span, schema: Schema, columns: list[str], part_bytes: int) -> list[Span]:
@@ -83,7 +83,21 @@ def read_parquet(span: Span, schema: Schema, columns: list[str]) -> Iterator[Raw
     row = span.first_row
     with _parquet(span.file) as parquet:
         groups = list(range(span.start, span.stop))
-        for batch in parquet.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
+        size = _batch_rows(parquet, groups, columns)
+        for batch in parquet.iter_batches(size, row_groups=groups, columns=columns, use_threads=False):
             table = pa.Table.from_batches([batch])
             yield RawBatch(table, np.arange(row, row + len(batch)), [])
             row += len(batch)
+
+
+def _batch_rows(parquet: pq.ParquetFile, groups: list[int], columns: list[str]) -> int:
+    """How many rows take about BATCH_BYTES once they are decoded.
+
+    Each value, in a list too, counts as eight bytes at least: encoded as runs, the pads of a history are next to nothing.
+    """
+    names, metadata = tuple(f"{column}." for column in columns), parquet.metadata
+    read = [i for i in range(metadata.num_columns) if f"{parquet.schema.column(i).path}.".startswith(names)]
+    there = [metadata.row_group(group) for group in groups if group < metadata.num_row_groups]  # iter_batches names one that is not
+    chunks = [group.column(i) for group in there for i in read]
+    decoded = sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in chunks)
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * sum(group.num_rows for group in there) // max(1, decoded)))

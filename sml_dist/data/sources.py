@@ -1,7 +1,8 @@
 """Raw logs in any format: how files are cut into spans, how many rows those have, and the batches of raw columns they hold.
 
 A span is a byte range of a text file cut at line ends, a whole compressed file, or a range of a Parquet file's row groups.
-Reading one takes memory for one batch, however long it is. Spans together make parts of about 64 MB, the unit of work.
+Reading one takes memory for one batch, however long it and its rows are, and of Parquet for one row group as it is stored. Spans
+together make parts of about 64 MB, the unit of work.
 """
 
 from collections.abc import Iterator

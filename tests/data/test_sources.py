@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -63,6 +64,23 @@ def test_a_parquet_file_is_cut_at_row_groups(tmp_path):
     spans = spans_of(path, schema, 1)
     assert [(span.start, span.rows, span.first_row) for span in spans] == [(0, 100, 1), (1, 100, 101), (2, 50, 201)]
     assert rows_in(spans, schema) == rows_in(spans_of(path, schema), schema)
+
+
+@pytest.mark.parametrize("item", ["distinct", "pad"])
+def test_a_batch_of_parquet_has_the_fewer_rows_the_longer_its_lists_are(tmp_path, monkeypatch, item):
+    """Pads are almost nothing in the file, but not in memory; and a column that is not read costs no rows."""
+    monkeypatch.setattr("sml_dist.data.parquet_files.BATCH_BYTES", 64 << 10)
+    schema = from_dict(Schema, {"name": "x", "format": "parquet", "label": "y", "multivalued": [{"columns": "seen"}]})
+    for length, most in ((1, 4_096), (100, 81), (1_000, 8), (10_000, 1)):
+        rows = max(2, 8_000 // length)
+        values = np.full(rows * length, -1) if item == "pad" else np.arange(rows * length)
+        seen = pa.FixedSizeListArray.from_arrays(pa.array(values), length).cast(pa.list_(pa.int64()))
+        unread = pa.array(["x" * 10_000] * rows)
+        pq.write_table(pa.table({"y": [1] * rows, "seen": seen, "seen_too": unread}), tmp_path / f"{length}.parquet")
+        batches = [batch for span in spans_of(tmp_path / f"{length}.parquet", schema) for batch in read(span, schema)]
+        assert most // 2 <= max(len(batch.rows) for batch in batches) <= most
+        assert [row for batch in batches for row in batch.rows] == list(range(1, rows + 1))
+        assert pa.concat_tables(batch.table for batch in batches)["seen"].to_pylist() == seen.to_pylist()
 
 
 def test_files_are_read_in_the_order_of_their_names_and_numbered_over_all(tmp_path):
