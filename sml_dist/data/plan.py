@@ -12,6 +12,7 @@ read one stream less and pad each batch to the size of the others'.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,11 +21,32 @@ from sml_dist.spec import InputError
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows [start, stop) of a row group."""
+    """Rows [start, stop) of a row group, whose row 0 is row `first` of the dataset."""
 
     group: int
     start: int
     stop: int
+    first: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The row groups of an epoch end to end: `order[i]` covers rows [edges[i], edges[i + 1]) of it, and begins with row `firsts[i]` of the
+    dataset."""
+
+    order: np.ndarray
+    edges: np.ndarray
+    firsts: np.ndarray
+
+    def slices(self, begin: int, end: int) -> list[Slice]:
+        """Rows [begin, end) of the epoch."""
+        slices, i = [], int(np.searchsorted(self.edges, begin, side="right")) - 1
+        while begin < end:
+            edge, stop = int(self.edges[i]), min(end, int(self.edges[i + 1]))
+            if stop > begin:
+                slices.append(Slice(int(self.order[i]), begin - edge, stop - edge, int(self.firsts[i])))
+            begin, i = stop, i + 1
+        return slices
 
 
 @dataclass(frozen=True)
@@ -63,7 +85,7 @@ class Plan:
         if not sum(self.groups):
             raise InputError("the split to read holds no rows; prepare the dataset with a split rule that gives it some")
 
-    @property
+    @cached_property
     def rows(self) -> int:
         return sum(self.groups)
 
@@ -112,36 +134,46 @@ class Plan:
         groups = self._random(epoch).permutation(len(self.groups))
         return groups[np.argsort(np.asarray(self.groups)[groups] != self.window, kind="stable")]
 
+    def layout(self, epoch: int) -> Layout:
+        order, sizes = self.order(epoch), np.asarray(self.groups)
+        return Layout(order, np.concatenate([[0], np.cumsum(sizes[order])]), (np.cumsum(sizes) - sizes)[order])
+
+    def slices(self, layout: Layout, window: int, share: range) -> list[Slice]:
+        """What the streams of `share` read in a window of the epoch that is laid out so."""
+        first, starts = self._starts(window, share)
+        begin, end = first + starts[0], first + starts[-1]
+        if begin == end:  # a worker without a row in the last window pads with another's row
+            begin, end = self.rows - 1, self.rows
+        return layout.slices(begin, end)
+
     def window_of(self, cursor: Cursor) -> tuple[int, int]:
         """The window that holds a cursor's first row, and how many rows of each stream lie before it in that window."""
         return divmod(cursor.batch * self.micro, self.window)
 
-    def reading(self, epoch: int, window: int, share: range, skip: int = 0, lanes: int | None = None) -> Reading:
+    def reading(
+        self, epoch: int, window: int, share: range, skip: int = 0, lanes: int | None = None, slices: list[Slice] | None = None
+    ) -> Reading:
         """What to read for the streams of `share` in one window, without the first `skip` rows of each stream.
 
-        With more `lanes` than streams in the share, each row of the streams is followed by padding for the lanes left.
+        With more `lanes` than streams in the share, each row of the streams is followed by padding for the lanes left. Whoever knows the
+        `slices` needs no more of the row groups than how many rows they hold together.
         """
-        first = window * self.streams * self.window
-        size = min(self.rows - first, self.streams * self.window)
-        starts = [self._piece(size, stream, self.streams) for stream in range(share.start, share.stop + 1)]
+        _, starts = self._starts(window, share)
         pieces = [
             self._permutation(epoch, window, stream, b - a) + a - starts[0] for stream, a, b in zip(share, starts, starts[1:], strict=False)
         ]
         take = interleave(pieces)
         last = window == self.windows - 1
         whole = (self.steps * self.micro - window * self.window) * len(share) if last else self.window * len(share)
-        begin, end = first + starts[0], first + starts[-1]
-        if begin == end:  # a worker without a row in the last window pads with another's row
-            begin, end = self.rows - 1, self.rows
         padding = np.resize(take if len(take) else np.zeros(1, np.int64), max(whole - len(take), 0))
         real = (np.arange(len(take) + len(padding)) < len(take))[skip * len(share) :]
         take = np.concatenate([take, padding])[skip * len(share) :]  # after padding: batch norm sees which rows those are copies of
-        return widened(Reading(self._slices(epoch, begin, end), take, real), len(share), lanes or len(share))
+        slices = slices or self.slices(self.layout(epoch), window, share)
+        return widened(Reading(slices, take, real), len(share), lanes or len(share))
 
     def row_ids(self, reading: Reading) -> np.ndarray:
         """Dataset-wide numbers (row group order) of a reading's real rows, in the order they are read."""
-        offsets = np.concatenate([[0], np.cumsum(self.groups)])
-        ids = np.concatenate([offsets[s.group] + np.arange(s.start, s.stop) for s in reading.slices])
+        ids = np.concatenate([s.first + np.arange(s.start, s.stop) for s in reading.slices])
         return ids[reading.take[reading.real]]
 
     def numbers(self, reading: Reading) -> np.ndarray:
@@ -165,16 +197,11 @@ class Plan:
         """Where a piece starts when `size` things are cut into `pieces` that differ by at most one."""
         return index * (size // pieces) + min(index, size % pieces)
 
-    def _slices(self, epoch: int, begin: int, end: int) -> list[Slice]:
-        order = self.order(epoch)
-        edges = np.concatenate([[0], np.cumsum(np.asarray(self.groups)[order])])
-        slices, i = [], int(np.searchsorted(edges, begin, side="right")) - 1
-        while begin < end:
-            stop = min(end, int(edges[i + 1]))
-            if stop > begin:
-                slices.append(Slice(int(order[i]), begin - int(edges[i]), stop - int(edges[i])))
-            begin, i = stop, i + 1
-        return slices
+    def _starts(self, window: int, share: range) -> tuple[int, list[int]]:
+        """A window's first row, and where after it the pieces of a share's streams begin and end."""
+        first = window * self.streams * self.window
+        size = min(self.rows - first, self.streams * self.window)
+        return first, [self._piece(size, stream, self.streams) for stream in range(share.start, share.stop + 1)]
 
     def _permutation(self, epoch: int, window: int, stream: int, rows: int) -> np.ndarray:
         return self._random(epoch, window, stream).permutation(rows) if self.shuffle else np.arange(rows)

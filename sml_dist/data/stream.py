@@ -1,9 +1,11 @@
 """A worker's share of the plan as one Ray Data pipeline for the whole run: order kept, read-ahead bounded."""
 
+import pickle
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sml_dist.data.dataset import Manifest, read_rows, row_groups
-from sml_dist.data.plan import Cursor, Plan
+from sml_dist.data.plan import Cursor, Layout, Plan, Slice
 from sml_dist.spec import InputError
 
 ERROR = "input error"
@@ -88,7 +90,7 @@ class Stream:
         return WindowReader(self.source, self.plan, self.rank, self.workers, begin, skip, self.numbered)
 
     def _pipeline(self, read: "WindowReader", windows: range) -> ray.data.Dataset:
-        dataset = ray.data.from_items([{"window": window} for window in windows], override_num_blocks=len(windows))
+        dataset = ray.data.from_items([*read.tasks(windows)], override_num_blocks=len(windows))
         context, options = dataset.context, dataset.context.execution_options
         context.enable_progress_bars = False
         # The limit on memory is what bounds the readers. Ray Data would also rest them while three windows lie ready, and hold all but a
@@ -186,16 +188,36 @@ def rebatch(blocks: Iterable[pa.Table], size: int) -> Generator[pa.Table]:
 
 
 class WindowReader:
-    """A reader task: one window of a worker's streams, decoded once, permuted and interleaved by one take."""
+    """A reader task: one window of a worker's streams, decoded once, permuted and interleaved by one take.
+
+    Ray Data unpickles it for every task: with the row groups of 8 billion rows that took 72 ms, and finding a window's among them 39 more.
+    So it travels without them, and each task brings those that it reads.
+    """
 
     def __init__(self, source: Source, plan: Plan, rank: int, workers: int, begin: int = 0, skip: int = 0, numbered: bool = False):
         self.source, self.plan, self.begin, self.skip, self.numbered = source, plan, begin, skip, numbered
         self.share, self.lanes = plan.share(rank, workers), plan.lanes(workers)
+        self.brought: list[tuple[Slice, tuple[str, int, int]]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        source, plan = replace(self.source, groups=()), replace(self.plan, groups=(self.plan.rows,))
+        return vars(self) | {"source": source, "plan": plan}
+
+    def tasks(self, windows: range) -> Iterator[dict[str, Any]]:
+        for epoch, numbers in groupby(windows, lambda number: number // self.plan.windows):
+            layout = self.plan.layout(epoch)
+            for number in numbers:
+                yield {"window": number, "pieces": pickle.dumps(self._pieces(layout, number % self.plan.windows))}
+
+    def _pieces(self, layout: Layout, window: int) -> list[tuple[Slice, tuple[str, int, int]]]:
+        """What to read, and of which row groups."""
+        return [(piece, self.source.groups[piece.group]) for piece in self.plan.slices(layout, window, self.share)]
 
     def __call__(self, task: dict[str, np.ndarray]) -> pa.Table:
         # Arrow's own pool gives a window's memory back to the system, which clears its pages anew for the next; that alone cost a window
         # of 262,144 rows 30 to 220 ms of a core, beside 100 for all else. The system's pool keeps it (session.py).
         pa.set_memory_pool(pa.system_memory_pool())
+        self.brought = pickle.loads(task["pieces"][0]) if "pieces" in task else None
         try:
             return self.window(int(task["window"][0]))
         except InputError as error:  # travels as a value: Ray would wrap it, and log it as a crash
@@ -204,11 +226,13 @@ class WindowReader:
     def window(self, number: int) -> pa.Table:
         """Window `number`, counted from the first of the first epoch."""
         epoch, window = divmod(number, self.plan.windows)
-        reading = self.plan.reading(epoch, window, self.share, self.skip if number == self.begin else 0, self.lanes)
-        parts = []
-        for piece in reading.slices:
-            path, group, rows = self.source.groups[piece.group]
-            parts.append(read_rows(self.source.root, path, group, rows=rows).slice(piece.start, piece.stop - piece.start))
+        pieces = self.brought or self._pieces(self.plan.layout(epoch), window)
+        skip = self.skip if number == self.begin else 0
+        reading = self.plan.reading(epoch, window, self.share, skip, self.lanes, [piece for piece, _ in pieces])
+        parts = [
+            read_rows(self.source.root, path, group, rows=rows).slice(piece.start, piece.stop - piece.start)
+            for piece, (path, group, rows) in pieces
+        ]
         rows = pa.concat_tables(parts).combine_chunks()
         table = with_weight(rows.take(pa.array(reading.take)), reading.real)
         if self.numbered:

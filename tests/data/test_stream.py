@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -84,6 +85,16 @@ def test_ray_data_knows_what_a_pipeline_sets_and_calls_its_callback_at_each_step
     list(stream.batches())
     assert set(waited) == {step_seconds(stream.prefetch)}
     assert vars(stream._pipeline(stream._reader(Cursor()), range(1)).context).keys() <= vars(DataContext()).keys()
+
+
+def test_a_reader_task_is_sent_what_it_reads_and_no_other_row_groups(source):
+    p = plan(source)
+    for rank in range(3):
+        read = WindowReader(source, p, rank, 3, begin=1, skip=10, numbered=True)
+        for task in read.tasks(range(1, 2 * p.windows)):
+            sent = pickle.loads(pickle.dumps(read))
+            assert not sent.source.groups and len(sent.plan.groups) == 1
+            assert sent({key: [value] for key, value in task.items()}).equals(read.window(task["window"]))
 
 
 def test_multi_valued_rows_keep_their_values(source):
