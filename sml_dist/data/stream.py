@@ -21,6 +21,7 @@ from sml_dist.data.plan import Cursor, Layout, Plan, Slice
 from sml_dist.spec import InputError
 
 ERROR = "input error"
+Piece = tuple[Slice, tuple[str, int, int]]  # and its row group: path, number, rows
 DATA_NODES = {"sml-dist/role": "data"}
 ROOM_SECONDS = 60.0
 FEWEST, MOST = 2, 16  # windows ahead, unless configured
@@ -197,7 +198,6 @@ class WindowReader:
     def __init__(self, source: Source, plan: Plan, rank: int, workers: int, begin: int = 0, skip: int = 0, numbered: bool = False):
         self.source, self.plan, self.begin, self.skip, self.numbered = source, plan, begin, skip, numbered
         self.share, self.lanes = plan.share(rank, workers), plan.lanes(workers)
-        self.brought: list[tuple[Slice, tuple[str, int, int]]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         source, plan = replace(self.source, groups=()), replace(self.plan, groups=(self.plan.rows,))
@@ -209,7 +209,7 @@ class WindowReader:
             for number in numbers:
                 yield {"window": number, "pieces": pickle.dumps(self._pieces(layout, number % self.plan.windows))}
 
-    def _pieces(self, layout: Layout, window: int) -> list[tuple[Slice, tuple[str, int, int]]]:
+    def _pieces(self, layout: Layout, window: int) -> list[Piece]:
         """What to read, and of which row groups."""
         return [(piece, self.source.groups[piece.group]) for piece in self.plan.slices(layout, window, self.share)]
 
@@ -217,16 +217,15 @@ class WindowReader:
         # Arrow's own pool gives a window's memory back to the system, which clears its pages anew for the next; that alone cost a window
         # of 262,144 rows 30 to 220 ms of a core, beside 100 for all else. The system's pool keeps it (session.py).
         pa.set_memory_pool(pa.system_memory_pool())
-        self.brought = pickle.loads(task["pieces"][0]) if "pieces" in task else None
         try:
-            return self.window(int(task["window"][0]))
+            return self.window(int(task["window"][0]), pickle.loads(task["pieces"][0]))
         except InputError as error:  # travels as a value: Ray would wrap it, and log it as a crash
             return pa.table({ERROR: [str(error)]})
 
-    def window(self, number: int) -> pa.Table:
-        """Window `number`, counted from the first of the first epoch."""
+    def window(self, number: int, pieces: list[Piece] | None = None) -> pa.Table:
+        """Window `number`, counted from the first of the first epoch; its `pieces` are those that a task brings."""
         epoch, window = divmod(number, self.plan.windows)
-        pieces = self.brought or self._pieces(self.plan.layout(epoch), window)
+        pieces = pieces or self._pieces(self.plan.layout(epoch), window)
         skip = self.skip if number == self.begin else 0
         reading = self.plan.reading(epoch, window, self.share, skip, self.lanes, [piece for piece, _ in pieces])
         parts = [

@@ -126,13 +126,13 @@ read = WindowReader(Source(sys.argv[1], groups, 0), Plan((rows,) * 40, streams=4
 
 def faults(read_one):
     seen = []
-    for window in range(15):
+    for task in read.tasks(range(15)):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        read_one(window)
+        read_one({key: [value] for key, value in task.items()})
         seen.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     return statistics.median(seen)
 
-print(faults(read.window), faults(lambda window: read({"window": [window]})))
+print(faults(lambda task: read.window(task["window"][0])), faults(read))
 """
 
 
@@ -204,10 +204,10 @@ def test_as_many_windows_are_read_ahead_as_asked_for_and_no_more(ray_local, sour
     """Of 2 MB each, while one batch of the first is all that anybody took; nor before Ray Data knows how large one is."""
 
     class Heavy(WindowReader):
-        def window(self, number: int) -> pa.Table:
+        def window(self, number: int, pieces=None) -> pa.Table:
             (tmp_path / str(number)).touch()
             time.sleep(0.5)
-            rows = super().window(number)
+            rows = super().window(number, pieces)
             return rows.append_column("weighty", pa.array([bytes((2 << 20) // rows.num_rows)] * rows.num_rows))
 
     class Watched(Stream):
