@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sml_dist.data.output import writing
-from sml_dist.scoring.evaluation_text import about_intervals
+from sml_dist.scoring.evaluation_text import about_intervals, exact
 from sml_dist.spec import InputError
 from sml_dist.tabular import Row, markdown_table, write_csv
 from sml_dist.whole_files import WholeFiles
@@ -63,7 +63,7 @@ def metric_rows(found: dict[str, Any]) -> list[Row]:
         if "against" in found:
             row |= {f"against_{key}": value for key, value in found["against"]["metrics"][name].items()}
             difference = found["differences"][name]
-            row |= {f"difference_{key}": difference.get(key) for key in ("value", "low", "high", "p")}
+            row |= {f"difference_{key}": difference.get(key) for key in ("value", "low", "high", *(["p"] if exact(found) else []))}
         rows.append(row)
     return rows
 

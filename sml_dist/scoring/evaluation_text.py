@@ -15,7 +15,7 @@ def metrics_table(found: dict[str, Any]) -> Table:
     """A line a metric with its interval; against another run both values, the difference (bold where it is sure) and its interval."""
     title = f"{found['model']}, {found['rows']:,} {found['split']} rows"
     if "against" in found:
-        columns = ["", Path(found["run"]).name, Path(found["against"]["run"]).name, "difference", "95 %", "p"]
+        columns = ["", Path(found["run"]).name, Path(found["against"]["run"]).name, "difference", "95 %", *(["p"] if exact(found) else [])]
     else:
         columns = ["", Path(found["run"]).name, "95 %"]
     table = rich_table(title, columns, "lr")
@@ -28,8 +28,13 @@ def against(found: dict[str, Any], name: str) -> list[str | Text]:
     difference = found["differences"][name]
     sure = "bold" if difference["low"] > 0 or difference["high"] < 0 else ""
     shown = Text(number(difference["value"], "+.5f"), style=sure)
-    p = number(difference.get("p", math.nan), ".2g")
-    return [number(found["against"]["metrics"][name]["value"]), shown, interval(difference, "+.5f"), p]
+    p = [number(difference.get("p", math.nan), ".2g")] if exact(found) else []
+    return [number(found["against"]["metrics"][name]["value"]), shown, interval(difference, "+.5f"), *p]
+
+
+def exact(found: dict[str, Any]) -> bool:
+    """Whether the AUC difference is DeLong's, the only one that has a p value."""
+    return "p" in found["differences"]["auc"]
 
 
 def slices_table(name: str, slices: list[dict[str, Any]]) -> Table:
@@ -53,10 +58,16 @@ def calibration_table(found: dict[str, Any]) -> Table:
 
 def about_intervals(found: dict[str, Any]) -> str:
     slices = f" (of slices at most {found['slice_resamples']:,})" if found["slices"] else ""
-    exact = ", of the AUC difference DeLong's" if "p" in found.get("differences", {}).get("auc", {}) else ""
+    paired = delong = no_p = ""
+    if "differences" in found:
+        paired = " and of paired differences"
+        if exact(found):
+            delong = ", of the AUC difference DeLong's"
+        else:
+            no_p = "; no p value, as DeLong's test takes single rows of equal weight, labelled 0 or 1"
     rows = "rows, taken as independent" if found["unit"] == "row" else "as many rows as the groups are worth"
-    drawn = f"of metrics from {found['resamples']:,} resamples of {found['unit']}s{slices}"
-    return f"Intervals at 95 %: {drawn}{exact}, of the calibration curve Wilson's, over {rows}"
+    drawn = f"of metrics{paired} from {found['resamples']:,} resamples of {found['unit']}s{slices}"
+    return f"Intervals at 95 %: {drawn}{delong}, of the calibration curve Wilson's, over {rows}{no_p}"
 
 
 def interval(value: dict[str, float], form: str = ".4f") -> str:

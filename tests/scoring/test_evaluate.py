@@ -23,8 +23,8 @@ from sml_dist.scoring import evaluation_page
 from sml_dist.scoring.bootstrap import Scored
 from sml_dist.scoring.calibration import Bin
 from sml_dist.scoring.evaluate import Options, compared, evaluate
-from sml_dist.scoring.evaluation_page import page, write
-from sml_dist.scoring.evaluation_text import about_intervals, against, slices_table
+from sml_dist.scoring.evaluation_page import metric_rows, page, write
+from sml_dist.scoring.evaluation_text import about_intervals, against, metrics_table, slices_table
 from sml_dist.scoring.slices import namer, values_of
 from sml_dist.spec import InputError, to_dict
 from sml_dist.tabular import markdown_table
@@ -85,7 +85,7 @@ def test_a_difference_without_an_interval_is_not_shown_as_sure():
     unknown = {"value": 0.25, "low": math.nan, "high": math.nan}
     found = {"against": {"metrics": {"auc": unknown}}, "differences": {"auc": unknown}}
     _, shown, *rest = against(found, "auc")
-    assert (shown.plain, shown.style, rest) == ("+0.25000", "", ["", ""])
+    assert (shown.plain, shown.style, rest) == ("+0.25000", "", [""])
 
 
 def test_what_the_training_rows_hold_too_seldom_or_not_at_all_is_called_rare_or_unseen(data):
@@ -239,6 +239,21 @@ def test_the_page_and_the_terminal_say_where_each_kind_of_interval_is_from():
     found |= {"unit": "group", "slices": {"site": []}, "differences": {"auc": {"p": 0.1}}}
     drawn = "1,000 resamples of groups (of slices at most 200), of the AUC difference DeLong's"
     assert drawn in about_intervals(found) and about_intervals(found).endswith("Wilson's, over as many rows as the groups are worth")
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_column_of_p_stands_only_where_the_auc_difference_has_one_and_its_absence_is_explained(exact):
+    one = {"value": 0.5, "low": 0.4, "high": 0.6}
+    found = found_with([Bin(9, 9.0, 0.1, 0.1, 0.0, 0.5)]) | {"run": "runs/a", "metrics": {"auc": one, "logloss": one}}
+    found |= {"against": {"run": "runs/b", "checkpoint": "c", "metrics": found["metrics"]}}
+    found["differences"] = {"auc": one | ({"p": 0.25} if exact else {}), "logloss": one}
+    columns = {column.header: [*column.cells] for column in metrics_table(found).columns}
+    assert columns.get("p") == (["0.25", ""] if exact else None) and ("difference_p" in page(found)) == exact
+    assert [row.get("difference_p") for row in metric_rows(found)] == [0.25 if exact else None, None]
+    text = about_intervals(found)
+    assert "of metrics and of paired differences from 20 resamples of rows" in text and text in page(found)
+    assert ("of the AUC difference DeLong's" in text) == exact
+    assert ("no p value, as DeLong's test takes single rows of equal weight" in text) != exact
 
 
 def test_rows_without_a_positive_have_a_page_and_a_picture_too(tmp_path):
