@@ -55,7 +55,9 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="A prepared dataset, or a glob of raw logs; by default the run's own dataset.")] = None,
     split: Annotated[str | None, typer.Option(help="By default test, or valid where there is none.")] = None,
     step: Annotated[int | None, typer.Option(help="Checkpoint step (default: the best evaluation's).")] = None,
-    against: Annotated[str | None, typer.Option(help="Another run, compared on the same rows with this run's weights and groups.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another run, compared on the same rows and slices with this run's weights and groups.")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="Which label, if there are several (default: the first).")] = None,
     by: Annotated[list[str] | None, typer.Option(help="Slices by a field, or by `group`. May be repeated.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Slices of each field: its most frequent values.")] = 10,
@@ -113,13 +115,14 @@ def show_predictions(found: Any, output: str, as_json: bool) -> None:
 
 
 def show_evaluation(found: dict[str, Any], as_json: bool) -> None:
-    from sml_dist.scoring.evaluation_text import about_intervals, calibration_table, metrics_table, slices_table
+    from sml_dist.scoring.evaluation_text import about_intervals, calibration_table, metrics_table, slices_tables
 
     if as_json:
         print_json(found)
         return
     out.print(metrics_table(found))
-    for name, slices in found["slices"].items():
-        out.print(slices_table(name, slices))
+    for name in found["slices"]:
+        for table in slices_tables(name, found):
+            out.print(table)
     out.print(calibration_table(found))
     out.print(f"{about_intervals(found)}; {found['checkpoint']} ({found['precision']}) on {found['data']}", soft_wrap=True, highlight=False)

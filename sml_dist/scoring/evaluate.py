@@ -55,8 +55,8 @@ def evaluate(
     options: Options = Options(),  # noqa: B008
     show: ShowStage = silent,
 ) -> dict[str, Any]:
-    """Metrics with intervals, slices, a calibration curve, and differences from the run `against`, both under this run's weights
-    and groups.
+    """Metrics with intervals, slices, a calibration curve, and differences from the run `against`, of each slice too, both under this
+    run's weights and groups.
 
     `data` is a prepared dataset, by default the run's own, of which test is taken, or valid where there is none, unless `split`
     says so; or a glob of raw logs with labels, for which Ray must be initialised. Raises InputError.
@@ -68,13 +68,12 @@ def evaluate(
     scored, rows, values = score(model, source, data, options, show)
     if not scored.weights.any():
         raise InputError(f"{data}: all {len(rows):,} rows have weight 0, so no metric is defined; give others with --data or --split")
-    resamples, unit = affordable(len(scored.logits), options.resamples), unit_of(scored, options)
     found = about(model) | {"data": data, "split": source.split, "label": options.label or model.manifest.labels[0]}
-    found |= {"rows": len(scored.logits), "positives": float(scored.labels.sum()), "resamples": resamples, "unit": options.unit}
+    found |= {"rows": len(scored.logits), "positives": float(scored.labels.sum()), "unit": options.unit}
+    found["resamples"] = affordable(len(scored.logits), options.resamples)
     found["slice_resamples"] = min(options.resamples, SLICE_RESAMPLES)  # at most: fewer for millions of rows
-    if against is None:
-        found["metrics"] = as_dicts(intervals(scored, resamples, unit=unit, seed=options.seed))
-    else:
+    both = [scored]
+    if against is not None:
         other = loaded(against, None, options)
         its_options = replace(options, by=(), unit="row")  # what is drawn are this run's groups
         check(its_options, other)
@@ -82,11 +81,14 @@ def evaluate(
         if not (np.array_equal(rows, its_rows) and np.array_equal(scored.labels, second.labels)):
             why = "the two runs do not keep the same rows and labels of this data, as their schemas differ"
             raise InputError(f"{why}; give rows that both can use")
-        found |= compared(scored, second, resamples, unit, options)
+        both.append(second)
+    by_delong = delong_holds(scored, options)
+    found |= measured(both, options.resamples, by_delong, options)
+    if against is not None:
         found["against"] |= about(other)
-    bins = curve(scored, options.bins, unit)
+    bins = curve(scored, options.bins, unit_of(scored, options))
     found["calibration_curve"], found["expected_calibration_error"] = [asdict(one) for one in bins], expected_error(bins)
-    found["slices"] = {name: sliced(name, scored, *held, model, options) for name, held in values.items() if len(held[1])}
+    found["slices"] = {name: sliced(name, both, *held, model, by_delong, options) for name, held in values.items() if len(held[1])}
     return found
 
 
@@ -169,25 +171,34 @@ def about(model: Trained) -> dict[str, Any]:
     }
 
 
-def compared(first: Scored, second: Scored, resamples: int, unit: np.ndarray | None, options: Options) -> dict[str, Any]:
-    """The metrics of both runs under the first's weights and groups, for schemas may differ in these, and their differences; the AUC's
-    by DeLong where that holds: single rows of equal weight, labels 0 or 1."""
-    second = replace(second, weights=first.weights, groups=first.groups)
-    own, its, difference = differences(first, second, resamples, unit=unit, seed=options.seed)
-    found = as_dicts(difference)
-    if unit is None and len(np.unique(first.weights)) == 1 and np.isin(first.labels, (0, 1)).all():
-        found["auc"] = asdict(auc_difference(first.logits, second.logits, first.labels))
-    return {"metrics": as_dicts(own), "against": {"metrics": as_dicts(its)}, "differences": found}
+def delong_holds(scored: Scored, options: Options) -> bool:
+    """Of all rows, and so of every slice: they are drawn singly, of equal weight, and labelled 0 or 1."""
+    return options.unit == "row" and len(np.unique(scored.weights)) == 1 and bool(np.isin(scored.labels, (0, 1)).all())
 
 
-def sliced(name: str, scored: Scored, rows: np.ndarray, ids: np.ndarray, model: Trained, options: Options) -> list[dict[str, Any]]:
-    """The most frequent values: rows, positives, and every metric with its interval."""
+def measured(runs: Sequence[Scored], most: int, by_delong: bool, options: Options) -> dict[str, Any]:
+    """A run's metrics from at most so many resamples; of two runs on the same rows both ones', and their differences, under the first's
+    weights and groups, for schemas may differ in these."""
+    first, *others = runs
+    drawing = {"resamples": affordable(len(first.logits), most), "unit": unit_of(first, options), "seed": options.seed}
+    if not others:
+        return {"metrics": as_dicts(intervals(first, **drawing))}
+    second = replace(others[0], weights=first.weights, groups=first.groups)
+    own, its, difference = map(as_dicts, differences(first, second, **drawing))
+    if by_delong:
+        difference["auc"] = asdict(auc_difference(first.logits, second.logits, first.labels))
+    return {"metrics": own, "against": {"metrics": its}, "differences": difference}
+
+
+def sliced(
+    name: str, runs: Sequence[Scored], rows: np.ndarray, ids: np.ndarray, model: Described, by_delong: bool, options: Options
+) -> list[dict[str, Any]]:
+    """The most frequent values: rows, positives, and what is `measured` of the whole."""
     shown, found = namer(name, model), []
     for value in largest(ids, options.top):
-        part = scored.take(rows[ids == value])
-        resamples = affordable(len(part.logits), min(options.resamples, SLICE_RESAMPLES))
-        line = {"value": shown(int(value)), "rows": len(part.logits), "positives": float(part.labels.sum())}
-        found.append(line | as_dicts(intervals(part, resamples, unit=unit_of(part, options), seed=options.seed)))
+        parts = [run.take(rows[ids == value]) for run in runs]
+        line = {"value": shown(int(value)), "rows": len(parts[0].logits), "positives": float(parts[0].labels.sum())}
+        found.append(line | measured(parts, min(options.resamples, SLICE_RESAMPLES), by_delong, options))
     return found
 
 

@@ -6,6 +6,7 @@
 import io
 import math
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sml_dist.data.output import writing
-from sml_dist.scoring.evaluation_text import about_intervals, exact
+from sml_dist.scoring.evaluation_text import OF_SLICES, about_intervals, exact
 from sml_dist.spec import InputError
 from sml_dist.tabular import Row, markdown_table, write_csv
 from sml_dist.whole_files import WholeFiles
@@ -50,7 +51,7 @@ def _write(found: dict[str, Any], text: str, curve: bytes, folder: Path) -> None
     write_csv(folder / "metrics.csv", metric_rows(found))
     write_csv(folder / "calibration.csv", found["calibration_curve"])
     for name, slices in found["slices"].items():
-        write_csv(folder / f"slices-{name.replace('/', '_')}.csv", [slice_row(line) for line in slices])
+        write_csv(folder / f"slices-{name.replace('/', '_')}.csv", [slice_row(line, line["metrics"]) for line in slices])
     (folder / "calibration.png").write_bytes(curve)
     WholeFiles(folder).write("README.md", text)
 
@@ -68,13 +69,13 @@ def metric_rows(found: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def slice_row(line: dict[str, Any]) -> Row:
-    """A slice's metrics side by side."""
-    row: Row = {}
-    for name, value in line.items():
-        row |= (
-            {name: value["value"], f"{name}_low": value["low"], f"{name}_high": value["high"]} if isinstance(value, dict) else {name: value}
-        )
+def slice_row(line: dict[str, Any], metrics: Collection[str]) -> Row:
+    """Those metrics of a slice side by side: each one's `metric_rows` under its name."""
+    row = {name: line[name] for name in ("value", "rows", "positives")}
+    for of_metric in metric_rows(line):
+        name = of_metric.pop("metric")
+        if name in metrics:
+            row |= {name if key == "value" else f"{name}_{key}": value for key, value in of_metric.items() if value is not None}
     return row
 
 
@@ -86,7 +87,8 @@ def page(found: dict[str, Any]) -> str:
     lines += [table(metric_rows(found)), "## Calibration", "", "![](calibration.png)", ""]
     lines += [f"Expected calibration error {found['expected_calibration_error']:.5f}.", "", table(found["calibration_curve"])]
     for name, slices in found["slices"].items():
-        lines += [f"## By {name}: the {len(slices)} largest", "", table([slice_row(line) for line in slices])]
+        rows = [slice_row(line, OF_SLICES if "against" in found else found["metrics"]) for line in slices]
+        lines += [f"## By {name}: the {len(slices)} largest", "", table(rows)]
     return "\n".join(lines)
 
 

@@ -22,9 +22,9 @@ from sml_dist.data.vocab import read_tokens
 from sml_dist.scoring import evaluation_page
 from sml_dist.scoring.bootstrap import Scored
 from sml_dist.scoring.calibration import Bin
-from sml_dist.scoring.evaluate import Options, compared, evaluate
+from sml_dist.scoring.evaluate import Options, delong_holds, evaluate, measured, sliced
 from sml_dist.scoring.evaluation_page import metric_rows, page, write
-from sml_dist.scoring.evaluation_text import about_intervals, against, metrics_table, slices_table
+from sml_dist.scoring.evaluation_text import about_intervals, against, metrics_table, slices_tables
 from sml_dist.scoring.slices import namer, values_of
 from sml_dist.spec import InputError, to_dict
 from sml_dist.tabular import markdown_table
@@ -76,7 +76,7 @@ def test_a_field_named_twice_is_sliced_once(runs):
 def test_a_slice_of_one_group_shows_no_interval_where_groups_are_drawn(runs):
     found = evaluate(runs[0]["run"], options=Options(by=("group", "device"), top=3, unit="group", **QUICK))
     for name, known in (("group", False), ("device", True)):
-        table = slices_table(name, found["slices"][name])
+        [table] = slices_tables(name, found)
         assert table.title == f"by {name}: the 3 largest"
         assert [bool(cell) for cell in table.columns[4].cells] == [known] * 3 and all(table.columns[3].cells)
 
@@ -112,6 +112,37 @@ def test_two_runs_are_compared_on_the_same_rows(runs):
     assert "p" not in found["differences"]["auc"], "weighted rows are not DeLong's"
     same = evaluate(first, against=first, options=Options(**QUICK))
     assert {one["value"] for one in same["differences"].values()} == {0}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_where_one_of_two_runs_lost_and_where_it_won_shows_by_slice(weighted):
+    """The first sees less of the truth in city 7 and the second in city 3, both all of it in city 5; over all rows neither is better."""
+    draw, city = np.random.default_rng(0), np.repeat([7, 3, 5], [1900, 2000, 100])
+    truth, noise = draw.normal(size=4000) * 2, draw.normal(size=4000) * 2
+    labels = (draw.random(4000) < 1 / (1 + np.exp(-truth))).astype(float)
+    weights = draw.integers(1, 4, 4000).astype(float) if weighted else np.ones(4000)
+    both = [Scored(truth + noise * (city == worse), labels, weights) for worse in (7, 3)]
+    model, options = SimpleNamespace(manifest=SimpleNamespace(fields=[], source={})), Options(resamples=100)
+    by_delong = delong_holds(both[0], options)
+    assert by_delong != weighted
+    whole, rows = measured(both, 100, by_delong, options), np.arange(4000)
+    slices = sliced("city", both, rows, city, model, by_delong, options)
+    assert [line["value"] for line in slices] == ["3", "7", "5"], "the largest first"
+    won, lost, alike = (line["differences"] for line in slices)
+    assert won["auc"]["low"] > 0 > won["logloss"]["high"] and lost["auc"]["high"] < 0 < lost["logloss"]["low"]
+    assert {one["value"] for one in alike.values()} == {0} and whole["differences"]["auc"]["low"] < 0 < whole["differences"]["auc"]["high"]
+    [everywhere] = sliced("city", both, rows, np.zeros(4000, int), model, by_delong, options)
+    assert everywhere == everywhere | whole, "a slice of all rows says what the whole says"
+
+    found = found_with([Bin(9, 9.0, 0.1, 0.1, 0.0, 0.5)]) | whole | {"run": "runs/new", "slices": {"city": slices}}
+    found["against"] |= {"run": "runs/old", "checkpoint": "c"}
+    for shown, name in zip(slices_tables("city", found), ("AUC", "logloss"), strict=True):
+        assert shown.title == f"{name} by city: the 3 largest"
+        p = ["p"] if by_delong and name == "AUC" else []
+        assert [column.header for column in shown.columns] == ["city", "rows", "new", "old", "difference", "95 %", *p]
+        assert [cell.style for cell in shown.columns[4].cells] == ["bold", "bold", ""]
+    assert f"| 3 | 2,000 | {slices[0]['positives']:.5f} |" in page(found)
+    assert page(found).count(f" {lost['auc']['value']:.5f} | {lost['auc']['low']:.5f} | {lost['auc']['high']:.5f} |") == 1
 
 
 def test_raw_logs_are_evaluated_through_the_run_s_own_vocabulary_and_two_runs_need_not_share_one(runs, data, tmp_path, monkeypatch):
@@ -163,7 +194,8 @@ def test_two_runs_are_compared_under_the_weights_and_groups_of_the_first(runs, o
     one = Scored(draw.normal(size=300), draw.integers(0, 2, 300).astype(float), np.ones(300), draw.integers(0, 9, 300))
     for weights, groups in ((one.weights, None), (np.arange(1.0, 301), one.groups), (np.arange(1.0, 301), None)):
         for a, b in ((one, replace(one, weights=weights, groups=groups)), (replace(one, weights=weights, groups=groups), one)):
-            assert {each["value"] for each in compared(a, b, 20, None, Options())["differences"].values()} == {0}
+            differences = measured([a, b], 20, delong_holds(a, Options()), Options())["differences"]
+            assert {each["value"] for each in differences.values()} == {0}
 
 
 def test_two_runs_that_keep_other_rows_are_not_compared_though_their_labels_are_the_same(runs, other_columns, tmp_path, monkeypatch):
@@ -285,7 +317,7 @@ def test_a_file_that_evaluate_did_not_write_is_not_replaced(tmp_path, name):
 def test_an_evaluation_replaces_another_and_lies_beside_other_files(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for rows, by in ((9, "site"), (8, "device")):
-        slices = {by: [{"value": "a", "rows": rows}]}
+        slices = {by: [{"value": "a", "rows": rows, "positives": 1.0, "metrics": {}}]}
         write(found_with([Bin(rows, 9.0, 0.1, 0.1, 0.0, 0.5)]) | {"slices": slices}, str(tmp_path))
         assert table(tmp_path / "calibration.csv")[0]["rows"] == str(rows)
         assert [path.name for path in tmp_path.glob("slices-*")] == [f"slices-{by}.csv"]
@@ -313,7 +345,12 @@ def test_the_folder_holds_every_number_and_a_picture(runs, tmp_path):
     }  # fmt: skip
     lines = table(tmp_path / "out/metrics.csv")
     assert float(lines[0]["difference_value"]) == found["differences"]["auc"]["value"]
-    assert len(table(tmp_path / "out/slices-device.csv")) == 10
+    by_device = table(tmp_path / "out/slices-device.csv")
+    assert len(by_device) == 10
+    for row, line in zip(by_device, found["slices"]["device"], strict=True):
+        for name, one in line["differences"].items():
+            assert [float(row[f"{name}_difference_{key}"]) for key in one] == pytest.approx([*one.values()], nan_ok=True)
+        assert float(row["auc_against_value"]) == pytest.approx(line["against"]["metrics"]["auc"]["value"], nan_ok=True)
     curve = np.array([[float(x) for x in row.values()] for row in table(tmp_path / "out/calibration.csv")])
     assert curve.shape == (5, 6) and curve[:, 0].sum() == found["rows"] and curve[:, 1].sum() == sum(clicks(1500)["w"].to_pylist()[1200:])
     of_rows = evaluate(runs[0]["run"], options=Options(bins=5, **QUICK))["calibration_curve"]
