@@ -68,7 +68,7 @@ def cluster_down(
     """End the cluster, or lose one of its nodes."""
     from sml_dist.operations.local_cluster import end, lose, there
 
-    if node:
+    if node is not None:
         lose(there(name), node)
     else:
         end(name)

@@ -163,7 +163,7 @@ def lose(cluster: LocalCluster, node: str) -> None:
     """Kills a node and all that runs on it at once, as a machine is lost."""
     if node not in cluster.nodes or node == HEAD:
         workers = ", ".join(name for name in cluster.nodes if name != HEAD)
-        raise InputError(f"{node} is no node that cluster {cluster.config.name} can lose; it has {workers}")
+        raise InputError(f"{node!r} is no node that cluster {cluster.config.name} can lose; it has {workers}")
     kill_marked(NODE_MARK, f"{cluster.mark}-{node}")
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -61,6 +62,14 @@ def test_a_cluster_whose_file_cannot_be_read_is_told_of_and_ended_all_the_same_a
     finally:
         for cluster in (made, other):
             down(cluster)
+
+
+def test_a_node_without_a_name_is_none_of_the_cluster_and_does_not_end_it(monkeypatch):
+    there = SimpleNamespace(config=ClusterConfig(), nodes=[HEAD, "node-1"], mark="0badcafe")
+    monkeypatch.setattr(local_cluster, "there", lambda name: there)
+    monkeypatch.setattr(local_cluster, "end", lambda name: pytest.fail("the cluster was ended"))
+    error = CliRunner().invoke(app, ["cluster", "down", "--node", ""]).exception
+    assert isinstance(error, InputError) and str(error) == "'' is no node that cluster local can lose; it has node-1"
 
 
 def test_a_clusters_file_is_there_whole_or_not_at_all_and_then_nothing_else_is(monkeypatch, tmp_path):
