@@ -36,7 +36,9 @@ def cluster_up(
         print_json({"name": name, "address": made.address, "environment": made.environment()})
         return
     out.print(f"cluster {name}: a head and {nodes} nodes of {cpus} CPUs; dashboard {made.address}", soft_wrap=True, highlight=False)
-    out.print("send it jobs with `sml-dist submit`, end it with `sml-dist cluster down`; for other commands:")
+    submit, down = ("", "") if name == "local" else (f" --address {name}", f" --name {name}")
+    line = f"send it jobs with `sml-dist submit{submit}`, end it with `sml-dist cluster down{down}`; for other commands:"
+    out.print(line, soft_wrap=True, highlight=False)
     for key, value in made.environment().items():
         out.print(f"  export {key}={value}", soft_wrap=True, highlight=False)
 

@@ -72,6 +72,19 @@ def test_a_node_without_a_name_is_none_of_the_cluster_and_does_not_end_it(monkey
     assert isinstance(error, InputError) and str(error) == "'' is no node that cluster local can lose; it has node-1"
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("local", "`sml-dist submit`, end it with `sml-dist cluster down`"),
+        ("b", "submit --address b`, end it with `sml-dist cluster down --name b`"),
+    ],
+)
+def test_a_cluster_that_is_up_says_how_to_end_it_and_no_other(monkeypatch, name, told):
+    made = SimpleNamespace(address="http://127.0.0.1:8265", environment=dict)
+    monkeypatch.setattr(local_cluster, "up", lambda config, insecure: made)
+    assert told in CliRunner().invoke(app, ["cluster", "up", "--name", name]).stdout
+
+
 def test_a_clusters_file_is_there_whole_or_not_at_all_and_then_nothing_else_is(monkeypatch, tmp_path):
     """The disk is full as it is written."""
 
