@@ -117,13 +117,17 @@ def environment(values: dict[str, str], *, override: bool = False) -> Iterator[N
 
 
 def ask_for_token() -> None:
-    """Has the Ray that this process starts require a token that only its own processes know: its ports are open to the network."""
-    from ray._raylet import Config
+    """Has the Ray that this process starts require a token that only its own processes know: its ports are open to the network.
+
+    A token of the environment is a cluster's, and its file may be gone as the cluster is.
+    """
+    from ray._raylet import AuthenticationTokenLoader, Config
 
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if os.environ["RAY_AUTH_MODE"] == "token" and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    Config.initialize("")  # Ray read these variables when it was imported; this has it read them again
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
+    Config.initialize("")  # Ray read these variables when it was imported; these have it read them again
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def is_loopback(host: str) -> bool:

@@ -32,6 +32,25 @@ def test_a_stranger_without_the_token_is_not_let_into_a_commands_own_ray():
     assert found.returncode == 0, found.stderr[-3000:]
 
 
+OWN_TOKEN = """
+import os
+import ray  # before, as commands do
+from ray._raylet import AuthenticationTokenLoader
+from sml_dist.session import ask_for_token
+for _ in range(2):
+    ask_for_token()
+    assert AuthenticationTokenLoader.instance().get_raw_token() == os.environ["RAY_AUTH_TOKEN"]
+    print(os.environ["RAY_AUTH_TOKEN"])
+"""
+
+
+@pytest.mark.parametrize("name", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
+def test_a_commands_own_ray_has_a_new_token_whatever_the_environment_says_of_a_cluster_that_may_be_gone(name):
+    environment = os.environ | {"RAY_AUTH_MODE": "token", name: "/gone/with/its/cluster"}
+    found = subprocess.run([sys.executable, "-c", OWN_TOKEN], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert len({*found.stdout.split(), environment[name]}) == 3
+
+
 def test_standard_output_is_for_results_whatever_ray_prints():
     code = "from sml_dist.session import ray_session\nwith ray_session(): print('of Ray')\nprint('a result')"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)

@@ -1,5 +1,6 @@
 """cluster: several Ray nodes on this machine."""
 
+import shlex
 import sys
 from typing import Annotated
 
@@ -40,7 +41,7 @@ def cluster_up(
     line = f"send it jobs with `sml-dist submit{submit}`, end it with `sml-dist cluster down{down}`; for other commands:"
     out.print(line, soft_wrap=True, highlight=False)
     for key, value in made.environment().items():
-        out.print(f"  export {key}={value}", soft_wrap=True, highlight=False)
+        out.print(f"  export {key}={shlex.quote(value)}", soft_wrap=True, highlight=False)
 
 
 @cluster.command("status")

@@ -85,6 +85,15 @@ def test_a_cluster_that_is_up_says_how_to_end_it_and_no_other(monkeypatch, name,
     assert told in CliRunner().invoke(app, ["cluster", "up", "--name", name]).stdout
 
 
+def test_the_lines_that_a_cluster_prints_can_be_pasted_into_a_shell(monkeypatch):
+    given = {"RAY_AUTH_TOKEN_PATH": "/home/a b/it's $HOME/token"}
+    made = SimpleNamespace(address="http://127.0.0.1:8265", environment=lambda: given)
+    monkeypatch.setattr(local_cluster, "up", lambda config, insecure: made)
+    (line,) = (line for line in CliRunner().invoke(app, ["cluster", "up"]).stdout.splitlines() if "export" in line)
+    shown = subprocess.run(["sh", "-c", f'{line}; printf %s "$RAY_AUTH_TOKEN_PATH"'], capture_output=True, text=True, check=True)
+    assert shown.stdout == given["RAY_AUTH_TOKEN_PATH"]
+
+
 def test_a_clusters_file_is_there_whole_or_not_at_all_and_then_nothing_else_is(monkeypatch, tmp_path):
     """The disk is full as it is written."""
 
