@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sml_dist.bare_ray import bare, replaced
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, one_line
 
 REACH_SECONDS = 10.0
 OBJECT_STORE_BYTES = 2 << 30  # of a local Ray, where this is more than a sixteenth of memory; streams bound what they keep in it
@@ -62,8 +62,7 @@ def ray_session(workers: int = 0, *, reader_cpus: float = 0.5, verbose: bool = F
     quiet = {"log_to_driver": verbose, "logging_level": "info" if verbose else "error"}
     with contextlib.redirect_stdout(sys.stderr), contextlib.nullcontext() if verbose else without_noise():
         if address := os.environ.get("RAY_ADDRESS"):
-            _reach(address)
-            ray.init(address=address, **quiet)
+            _join(address, **quiet)
         else:
             ask_for_token()
             cpus = max(cpu_count(), workers + int(4 * workers * reader_cpus) + 1)
@@ -138,14 +137,25 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _reach(address: str) -> None:
-    """Raises InputError if nothing listens at HOST:PORT: Ray itself would try for over eight minutes."""
-    host, _, port = address.rpartition(":")
-    if "://" not in address and port.isdigit():
-        try:
+def _join(address: str, **how: Any) -> None:
+    """Joins the Ray at an address. Raises InputError if none answers there: Ray itself would try for over eight minutes."""
+    import ray
+    from ray._private.services import canonicalize_bootstrap_address
+
+    if address.startswith(("http://", "https://")):
+        way_out = "name the head's own, HOST:6379, or give this one to sml-dist submit --address"
+        raise InputError(f"RAY_ADDRESS {address}: this is a dashboard's address; {way_out}")
+    try:
+        if "://" not in address:
+            found = canonicalize_bootstrap_address(address)  # of auto: that of the Ray started here last, which may have died
+            if found is None:
+                raise ConnectionError("none runs on this machine")
+            host, _, port = found.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
-        except OSError as error:
-            raise InputError(f"RAY_ADDRESS {address}: no Ray answers there ({error}); unset it for one of this machine's own") from None
+        ray.init(address=address, **how)
+    except (ValueError, OSError, RuntimeError) as error:
+        way_out = "name the head's HOST:PORT, or unset it for one of this machine's own"
+        raise InputError(f"RAY_ADDRESS {address}: no Ray answers there ({one_line(error)}); {way_out}") from None
 
 
 def _object_store() -> int:

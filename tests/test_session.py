@@ -112,11 +112,34 @@ def test_every_ray_that_is_started_here_is_told_to_ask_for_a_token_first():
     assert started == {"session": True, "doctor": True}
 
 
-def test_an_address_where_nothing_listens_is_told_of_at_once(monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1:9", "no Ray answers there .*refused.*unset it"),
+        ("auto", "no Ray answers there .*refused.*unset it"),
+        ("local", "no Ray answers there .*none runs on this machine.*unset it"),
+        ("localhost", "no Ray answers there .*name the head's HOST:PORT, or unset it"),
+        ("http://127.0.0.1:8265", "this is a dashboard's address; name the head's own, HOST:6379"),
+    ],
+)
+def test_an_address_where_no_ray_can_be_is_told_of_at_once(address, told, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda folder: "127.0.0.1:9")  # of a cluster that died
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was left to try for minutes"))
-    with pytest.raises(InputError, match="RAY_ADDRESS 127.0.0.1:9: no Ray answers there .*unset it"), ray_session():
+    with pytest.raises(InputError, match=f"^RAY_ADDRESS {address}: {told}"), ray_session():
+        pass
+
+
+def test_what_ray_says_of_an_address_that_it_cannot_join_is_one_line(monkeypatch):
+    def fail(**_) -> None:
+        raise ConnectionError("ray client connection timeout")
+
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", fail)
+    with pytest.raises(InputError, match=r"RAY_ADDRESS ray://127.0.0.1:1: no Ray answers there \(ray client"), ray_session():
         pass
 
 
