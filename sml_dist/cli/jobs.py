@@ -2,7 +2,6 @@
 
 import sys
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,10 +55,12 @@ def listing(context: typer.Context, address: Address = None, insecure: Insecure 
     from sml_dist.operations.connect import connect
     from sml_dist.operations.jobs import listed
 
-    context.obj = partial(connect, address, insecure=insecure)  # not yet: a subcommand's --help needs no cluster
     if context.invoked_subcommand:
+        if address or insecure or as_json:
+            name = context.invoked_subcommand
+            raise InputError(f"jobs: give its options behind {name}, as in {name} ID --address URL")
         return
-    found = listed(context.obj())
+    found = listed(connect(address, insecure=insecure))
     if as_json:
         print_json(found)
         return
@@ -72,17 +73,20 @@ def listing(context: typer.Context, address: Address = None, insecure: Insecure 
 
 
 @jobs.command("follow")
-def jobs_follow(context: typer.Context, identifier: Id, as_json: Json = False) -> None:
+def jobs_follow(identifier: Id, address: Address = None, insecure: Insecure = False, as_json: Json = False) -> None:
     """The job's log, from its beginning to the job's end; its exit status."""
-    followed(context.obj(), identifier, as_json)
+    from sml_dist.operations.connect import connect
+
+    followed(connect(address, insecure=insecure), identifier, as_json)
 
 
 @jobs.command("stop")
-def jobs_stop(context: typer.Context, identifier: Id, as_json: Json = False) -> None:
+def jobs_stop(identifier: Id, address: Address = None, insecure: Insecure = False, as_json: Json = False) -> None:
     """Stop a job and wait until it has."""
+    from sml_dist.operations.connect import connect
     from sml_dist.operations.jobs import stop
 
-    status = stop(context.obj(), identifier)
+    status = stop(connect(address, insecure=insecure), identifier)
     print_json({"id": identifier, "status": status}) if as_json else out.print(f"job {identifier}: {status.lower()}", highlight=False)
 
 
@@ -168,7 +172,7 @@ def followed(client: Any, identifier: str, as_json: bool) -> None:
         status = follow(client, identifier, write)
     except KeyboardInterrupt:
         if not (sys.stdin.isatty() and asked_to_stop(identifier)):
-            err.print(f"job {identifier} goes on; sml-dist jobs follow {identifier}", highlight=False)
+            err.print(f"job {identifier} goes on; sml-dist jobs follow {identifier}{client.options}", highlight=False, soft_wrap=True)
             sys.exit(130)
         status = 130
         stop(client, identifier)

@@ -12,9 +12,10 @@ from typing import Any
 
 import aiohttp
 import requests
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus
 
 from sml_dist.credentials import refuse
+from sml_dist.operations.connect import Client
 from sml_dist.operations.package import pack
 from sml_dist.spec import InputError, RunError, one_line
 
@@ -24,7 +25,7 @@ PATIENCE_SECONDS = 120.0  # with a cluster that does not answer
 LOST = (RuntimeError, aiohttp.ClientError, requests.RequestException)  # what the client raises then
 
 
-def submit(client: JobSubmissionClient, job: str, arguments: list[str], run: str, folder: Path, packages: list[str] | None = None) -> str:
+def submit(client: Client, job: str, arguments: list[str], run: str, folder: Path, packages: list[str] | None = None) -> str:
     """Sends `python jobs/JOB.py ARGUMENTS` with the files of `folder`; returns the submission id: the run's name, numbered from the second.
 
     The environment is that of the nodes, with `packages` (see `locked`) where they are given; nothing of this machine's own goes along.
@@ -35,7 +36,8 @@ def submit(client: JobSubmissionClient, job: str, arguments: list[str], run: str
     there = listed(client)
     for each in there:
         if each["run"] == run and each["status"] not in ENDED:
-            raise InputError(f"job {each['id']} is at run {run} now; follow it with sml-dist jobs follow {each['id']}, or stop it first")
+            way_out = f"follow it with sml-dist jobs follow {each['id']}{client.options}, or stop it first"
+            raise InputError(f"job {each['id']} is at run {run} now; {way_out}")
     taken = {each["id"] for each in there}
     name = re.sub(r"[^\w.-]+", "-", run)
     identifier = next(each for each in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
@@ -59,7 +61,7 @@ def locked(folder: Path, kind: str) -> list[str]:
     return [" ".join(line.replace("\\\n", " ").split()) for line in lines]
 
 
-def listed(client: JobSubmissionClient) -> list[dict[str, Any]]:
+def listed(client: Client) -> list[dict[str, Any]]:
     """All jobs, the newest first."""
     with asked("the cluster's jobs"):
         jobs = [job for job in client.list_jobs() if job.submission_id]
@@ -83,7 +85,7 @@ def described(job: JobDetails) -> dict[str, Any]:
     }
 
 
-def follow(client: JobSubmissionClient, identifier: str, write: Callable[[str], None]) -> int:
+def follow(client: Client, identifier: str, write: Callable[[str], None]) -> int:
     """Writes the job's log as it grows until the job has ended; returns its exit status, 1 where a signal or a stop ended it."""
     known(client, identifier)
     asyncio.run(_tail(client, identifier, write))
@@ -94,7 +96,7 @@ def follow(client: JobSubmissionClient, identifier: str, write: Callable[[str], 
     return job.driver_exit_code if 0 < (job.driver_exit_code or 0) < 256 else 1
 
 
-async def _tail(client: JobSubmissionClient, identifier: str, write: Callable[[str], None]) -> None:
+async def _tail(client: Client, identifier: str, write: Callable[[str], None]) -> None:
     """A log that breaks off is asked for again, and what was written of it is left out."""
     written, heard = 0, time.monotonic()
     while True:
@@ -116,7 +118,7 @@ async def _tail(client: JobSubmissionClient, identifier: str, write: Callable[[s
         await asyncio.sleep(POLL_SECONDS)
 
 
-def stop(client: JobSubmissionClient, identifier: str) -> str:
+def stop(client: Client, identifier: str) -> str:
     """Stops a job and waits until it has; returns its status."""
     known(client, identifier)
     with asked(f"job {identifier}"):
@@ -126,14 +128,14 @@ def stop(client: JobSubmissionClient, identifier: str) -> str:
     return job.status.value
 
 
-def known(client: JobSubmissionClient, identifier: str) -> JobDetails:
+def known(client: Client, identifier: str) -> JobDetails:
     """Raises InputError for a job that is not there, RunError where the cluster does not say."""
     try:
         with asked(f"job {identifier}"):
             return client.get_job_info(identifier)
     except RunError as error:
         if "does not exist" in str(error):
-            raise InputError(f"there is no job {identifier}; sml-dist jobs lists them") from None
+            raise InputError(f"there is no job {identifier}; sml-dist jobs{client.options} lists them") from None
         raise
 
 

@@ -84,6 +84,13 @@ def test_an_open_dashboard_on_another_machine_is_refused_unless_one_insists(dash
         connect(address, insecure=True)
 
 
+@pytest.mark.parametrize("dashboard", ["open"], indirect=True)
+def test_a_client_knows_what_names_its_cluster_to_another_command(dashboard, monkeypatch):
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient.__init__", lambda self, address, headers: None)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", address := f"http://127.0.0.1:{dashboard}")
+    assert connect(None).options == "" and connect(address, insecure=True).options == f" --address {address} --insecure"
+
+
 @pytest.mark.parametrize("dashboard", ["token"], indirect=True)
 def test_a_missing_a_wrong_and_a_readable_token_are_each_told_of(dashboard, tmp_path, monkeypatch):
     address = f"http://127.0.0.1:{dashboard}"

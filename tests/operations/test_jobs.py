@@ -24,6 +24,8 @@ KEPT = ["--set", "run.storage=/shared/runs", "--set", "data.path=/shared/data"]
 class Client:
     """The jobs API as far as a submission asks it: jobs that are there, and a place for a new one."""
 
+    options = " --address http://there:8265"
+
     def __init__(self, **there: JobStatus):
         self.there, self.sent = there, {}
 
@@ -83,12 +85,43 @@ def test_help_on_a_job_needs_no_cluster():
     assert found.exit_code == 0 and "its exit status" in found.stdout
 
 
+@pytest.mark.parametrize("command", ["follow", "stop"])
+def test_a_job_on_any_cluster_is_followed_and_stopped_there(command, monkeypatch):
+    asked = []
+    monkeypatch.setattr("sml_dist.operations.connect.connect", lambda address, insecure: asked.append((address, insecure)) or Log())
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(Log, "stop_job", lambda *_: None, raising=False)
+    found = CliRunner().invoke(app, ["jobs", command, "smoke", "--address", "http://there:8265", "--insecure"])
+    assert (found.exit_code, asked) == (0, [("http://there:8265", True)]), found.output
+    refused = CliRunner().invoke(app, ["jobs", "--address", "http://there:8265", command, "smoke"]).exception
+    assert isinstance(refused, InputError) and f"give its options behind {command}, as in {command} ID --address" in str(refused)
+
+
+def test_a_message_that_names_a_command_about_a_job_names_its_cluster_too(monkeypatch, capsys):
+    def fail(*_) -> None:
+        raise RuntimeError("Job smoke does not exist")
+
+    def interrupted(*_) -> None:
+        raise KeyboardInterrupt
+
+    client = Log()
+    monkeypatch.setattr(jobs, "follow", interrupted)
+    with pytest.raises(SystemExit):
+        followed(client, "smoke", as_json=False)
+    assert capsys.readouterr().err == f"job smoke goes on; sml-dist jobs follow smoke{client.options}\n"
+    client.get_job_info = fail
+    with pytest.raises(InputError, match=f"there is no job smoke; sml-dist jobs{client.options} lists them"):
+        jobs.known(client, "smoke")
+
+
 def test_a_run_that_a_job_is_at_is_not_begun_again_and_one_that_ended_is_by_the_next_number():
     ended = Client(smoke=JobStatus.STOPPED, smoke_2=JobStatus.FAILED)
     assert jobs.submit(ended, "train", [SMOKE, "--set", "a='b c'"], "smoke", ROOT) == "smoke-3"
     assert ended.sent["entrypoint"].startswith("python jobs/train.py ") and ended.sent["metadata"] == {"run": "smoke", "job": "train"}
     assert ended.sent["runtime_env"].keys() == {"working_dir"}  # nothing of this machine's environment
-    with pytest.raises(InputError, match="job smoke is at run smoke now; follow it with sml-dist jobs follow smoke"):
+    with pytest.raises(
+        InputError, match="job smoke is at run smoke now; follow it with sml-dist jobs follow smoke --address http://there:8265, or"
+    ):
         jobs.submit(Client(smoke=JobStatus.RUNNING), "train", [SMOKE], "smoke", ROOT)
 
 
@@ -157,6 +190,8 @@ def test_what_nodes_install_is_the_lock_with_its_hashes_and_not_torch(kind):
 
 class Log:
     """The jobs API as far as following asks it: a log of two lines whose first tails break off after a silence, or all after one."""
+
+    options = " --address 'http://the re:8265' --insecure"
 
     def __init__(self, gone: bool = False):
         self.gone, self.tails = gone, iter(["one\n"] if gone else ["one\n", "one\ntw", "one\ntwo\n"])
