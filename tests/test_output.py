@@ -35,3 +35,27 @@ def test_a_url_as_the_output_of_a_command_that_writes_paths_is_one_line_and_noth
         found = CliRunner().invoke(app, [*command.split(), "--output", output])
         assert isinstance(found.exception, InputError) and str(found.exception).startswith(f"--output {line}")
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("predict r --input d", "--output"),
+        ("predict r --output o", "--input"),
+        ("evaluate r", "--data"),
+        ("evaluate r", "--against"),
+        ("verify r", "--data"),
+        ("synth --rows 1000", "--output"),
+        ("prepare --schema criteo --input d", "--output"),
+        ("prepare --schema criteo --train d --output o", "--valid"),
+        ("export r --output o", "--quantize"),
+        ("export r --output o", "--since"),
+        ("serve e", "--token-file"),
+        ("plan c --world-size 8", "--tables"),
+    ],
+)
+def test_an_empty_path_is_neither_the_working_folder_nor_one_left_out(command, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, [*command.split(), option, ""])
+    assert isinstance(found.exception, InputError) and str(found.exception).startswith(f"{option} is empty; give it a value")
+    assert not [*tmp_path.iterdir()]

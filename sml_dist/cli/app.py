@@ -65,6 +65,13 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(json_safe(value), allow_nan=False) + "\n")
 
 
+def filled(option: typer.CallbackParam, value: str | None) -> str | None:
+    """The callback of a path or the like: an empty one would be the working folder, or count as left out. Raises InputError."""
+    if value == "":
+        raise InputError(f"{option.opts[0]} is empty; give it a value{'' if option.required else ', or leave it out'}")
+    return value
+
+
 def in_file_system(path: str | None) -> str | None:
     """The callback of an --output that is written as a path: fsspec's URLs would become folders of their names. Raises InputError."""
     try:

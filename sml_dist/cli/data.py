@@ -4,21 +4,23 @@ from typing import Annotated, Any
 
 import typer
 
-from sml_dist.cli.app import Json, Verbose, app, out, print_json, stage_bars
+from sml_dist.cli.app import Json, Verbose, app, filled, out, print_json, stage_bars
 from sml_dist.tabular import rich_table
 
 
 @app.command()
 def prepare(
-    schema: Annotated[str, typer.Option(help="criteo, avazu, frappe, ml1m, or a YAML file of your own.")],
-    output: Annotated[str, typer.Option(help="Folder to write; any fsspec URL.")],
-    input: Annotated[str | None, typer.Option(help="Glob of raw logs, to be split by --split.")] = None,
+    schema: Annotated[str, typer.Option(callback=filled, help="criteo, avazu, frappe, ml1m, or a YAML file of your own.")],
+    output: Annotated[str, typer.Option(callback=filled, help="Folder to write; any fsspec URL.")],
+    input: Annotated[str | None, typer.Option(callback=filled, help="Glob of raw logs, to be split by --split.")] = None,
     split: Annotated[str | None, typer.Option(help="order:0.8,0.1,0.1 (or rows: order:64000,8000), random:..., time:...")] = None,
-    train: Annotated[str | None, typer.Option(help="Glob of training logs, instead of --input.")] = None,
-    valid: Annotated[str | None, typer.Option(help="Glob of validation logs.")] = None,
-    test: Annotated[str | None, typer.Option(help="Glob of test logs.")] = None,
+    train: Annotated[str | None, typer.Option(callback=filled, help="Glob of training logs, instead of --input.")] = None,
+    valid: Annotated[str | None, typer.Option(callback=filled, help="Glob of validation logs.")] = None,
+    test: Annotated[str | None, typer.Option(callback=filled, help="Glob of test logs.")] = None,
     min_count: Annotated[int | None, typer.Option(help="Values seen fewer times share row 0; overrides the schema's.")] = None,
-    extend: Annotated[str | None, typer.Option(help="An earlier dataset, or a run: its values keep their ids, new ones follow.")] = None,
+    extend: Annotated[
+        str | None, typer.Option(callback=filled, help="An earlier dataset, or a run: its values keep their ids, new ones follow.")
+    ] = None,
     max_reject_rate: Annotated[float, typer.Option(help="Stop when a larger share of rows is bad.")] = 0.001,
     seed: Annotated[int, typer.Option(help="Seed of the random split.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace a finished dataset.")] = False,
@@ -40,7 +42,7 @@ def prepare(
 @app.command()
 def synth(
     rows: Annotated[int, typer.Option(help="Rows in all splits together.")],
-    output: Annotated[str, typer.Option(help="Folder to write.")],
+    output: Annotated[str, typer.Option(callback=filled, help="Folder to write.")],
     seed: int = 0,
     fields: Annotated[int, typer.Option(help="Categorical fields.")] = 26,
     dense: Annotated[int, typer.Option(help="Numeric features.")] = 13,

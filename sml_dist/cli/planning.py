@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sml_dist.cli.app import Json, Set, app, print_json
+from sml_dist.cli.app import Json, Set, app, filled, print_json
 
 
 @app.command()
@@ -21,7 +21,10 @@ def plan(
     hbm_bw: Annotated[str | None, typer.Option(help="Bytes per second of a GPU's memory (default 2TB).")] = None,
     tables: Annotated[
         str | None,
-        typer.Option(help="YAML of the tables, as in fields: [{name: user_id, rows: 500000000}], instead of the dataset at data.path."),
+        typer.Option(
+            callback=filled,
+            help="YAML of the tables, as in fields: [{name: user_id, rows: 500000000}], instead of the dataset at data.path.",
+        ),
     ] = None,
     overrides: Set = None,
     as_json: Json = False,

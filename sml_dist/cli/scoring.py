@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sml_dist.cli.app import Json, Verbose, app, in_file_system, out, print_json, stage_bars
+from sml_dist.cli.app import Json, Verbose, app, filled, in_file_system, out, print_json, stage_bars
 
 InPrecision = Annotated[
     Literal["auto", "fp32", "tf32", "bf16"] | None, typer.Option(help="Precision of matrix products (default: the run's).")
@@ -16,8 +16,8 @@ OnDevice = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto tak
 @app.command()
 def predict(
     run: Annotated[str, typer.Argument(help="Folder of a run, or of one of its checkpoints.")],
-    input: Annotated[str, typer.Option(help="A prepared dataset, or a glob of raw logs.")],
-    output: Annotated[str, typer.Option(help="Folder to write; any fsspec URL.")],
+    input: Annotated[str, typer.Option(callback=filled, help="A prepared dataset, or a glob of raw logs.")],
+    output: Annotated[str, typer.Option(callback=filled, help="Folder to write; any fsspec URL.")],
     step: Annotated[int | None, typer.Option(help="Checkpoint step (default: the best evaluation's).")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits to score, e.g. valid,test (default: all). May be repeated.")] = None,
     keys: Annotated[
@@ -52,11 +52,14 @@ def predict(
 @app.command()
 def evaluate(
     run: Annotated[str, typer.Argument(help="Folder of a run, or of one of its checkpoints.")],
-    data: Annotated[str | None, typer.Option(help="A prepared dataset, or a glob of raw logs; by default the run's own dataset.")] = None,
+    data: Annotated[
+        str | None, typer.Option(callback=filled, help="A prepared dataset, or a glob of raw logs; by default the run's own dataset.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="By default test, or valid where there is none.")] = None,
     step: Annotated[int | None, typer.Option(help="Checkpoint step (default: the best evaluation's).")] = None,
     against: Annotated[
-        str | None, typer.Option(help="Another run, compared on the same rows and slices with this run's weights and groups.")
+        str | None,
+        typer.Option(callback=filled, help="Another run, compared on the same rows and slices with this run's weights and groups."),
     ] = None,
     label: Annotated[str | None, typer.Option(help="Which label, if there are several (default: the first).")] = None,
     by: Annotated[list[str] | None, typer.Option(help="Slices by a field, or by `group`. May be repeated.")] = None,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sml_dist.cli.app import Json, Verbose, app, in_file_system, out, print_json, warn
+from sml_dist.cli.app import Json, Verbose, app, filled, in_file_system, out, print_json, warn
 from sml_dist.spec import many
 
 
@@ -14,8 +14,10 @@ from sml_dist.spec import many
 def export(
     run: Annotated[str, typer.Argument(help="Folder of a run, or of one of its checkpoints.")],
     output: Annotated[str, typer.Option(callback=in_file_system, help="Folder to write; it must not exist yet.")],
-    since: Annotated[str | None, typer.Option(help="An export: write only what has changed since, as a delta.")] = None,
-    quantize: Annotated[str | None, typer.Option(help="Table precision: none, int8 or int4; with --since, must match that export.")] = None,
+    since: Annotated[str | None, typer.Option(callback=filled, help="An export: write only what has changed since, as a delta.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(callback=filled, help="Table precision: none, int8 or int4; with --since, must match that export.")
+    ] = None,
     step: Annotated[int | None, typer.Option(help="Checkpoint step (default: the best).")] = None,
     onnx: Annotated[bool, typer.Option(help="Write the dense part as ONNX too.")] = True,
     model_license: Annotated[str, typer.Option(help="For the model card; with --since, that export's unless given.")] = "",
@@ -55,7 +57,9 @@ def serve(
     export: Annotated[str, typer.Argument(help="Folder of an export, or a link; a link moved to another export changes the model in use.")],
     host: Annotated[str, typer.Option(help="Address to listen at; any but loopback needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    token_file: Annotated[str | None, typer.Option(help="File of the bearer token; or the environment's SML_DIST_TOKEN.")] = None,
+    token_file: Annotated[
+        str | None, typer.Option(callback=filled, help="File of the bearer token; or the environment's SML_DIST_TOKEN.")
+    ] = None,
     replicas: Annotated[int, typer.Option(help="Processes that score.")] = 1,
     max_rows: Annotated[int, typer.Option(help="Maximum rows per request.")] = 4096,
     max_list_values: Annotated[int, typer.Option(help="Maximum values per request in lists without a max_length.")] = 1 << 18,

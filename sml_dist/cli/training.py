@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sml_dist.cli.app import Json, Set, Verbose, app, err, out, print_json, warn
+from sml_dist.cli.app import Json, Set, Verbose, app, err, filled, out, print_json, warn
 from sml_dist.config.metrics import METRICS
 from sml_dist.importing import importing
 from sml_dist.spec import many
@@ -54,7 +54,7 @@ def train(
 @app.command()
 def verify(
     run: Annotated[str, typer.Argument(help="Folder of a run.")],
-    data: Annotated[str | None, typer.Option(help="Where the dataset lies now, if not where the run read it.")] = None,
+    data: Annotated[str | None, typer.Option(callback=filled, help="Where the dataset lies now, if not where the run read it.")] = None,
     as_json: Json = False,
 ) -> None:
     """Check a run's checkpoints, and where it kept a ledger (train.record_rows) that each row was used once."""

@@ -63,7 +63,7 @@ def evaluate(
     """
     model = loaded(run, step, options)
     check(options, model)
-    data = data or model.config.data.path
+    data = model.config.data.path if data is None else data
     source = rows_of(model, data, split, show)
     scored, rows, values = score(model, source, data, options, show)
     if not scored.weights.any():

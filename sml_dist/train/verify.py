@@ -48,7 +48,7 @@ def _rows(folder: Path, checkpoint: Checkpoint, data: str | None) -> dict[str, A
     left_out = not_recorded(progress)
     if sum(last - first for first, last in left_out) == progress["step"]:
         return {}
-    root = data or config.data.path
+    root = config.data.path if data is None else data
     dataset = read_manifest(root)
     if fingerprint(root) != checkpoint.manifest["dataset"]:
         raise InputError(f"{root} is not the dataset that {folder} was trained on; name it with --data")
