@@ -4,7 +4,7 @@ import pytest
 from rich.table import Table
 from typer.testing import CliRunner
 
-from sml_dist.cli import app
+from sml_dist.cli import app, main
 from sml_dist.cli.app import err, out, print_json
 from sml_dist.spec import InputError
 
@@ -23,6 +23,15 @@ def test_values_and_names_with_brackets_are_shown_as_they_are():
 def test_a_number_that_json_cannot_hold_is_null(capsys):
     print_json({"auc": float("nan"), "splits": [{"ne": float("inf")}]})
     assert json.loads(capsys.readouterr().out) == {"auc": None, "splits": [{"ne": None}]}
+
+
+@pytest.mark.parametrize("words", [[], ["cluster"]])
+def test_without_a_command_the_help_alone_is_shown(words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["sml-dist", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = "".join(capsys.readouterr())
+    assert ended.value.code == 2 and "Commands" in shown and "error:" not in shown
 
 
 @pytest.mark.parametrize(

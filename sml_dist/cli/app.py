@@ -31,7 +31,9 @@ def main() -> NoReturn:
     except InputError as error:
         fail(str(error))
     except typer.TyperException as error:
-        fail(error.format_message())
+        if line := error.format_message():
+            fail(line)
+        status = 2  # without a command the help has been shown, and the message is empty
     except RunError as error:
         fail(str(error), status=1)
     except typer.Abort:
