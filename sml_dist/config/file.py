@@ -20,6 +20,11 @@ def read_yaml(
     for override in overrides or []:
         if "=" not in override:
             raise InputError(f"--set {short(override)}: expected key=value, as in --set train.epochs=2")
+        try:
+            OmegaConf.from_dotlist([override])
+        except (OmegaConfBaseException, YAMLError) as error:
+            why = short(getattr(error, "problem", None) or error, 240)
+            raise InputError(f"--set {short(override)}: {why}; give a value as YAML writes it, as in [400, 400]") from None
     try:
         raw = OmegaConf.load(path)
         plain = OmegaConf.to_container(raw)  # a log of plain lines is one long key without a value

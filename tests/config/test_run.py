@@ -136,6 +136,11 @@ def test_a_config_is_frozen(file):
         ("run.name=.hidden", "run.name: '.hidden' is no name of a folder"),
         ("run.warm_start=s3://bucket/run", "run.warm_start: s3://bucket/run is a URL; name a path in a file system that all"),
         ("epochs", "--set epochs: expected key=value"),
+        (
+            "model.tower.hidden=[400,400",
+            "--set model.tower.hidden=[400,400: did not find expected ',' or ']'; give a value as YAML writes it",
+        ),
+        ("run.name=${name", "--set run.name=${name: no viable alternative at input"),
     ],
 )
 def test_a_wrong_key_gets_one_line_that_names_it(file, override, line):
