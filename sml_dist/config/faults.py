@@ -65,8 +65,13 @@ def _explain(cls: type, fault: Any, raw: dict[str, Any], base: type | None) -> s
         return f"{short(key)} is missing; add it to the file or give --set {short(key)}=..."
     if fault["type"].startswith("union_tag"):
         return f"{key}.name {short(given.get('name'))!r} is not in the zoo; it has {', '.join(ZOO)}"
-    if isinstance(given, str) and fault["type"] == "model_attributes_type":
-        return f"{key}: {short(given)!r} is no section; say {key}.name={short(given)}"
+    if fault["type"] in ("model_attributes_type", "dataclass_type"):
+        parts = [part.rpartition(".")[2] for part in keys(cls, raw) if part.rpartition(".")[0] == key]  # none of a model without a name
+        named = f"name={short(given)}" if isinstance(given, str) else "name=..."
+        example = named if "name" in parts or not parts else f"{parts[0]}=..."
+        return f"{short(key)}: {short(repr(given))} is no section; say {short(key)}.{example}" + (
+            f" (it has {', '.join(parts)})" * bool(parts)
+        )
     where = f"{short(key)}: " if key else ""
     if fault["type"] == "value_error":  # a check of ours: its line says what was given
         return f"{where}{short(fault['ctx']['error'], 240)}"
