@@ -25,6 +25,16 @@ def test_a_number_that_json_cannot_hold_is_null(capsys):
     assert json.loads(capsys.readouterr().out) == {"auc": None, "splits": [{"ne": None}]}
 
 
+@pytest.mark.parametrize("words", ["predict r --input d --output o --num-workers 0", "submit train c.yaml --install tpu"])
+def test_a_value_outside_an_options_range_is_refused_as_the_command_is_read(words):
+    found = CliRunner().invoke(app, words.split())
+    assert found.exit_code == 2 and f"Invalid value for '{words.split()[-2]}'" in found.output
+
+
+def test_the_list_of_the_benchs_cases_is_one_json_object_for_who_asks_for_it():
+    assert "step" in json.loads(CliRunner().invoke(app, ["bench", "--list", "--json"]).stdout)
+
+
 @pytest.mark.parametrize("words", [[], ["cluster"]])
 def test_without_a_command_the_help_alone_is_shown(words, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["sml-dist", *words])

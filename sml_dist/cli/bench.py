@@ -31,6 +31,9 @@ def bench(
     from sml_dist.bench.run import run
     from sml_dist.spec import RunError
 
+    if list_cases and as_json:
+        print_json({case.name: case.says for case in CASES.values()})
+        return
     if list_cases:
         for case in CASES.values():
             out.print(f"{case.name:20} {case.says}", highlight=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -27,7 +27,9 @@ def submit(
     address: Address = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job's log to its end.")] = True,
     working_dir: Annotated[Path, typer.Option(help="The checkout that is sent.")] = Path("."),
-    install: Annotated[str | None, typer.Option(help="cpu | gpu: install the lock on nodes that do not have it, but for torch.")] = None,
+    install: Annotated[
+        Literal["cpu", "gpu"] | None, typer.Option(help="cpu | gpu: install the lock on nodes that do not have it, but for torch.")
+    ] = None,
     insecure: Insecure = False,
     as_json: Json = False,
 ) -> None:

@@ -30,7 +30,9 @@ def predict(
     contributions: Annotated[bool, typer.Option("--contributions", help="Add what each layer adds to the logit.")] = False,
     precision: InPrecision = None,
     device: OnDevice = "auto",
-    num_workers: Annotated[int | None, typer.Option(help="By default one for each GPU, or for each CPU where there is none.")] = None,
+    num_workers: Annotated[
+        int | None, typer.Option(min=1, help="By default one for each GPU, or for each CPU where there is none.")
+    ] = None,
     max_reject_rate: Annotated[float, typer.Option(help="Stop when a larger share of rows is bad.")] = 0.001,
     overwrite: Annotated[bool, typer.Option(help="Replace other predictions.")] = False,
     as_json: Json = False,

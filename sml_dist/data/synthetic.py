@@ -66,8 +66,9 @@ def synth(
     Raises InputError where `output` is in use or a number makes no sense; a failure leaves no dataset.
     """
     counts = split_counts(rows, valid, test)
-    if fields < 1 or min(dense, zipf, seed) < 0:
-        raise InputError(f"fields {fields}, dense {dense}, zipf {zipf:g} or seed {seed} is too small: at least 1, 0, 0 and 0")
+    for name, given, least in (("fields", fields, 1), ("dense", dense, 0), ("zipf", zipf, 0), ("seed", seed, 0)):
+        if given < least:
+            raise InputError(f"{name} {given:g} is too small; give at least {least}")
     sizes = table_sizes(max(rows // 200, 4 * fields) if table_rows is None else table_rows, fields)
     with claimed(output, overwrite) as folder, writing(output):
         manifest = write_dataset(output, counts, PlantedModel.planted(seed, sizes, dense, zipf), progress)

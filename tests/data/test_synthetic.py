@@ -172,10 +172,10 @@ def test_progress_ends_at_the_number_of_rows(tmp_path):
     [
         ({"rows": 3}, "rows must be at least 100, not 3"),
         ({"valid": 0.6, "test": 0.5}, "valid 0.6 and test 0.5"),
-        ({"fields": 0}, "fields 0"),
-        ({"zipf": -1}, "zipf -1"),
+        ({"fields": 0}, "^fields 0 is too small; give at least 1$"),
+        ({"zipf": -1}, "^zipf -1 is too small; give at least 0$"),
         ({"table_rows": 20}, "table_rows 20 is not a total for 26 fields; give 52"),
-        ({"seed": -1}, "seed -1"),
+        ({"seed": -1}, "^seed -1 is too small; give at least 0$"),
         ({"table_rows": [4, 5]}, "2 sizes; give 26"),
         ({"table_rows": [0] * 26}, "from 1 to"),
     ],
