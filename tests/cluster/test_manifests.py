@@ -66,6 +66,10 @@ def gibibytes(quantity: str) -> float:
     return int(number) * {"Mi": 1 / 1024, "Gi": 1, "Ti": 1024}[unit]
 
 
+def cpus(quantity: str) -> float:
+    return int(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
 # --- Kubernetes
 
 
@@ -175,6 +179,32 @@ def test_memory_requested_is_the_limit(overlay: Path):
     autoscaler = ray_spec(overlay)["autoscalerOptions"]["resources"]
     for resources in [autoscaler, *(container["resources"] for pod in pods(overlay).values() for container in pod["containers"])]:
         assert resources["requests"]["memory"] == resources["limits"]["memory"]
+
+
+# CPUs and GiB as clouds sell them.
+MACHINES = {
+    "small": {"head": (4, 16), "gpu": (8, 32), "data": (4, 16)},
+    "medium": {"head": (4, 16), "gpu": (16, 64), "data": (8, 32)},
+    "large": {"head": (8, 32), "gpu": (48, 384), "data": (16, 64)},
+}
+BESIDE = (0.25, 0.25)  # GKE's container for the bucket of datasets, in each pod
+DAEMONS = (0.15, 0.25)  # of GKE on each node: logging, metrics, kube-proxy
+
+
+def allocatable(cpus: int, gib: int) -> tuple[float, float]:
+    """What GKE leaves of a machine of 4 CPUs and 16 GiB or more, by its documented formula."""
+    return cpus - 0.08 - 0.0025 * (cpus - 4), gib - 2.6 - 0.06 * min(gib - 16, 112) - 0.02 * max(gib - 128, 0) - 0.1
+
+
+@overlays
+def test_each_pod_fits_the_machine_that_it_is_meant_for(overlay: Path):
+    autoscaler = ray_spec(overlay)["autoscalerOptions"]["resources"]["requests"]
+    for name, machine in MACHINES[overlay.name.removesuffix("-job")].items():
+        requests = [container["resources"]["requests"] for container in pods(overlay)[name]["containers"]]
+        requests += [autoscaler] if name == "head" else []
+        asked = sum(cpus(each["cpu"]) for each in requests), sum(gibibytes(each["memory"]) for each in requests)
+        for wanted, beside, daemons, left in zip(asked, BESIDE, DAEMONS, allocatable(*machine), strict=True):
+            assert wanted + beside + daemons <= left, (name, machine)
 
 
 @overlays
