@@ -111,13 +111,17 @@ def up(config: ClusterConfig, *, insecure: bool = False) -> LocalCluster:
     """Starts a cluster and waits until every node is there. Raises InputError, RunError; then nothing is left running."""
     if not config.token and not insecure:  # whatever the dashboard's address: Ray's other ports are open to the network
         raise InputError("without a token anyone who reaches this machine can run code on it; leave out --no-token, or say --insecure")
-    if find(config.name):
-        raise InputError(f"cluster {config.name} is there already; sml-dist cluster down --name {config.name} stops it")
+    _check_host(config.dashboard_host)
     folder = state_folder(config.name)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if config.token:
-        (folder / "token").unlink(missing_ok=True)
-        make_token(folder / "token")
+    try:
+        if find(config.name):
+            raise InputError(f"cluster {config.name} is there already; sml-dist cluster down --name {config.name} stops it")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if config.token:
+            (folder / "token").unlink(missing_ok=True)
+            make_token(folder / "token")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}); name another place by XDG_STATE_HOME") from None
     cluster = _reserve(config)
     try:
         WholeFiles(folder).write("cluster.json", TypeAdapter(LocalCluster).dump_json(cluster, indent=1).decode())
@@ -192,6 +196,16 @@ def _sizes(raylet: dict[str, Any] | None) -> dict[str, Any]:
     total = raylet["resourcesTotal"]
     store = round(total.get("objectStoreMemory", 0.0) / 1e6)
     return {"address": raylet["nodeManagerAddress"], "cpus": total.get("CPU", 0.0), "object_store_mb": store}
+
+
+def _check_host(host: str) -> None:
+    """Raises InputError where nothing can listen: Ray's dashboard would not come up, and be waited for."""
+    try:
+        with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        reason = str(error.strerror or error).partition(" (")[0]
+        raise InputError(f"--dashboard-host {host}: nothing can listen there: {reason}; give an address of this machine") from None
 
 
 def _reserve(config: ClusterConfig) -> LocalCluster:

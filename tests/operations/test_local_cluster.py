@@ -94,6 +94,22 @@ def test_the_lines_that_a_cluster_prints_can_be_pasted_into_a_shell(monkeypatch)
     assert shown.stdout == given["RAY_AUTH_TOKEN_PATH"]
 
 
+def test_a_state_folder_that_cannot_be_made_is_told_of_with_the_variable_that_names_another(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="file/sml_dist/clusters/local cannot be written .*; name another place by XDG_STATE_HOME"):
+        up(ClusterConfig())
+
+
+@pytest.mark.parametrize("host", ["nope.invalid", "192.0.2.1", "::2"])  # of no machine: such names, and such addresses
+def test_a_dashboards_host_where_nothing_can_listen_is_told_of_before_anything_is_made(monkeypatch, tmp_path, host):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(local_cluster, "_start", lambda cluster, name: pytest.fail("a node was started"))
+    with pytest.raises(InputError, match=f"--dashboard-host {host}: nothing can listen there: .*; give an address of this machine"):
+        up(ClusterConfig(dashboard_host=host))
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_clusters_file_is_there_whole_or_not_at_all_and_then_nothing_else_is(monkeypatch, tmp_path):
     """The disk is full as it is written."""
 
