@@ -41,6 +41,14 @@ def held(folder: str | Path, patience: float = PATIENCE_SECONDS) -> Iterator[Non
             path.unlink(missing_ok=True)
 
 
+def refuse_held(folder: str | Path) -> None:
+    """Raises InputError where another command has the folder. For commands that first start Ray, which takes seconds, and then hold it."""
+    with contextlib.suppress(OSError):
+        if (Path(folder) / FILE).exists():
+            with held(folder, PATIENCE_SECONDS):
+                pass
+
+
 def left(folder: str | Path) -> bool:
     """True if no command holds the folder; False if one on another machine might, whose lock might not be visible from here."""
     try:

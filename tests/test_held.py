@@ -3,9 +3,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sml_dist.cli import app
 from sml_dist.held import held, left
 from sml_dist.spec import InputError
 
@@ -37,6 +40,25 @@ def test_a_second_command_on_a_folder_is_told_who_has_it(other, tmp_path):
     ):
         pass
     assert 0.3 <= time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train configs/smoke.yaml --set data.path=DATA --set run.storage=HERE --set run.name=run",
+        "sweep configs/sweeps/sml.yaml --set storage=HERE --set name=run",
+        "prepare --schema criteo --input logs --output HERE/run",
+        "predict r --input logs --output HERE/run",
+    ],
+)
+def test_a_command_whose_folder_another_has_is_told_so_before_ray_starts(command, tmp_path, synthetic, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.setattr("sml_dist.held.PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("sml_dist.session.ray_session", lambda *_, **__: pytest.fail("Ray was started"))
+    words = command.replace("HERE", str(tmp_path)).replace("DATA", synthetic(1_000, fields=3, table_rows=300)).split()
+    with held(tmp_path / "run"):
+        found = CliRunner().invoke(app, words)
+    assert isinstance(found.exception, InputError) and "run is being written by another command" in str(found.exception)
 
 
 def test_a_folder_is_free_when_its_process_was_killed(other, tmp_path):

@@ -29,8 +29,10 @@ def prepare(
 ) -> None:
     """Raw click logs to a prepared dataset."""
     from sml_dist.data.prepare import prepare as run
+    from sml_dist.held import refuse_held
     from sml_dist.session import ray_session
 
+    refuse_held(output)
     with ray_session(verbose=verbose), stage_bars() as show:
         manifest = run(
             schema, output, inputs=input, split=split, train=train, valid=valid, test=test,

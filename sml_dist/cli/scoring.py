@@ -39,9 +39,11 @@ def predict(
     verbose: Verbose = False,
 ) -> None:
     """Score every row of raw logs or of a prepared dataset; the same command again goes on where it stopped."""
+    from sml_dist.held import refuse_held
     from sml_dist.scoring.predict import predict as run_predict
     from sml_dist.session import ray_session
 
+    refuse_held(output)
     with ray_session(num_workers or 0, verbose=verbose), stage_bars() as show:
         found = run_predict(
             run, input, output, step=step, splits=listed(split), keys=listed(keys), contributions=contributions,

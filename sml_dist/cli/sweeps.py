@@ -19,11 +19,13 @@ def sweep(
     verbose: Verbose = False,
 ) -> None:
     """Search a run's settings; the same command again runs what is not done yet, and what failed once more."""
+    from sml_dist.held import refuse_held
     from sml_dist.review.follow import tracked_sweep
     from sml_dist.session import ray_session
     from sml_dist.tune.blueprint import Blueprint
 
     blueprint = Blueprint.read(config, overrides)
+    refuse_held(blueprint.folder)
     workers, sweeping = blueprint.base.train.worker_range[1], "sml_dist.tune.sweep"
     ray = ray_session(workers if workers > 1 else 0, reader_cpus=blueprint.base.data.reader_cpus, verbose=verbose, meanwhile=sweeping)
     with ray:

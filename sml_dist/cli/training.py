@@ -23,6 +23,7 @@ def train(
     """Train, evaluate, checkpoint; the same command again goes on from the last checkpoint."""
     with importing():
         from sml_dist.config.run import load
+        from sml_dist.held import refuse_held
         from sml_dist.review.follow import tracked
         from sml_dist.review.report import report_quietly
         from sml_dist.session import ray_session
@@ -41,6 +42,7 @@ def train(
         return
     if line := few_steps(run.train, plan):
         warn(line)
+    refuse_held(run.run.folder)
     workers, launching = run.train.worker_range[1], "sml_dist.train.launch"
     ray = ray_session(workers, reader_cpus=run.data.reader_cpus, verbose=verbose, meanwhile=launching)
     with ray, TrainProgress(err) as progress:
