@@ -349,15 +349,22 @@ SECTIONS = {
 }  # fmt: skip
 
 
+UNKNOWN_KEY, MISSING_KEY = ("unexpected_keyword_argument", "extra_forbidden"), ("missing", "missing_argument")
+
+
 def _explain(error: ValidationError) -> str:
-    """The first fault in one line, with the nearest right key where one is unknown."""
-    fault = error.errors()[0]
+    """The first fault in one line, with the nearest right key where one is unknown. A missing key that stands there misspelt is that."""
+    fault, *others = error.errors()
+    if fault["type"] in MISSING_KEY:
+        *path, key = fault["loc"]
+        beside = (other for other in others if other["type"] in UNKNOWN_KEY and [*other["loc"][:-1]] == path)
+        fault = next((other for other in beside if get_close_matches(str(other["loc"][-1]), [str(key)])), fault)
     where = ".".join(str(step) for step in fault["loc"])
-    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+    if fault["type"] in UNKNOWN_KEY:
         *path, key = fault["loc"]
         known = [f.name for f in fields(SECTIONS[path[0]] if path else Schema)]
         near = get_close_matches(str(key), known, 1)
         return f"unknown key {where!r}" + (f"; did you mean {near[0]!r}?" if near else f"; keys here: {', '.join(known)}")
-    if fault["type"] == "missing" or fault["type"] == "missing_argument":
+    if fault["type"] in MISSING_KEY:
         return f"key {where!r} is missing"
     return first_fault(error)

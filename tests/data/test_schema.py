@@ -74,6 +74,8 @@ def test_multivalued_fields_come_last(tmp_path):
         ("multivalued: [{columns: tags}]", "'tags' holds lists in a text file: give the `separator` between their values"),
         ("categorical: [{columns: a}]\nsequences: [{columns: s, of: a, max_length: 3}]", "'s' holds lists in a text file"),
         ("categorical: [{min_count: 3}]", "key 'categorical.0.columns' is missing"),
+        ("multivalued: [{column: tags}]", "unknown key 'multivalued.0.column'; did you mean 'columns'?"),
+        ("categorical: [{hsh: 3}]", "key 'categorical.0.columns' is missing"),
         ("categorical: [{columns: a, min_count: 2, hash: 9}]", "categorical.0: give `min_count` (vocabulary) or `hash` (rows), not both"),
         ("numeric: [{columns: a, transform: log}]", "numeric.0.transform: input should be 'log1p'"),
         ("numeric: [{columns: a, transform: bucket}]", "numeric.0: `buckets` belongs to `transform: bucket`, and that needs it"),
