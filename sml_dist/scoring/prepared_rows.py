@@ -114,10 +114,22 @@ def check_same_features(root: str, manifest: Manifest, model: Described) -> None
     """A dataset encoded by another schema, other statistics or vocabularies would be scored without a word, and wrongly."""
     if fingerprint(root) == model.checkpoint.manifest["dataset"]:
         return
-    way_out = "score its raw logs instead"
-    if (manifest.fields, manifest.dense) != (model.manifest.fields, model.manifest.dense):
-        raise InputError(f"{root} has other fields than the run's dataset; {way_out}")
-    own, its = ({key: value for key, value in m.source.items() if key != "split"} for m in (model.manifest, manifest))
-    vocabularies = own.get("vocabularies", {})
-    if own != its or any(not read_tokens(root, name).equals(read_tokens(model.dataset, name)) for name in vocabularies):
-        raise InputError(f"{root} was prepared with another schema, other vocabularies or statistics than the run's; {way_out}")
+    if difference := other_than(root, manifest, model):
+        raise InputError(f"{root} has {difference} the run's dataset; score its raw logs instead")
+
+
+def other_than(root: str, manifest: Manifest, model: Described) -> str | None:
+    """Why a dataset's ids or numbers do not mean what the run's do, up to `than`; the cause before what follows from it."""
+    its, own = ({field.name: field for field in m.fields} for m in (manifest, model.manifest))
+    if [replace(field, rows=0) for field in its.values()] != [replace(field, rows=0) for field in own.values()]:
+        return "other categorical fields than"
+    if manifest.dense != model.manifest.dense:
+        return "other numeric features than"
+    if manifest.source.get("schema") != model.manifest.source.get("schema"):
+        return "the same fields by another schema than"
+    for name in model.manifest.source.get("vocabularies", {}):
+        if its[name].rows != own[name].rows or not read_tokens(root, name).equals(read_tokens(model.dataset, name)):
+            return f"the same fields, but another vocabulary of {name!r} than"
+    its_source, own_source = ({key: value for key, value in m.source.items() if key != "split"} for m in (manifest, model.manifest))
+    what = "other statistics" if "statistics" in its_source else "other settings of synth"
+    return f"the same fields, but {what} than" if (its, its_source) != (own, own_source) else None

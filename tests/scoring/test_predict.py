@@ -11,6 +11,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,7 @@ from sml_dist.scoring import predict as module
 from sml_dist.scoring.evaluate import evaluate
 from sml_dist.scoring.output import MANIFEST, Folder, Predictions
 from sml_dist.scoring.predict import predict
-from sml_dist.scoring.prepared_rows import PreparedRows
+from sml_dist.scoring.prepared_rows import PreparedRows, other_than
 from sml_dist.spec import InputError, to_dict
 from sml_dist.train import build
 from tests.data.histories import choosy
@@ -294,10 +295,28 @@ def test_a_key_of_the_name_of_an_output_s_own_column_is_refused(run, tmp_path, s
         predict(run, logs, str(tmp_path / "out"), keys=["site", key])
 
 
+def test_of_two_datasets_it_is_said_what_sets_them_apart(data):
+    own = read_manifest(data)
+    model = SimpleNamespace(manifest=own, dataset=data)
+    fewer = {"rejects": [], "splits": {}, "name": "other", "source": own.source | {"split": {"kind": "time"}}}
+    assert other_than(data, replace(own, **fewer), model) is None
+    grown = [replace(field, rows=field.rows + (field.name == "user")) for field in own.fields]
+    statistics = {"statistics": own.source["statistics"] | {"moments": {"age": [1.0, 2.0]}}}
+    for change, said in (
+        ({"fields": own.fields[1:]}, "other categorical fields than"),
+        ({"dense": own.dense[::-1]}, "other numeric features than"),
+        ({"fields": grown, "source": own.source | {"schema": {}}}, "the same fields by another schema than"),
+        ({"fields": grown, "source": own.source | statistics}, "the same fields, but another vocabulary of 'user' than"),
+        ({"source": own.source | statistics}, "the same fields, but other statistics than"),
+    ):
+        assert other_than(data, replace(own, **change), model) == said
+
+
 def test_a_dataset_whose_ids_mean_something_else_is_refused(run, data, tmp_path, serial):
     (tmp_path / "other").mkdir()
     other = prepared(tmp_path / "other", 700)
-    with pytest.raises(InputError, match="has other fields than the run's dataset|another schema, other vocabularies"):
+    line = "other/data has the same fields, but another vocabulary of 'price_log_square' than the run's dataset; score its raw logs"
+    with pytest.raises(InputError, match=line):
         predict(run, other, str(tmp_path / "out"))
     with pytest.raises(InputError, match="--split test: .* has train, valid"):
         predict(run, data, str(tmp_path / "out"), splits=["test"])
