@@ -118,9 +118,10 @@ def describe(model: Trained, quantize: Quantize, shards: dict[str, list[Shard]],
         for mean, std in [statistics.moments.get(name, (0.0, 1.0))]
     ]
     time = to_dict(schema.timestamp) if schema.timestamp else None
+    labels = [schema.label.column] if schema.label else list(schema.labels)
     return Features(
         quantize=quantize, dim=model.config.embedding.dim, inputs=schema.inputs, missing=schema.missing, timestamp=time,
-        fields=fields, dense=dense, labels=model.manifest.labels, contributions=contributions, schema=schema, statistics=statistics,
+        fields=fields, dense=dense, labels=labels, contributions=contributions, schema=schema, statistics=statistics,
     )  # fmt: skip
 
 

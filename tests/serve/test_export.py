@@ -170,6 +170,11 @@ def test_an_export_of_a_run_in_bf16_computes_in_float32_and_its_card_says_so(tra
     assert (Model(tmp_path / "export").score(trained.raw) - expected).abs().max() < 1e-6
 
 
+def test_what_is_predicted_is_called_as_the_schema_calls_it(exported):
+    assert "Predicts the probability of click for a row of a log" in (exported / "README.md").read_text()
+    assert ServedModel(exported).about["labels"] == ["click"]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ZOO)
 def test_every_model_trained_and_exported_scores_alike_by_all_ways(name, trained, choosy_data, tmp_path):
