@@ -93,8 +93,8 @@ def show_summary(summary: dict[str, Any], as_json: bool) -> None:
         f"{summary['samples_per_second']:,.0f} samples/s, {summary['data_wait_fraction']:.1%} of the time waiting for data"
     )
     if groups := summary["valid"].get("groups"):
-        line = f"GAUC is over {many(groups, 'group')} (valid); sml-dist evaluate {summary['run']} --split valid --by group has the largest"
-        out.print(line, soft_wrap=True, highlight=False)
+        largest = f"sml-dist evaluate {summary['run']} --split valid --by {summary.get('group_field') or 'group'} has the largest"
+        out.print(f"GAUC is over {many(groups, 'group')} (valid); {largest}", soft_wrap=True, highlight=False)
     out.print(f"run folder {summary['run']}", soft_wrap=True, highlight=False)
 
 

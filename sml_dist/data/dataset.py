@@ -107,6 +107,12 @@ class Manifest:
     best: dict[str, Best] = field(default_factory=dict)
 
     @property
+    def group_field(self) -> str | None:
+        """The field that holds the groups' own values, which as groups may be hashes."""
+        name = self.source.get("schema", {}).get("group")
+        return name if name in self.source.get("vocabularies", {}) else None
+
+    @property
     def single(self) -> list[Field]:
         return [f for f in self.fields if not f.multivalued]
 

@@ -212,4 +212,5 @@ def summary(config: RunConfig, place: Place, products: str, plan: Plan, progress
         "skipped_steps": progress.skipped,
         "rollbacks": progress.rollbacks,
         "best": {split: to_dict(value) for split, value in manifest.best.items()},
+        "group_field": manifest.group_field,
     }

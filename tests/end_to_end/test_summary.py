@@ -27,6 +27,8 @@ def test_a_metric_that_is_undefined_is_printed_of_a_run_that_was_done_before_as_
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1] and printed[1].count("nan") == 13
     assert f"sml-dist evaluate {tmp_path} --split valid --by group" in printed[1]
+    training.show_summary(summary | {"group_field": "user"}, as_json=False)
+    assert f"sml-dist evaluate {tmp_path} --split valid --by user has the largest" in capsys.readouterr().out
     training.show_summary(summary, as_json=True)
     assert json.loads(capsys.readouterr().out) == folder.read_json("summary.json")
 

@@ -101,6 +101,13 @@ def test_a_row_with_a_value_twice_is_one_row_of_its_slice(data):
         assert tuple(column.tolist() for column in values_of("tags", table, manifest)) == expected
 
 
+def test_groups_are_known_by_the_field_of_their_column_where_it_has_a_vocabulary(data):
+    manifest = read_manifest(data)
+    assert manifest.group_field == "user"
+    for group in ("device", None):  # hashed; no groups
+        assert replace(manifest, source=manifest.source | {"schema": {"group": group}}).group_field is None
+
+
 def test_two_runs_are_compared_on_the_same_rows(runs):
     first, second = runs[0]["run"], runs[1]["run"]
     found = evaluate(first, against=second, options=Options(**QUICK))
