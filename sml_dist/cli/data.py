@@ -64,6 +64,7 @@ def synth(
 
 
 def show_dataset(manifest: Any, output: str, as_json: bool) -> None:
+    from sml_dist.data.quarantine import in_words
     from sml_dist.spec import to_dict
 
     if as_json:
@@ -79,5 +80,5 @@ def show_dataset(manifest: Any, output: str, as_json: bool) -> None:
     out.print(table)
     ids = sum(field.rows for field in manifest.tables)
     out.print(f"{len(manifest.fields)} fields ({ids:,} table rows), {len(manifest.dense)} numeric features")
-    why = f" ({output}/rejects says why)" if manifest.rows_rejected else ""
+    why = f" ({in_words(manifest.rejected_by)}; {output}/rejects says why)" if manifest.rows_rejected else ""
     out.print(f"read {manifest.rows_read:,} = kept {manifest.rows_kept:,} + rejected {manifest.rows_rejected:,}{why}", soft_wrap=True)

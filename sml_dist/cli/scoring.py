@@ -110,12 +110,13 @@ def listed(texts: list[str] | None) -> list[str] | None:
 
 
 def show_predictions(found: Any, output: str, as_json: bool) -> None:
+    from sml_dist.data.quarantine import in_words
     from sml_dist.spec import many, to_dict
 
     if as_json:
         print_json({"path": output} | to_dict(found))
         return
-    why = f" ({output}/rejects says why)" if found.rows_rejected else ""
+    why = f" ({in_words(found.rejected_by)}; {output}/rejects says why)" if found.rows_rejected else ""
     out.print(f"read {found.rows_read:,} = scored {found.rows_scored:,} + rejected {found.rows_rejected:,}{why}", soft_wrap=True)
     out.print(f"{found.model} of {found.checkpoint}", soft_wrap=True, highlight=False)
     out.print(f"{many(len(found.files), 'file')} in {output}/predictions: {', '.join(found.columns)}", soft_wrap=True, highlight=False)

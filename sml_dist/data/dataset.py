@@ -86,7 +86,10 @@ class Best:
 
 @spec
 class Manifest:
-    """What `dataset.json` says. `source` is what encoding needs to score raw rows later: schema, vocabularies, statistics."""
+    """What `dataset.json` says. `source` is what encoding needs to score raw rows later: schema, vocabularies, statistics.
+
+    `rejected_by`: the rejected rows by column, see quarantine.py.
+    """
 
     version: Literal[1] = 1
     name: str
@@ -102,6 +105,7 @@ class Manifest:
     rows_read: int
     rows_kept: int
     rows_rejected: int
+    rejected_by: Annotated[dict[str, int], Option(exclude_if=lambda counts: not counts)] = field(default_factory=dict)
     split_rule: str
     source: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Best] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from sml_dist.data.clean import clean
 from sml_dist.data.earlier import Earlier
 from sml_dist.data.numeric import Statistics
 from sml_dist.data.output import Output
-from sml_dist.data.quarantine import Reject, Tally
+from sml_dist.data.quarantine import Reject, Tally, by_column
 from sml_dist.data.schema import Schema
 from sml_dist.data.sources import read
 from sml_dist.data.spans import RawBatch, Span
@@ -68,7 +68,7 @@ def cleaned(part: Part, schema: Schema, tally: Tally, columns: list[str] | None 
             found += raw.read
             rows, numbers, faults = clean(raw.table, raw.rows, schema, labelled=labelled)
             rejects = sorted([*raw.rejects, *faults], key=lambda reject: reject.row)
-            tally.add(raw.read, len(rejects), f"{span.file.path} {rejects[0]}" if rejects else "")
+            tally.add(raw.read, by_column(rejects), f"{span.file.path} {rejects[0]}" if rejects else "")
             yield Cleaned(span, raw, rows, numbers, rejects)
         if found != span.rows:
             raise InputError(f"{span.file.path}: {span.rows} rows were counted, but {found} read; is it being written to, or damaged?")

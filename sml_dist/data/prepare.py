@@ -12,7 +12,7 @@ from sml_dist.data.encode import fields_of
 from sml_dist.data.fit import fit
 from sml_dist.data.job import Job
 from sml_dist.data.output import check_free, claimed, complete, folder_of, writing
-from sml_dist.data.quarantine import Tally
+from sml_dist.data.quarantine import Tally, largest_first
 from sml_dist.data.schema import Schema, load_schema
 from sml_dist.data.spans import PART_BYTES, RawFile, group_spans, list_files
 from sml_dist.data.split import Splitter, by_files, empty, parse_rule, resolve
@@ -125,6 +125,7 @@ def make_manifest(job: Job, parts: list[Written], tally: Tally) -> Manifest:
         rows_read=tally.read,
         rows_kept=tally.read - tally.rejected,
         rows_rejected=tally.rejected,
+        rejected_by=largest_first(tally.by_column),
         split_rule=job.splitter.text,
         source={
             "schema": to_dict(job.schema),

@@ -1,6 +1,7 @@
 """Rejected rows: which row, which column, why; and the limit past which prepare stops."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,7 @@ from sml_dist.spec import InputError
 
 REJECTS_SCHEMA = pa.schema([("file", pa.string()), ("row", pa.int64()), ("column", pa.string()), ("reason", pa.string())])
 SHOWN = 60  # characters of a bad value that a reason quotes
+WHOLE_ROW = "whole row"  # in place of a column, where rejects are counted by it
 
 
 @dataclass(frozen=True)
@@ -59,23 +61,42 @@ def rejects_table(file: str, rejects: list[Reject]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=REJECTS_SCHEMA)
 
 
+def by_column(rejects: list[Reject]) -> Counter[str]:
+    return Counter(reject.column or WHOLE_ROW for reject in rejects)
+
+
+def largest_first(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """price 52, click 39, whole row 31."""
+    return ", ".join(f"{column} {count:,}" for column, count in largest_first(counts).items())
+
+
 @dataclass
 class Tally:
-    """Rows read and rejected so far, held against the share of all rows that may be rejected."""
+    """Rows read so far and those rejected, by column, held against the share of all rows that may be rejected."""
 
     total: int
     max_rate: float
     read: int = 0
-    rejected: int = 0
+    by_column: Counter[str] = field(default_factory=Counter)
     first: str = ""
 
-    def add(self, read: int, rejected: int, first: str = "") -> None:
-        self.read, self.rejected, self.first = self.read + read, self.rejected + rejected, self.first or first
+    @property
+    def rejected(self) -> int:
+        return self.by_column.total()
+
+    def add(self, read: int, by_column: Mapping[str, int], first: str = "") -> None:
+        self.read, self.first = self.read + read, self.first or first
+        self.by_column.update(by_column)
         if self.rejected > self.max_rate * self.total:
             raise InputError(
-                f"{self.rejected} of {self.read} rows read so far ({self.total} in all) cannot be used, more than --max-reject-rate "
-                f"{self.max_rate:g} allows; the first: {self.first}. Mend the input or the schema, or raise --max-reject-rate"
+                f"{self.rejected} of {self.read} rows read so far ({self.total} in all) cannot be used ({in_words(self.by_column)}), "
+                f"more than --max-reject-rate {self.max_rate:g} allows; the first: {self.first}. Mend the input or the schema, or raise "
+                "--max-reject-rate"
             )
 
     def merge(self, other: "Tally") -> None:
-        self.add(other.read, other.rejected, other.first)
+        self.add(other.read, other.by_column, other.first)

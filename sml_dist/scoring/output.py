@@ -33,10 +33,10 @@ OURS = (MANIFEST, PREDICTIONS, REJECTS, WORK)  # in the order of their removal: 
 
 @spec
 class PartDone:
-    """What one part became; without a row that could be scored it has no file of predictions."""
+    """What one part became, with its rejects by column; without a row that could be scored it has no file of predictions."""
 
     rows_read: int
-    rows_rejected: int
+    rejected_by: dict[str, int]
     precision: Products
     files: dict[str, DataFile]
 
@@ -56,6 +56,7 @@ class Predictions:
     rows_read: int
     rows_scored: int
     rows_rejected: int
+    rejected_by: dict[str, int] = field(default_factory=dict)
     files: list[DataFile]
     rejects: list[DataFile] = field(default_factory=list)
     job: dict[str, Any]

@@ -4,6 +4,7 @@ The way of a row: raw_rows.py or prepared_rows.py (features, keys) -> trained.py
 to end by one worker, which holds the model and one batch; so files come whole, rows stay in order, and a kill costs parts of 64 MB.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from sml_dist.data.dataset import DataFile
 from sml_dist.data.output import own, writing
 from sml_dist.data.parallel import Actors, map_tasks
 from sml_dist.data.prepare import check_rate
-from sml_dist.data.quarantine import Tally, rejects_table
+from sml_dist.data.quarantine import Tally, largest_first, rejects_table
 from sml_dist.data.spans import PART_BYTES
 from sml_dist.data.write import REJECTS, Writers
 from sml_dist.scoring.output import PREDICTIONS, Folder, PartDone, Predictions
@@ -156,13 +157,13 @@ def score_parts(job: Job, parts: Sequence[Any], done: dict[int, PartDone], pool:
     """The parts that are not done yet. Raises InputError at too many rejects in all, and at a second precision."""
     tally = job.tally()
     for part in done.values():
-        tally.add(part.rows_read, part.rows_rejected)
+        tally.add(part.rows_read, part.rejected_by)
     left = [(number, part) for number, part in enumerate(parts) if number not in done]
     found: dict[int, PartDone] = {}
     precisions = {part.precision for part in done.values()}
     show("score", tally.read, tally.total)
     for index, (written, first) in map_tasks(Scorer(job), left, replace(pool, count=max(1, min(pool.count, len(left))))):
-        tally.add(written.rows_read, written.rows_rejected, first)
+        tally.add(written.rows_read, written.rejected_by, first)
         found[left[index][0]] = written
         precisions.add(written.precision)
         the_one(precisions)
@@ -194,7 +195,7 @@ class Scorer:
                 for start in range(0, len(rows.features), size):
                     writers.write(PREDICTIONS, self.scored(rows.features.slice(start, size), rows.keys.slice(start, size)))
         files = {name: writer.file for name, writer in writers.open.items()}
-        written = PartDone(rows_read=tally.read, rows_rejected=tally.rejected, precision=model.task.products, files=files)
+        written = PartDone(rows_read=tally.read, rejected_by=dict(tally.by_column), precision=model.task.products, files=files)
         with writing(self.job.output):
             Folder(self.job.output).book(number, written)
         return written, tally.first
@@ -218,7 +219,7 @@ class Scorer:
 
 def summed(job: Job, model: Described, inputs: str, about: dict[str, Any], parts: list[PartDone]) -> Predictions:
     files = [part.files[PREDICTIONS] for part in parts if PREDICTIONS in part.files]
-    read, rejected = sum(part.rows_read for part in parts), sum(part.rows_rejected for part in parts)
+    read, rejected = sum(part.rows_read for part in parts), sum((Counter(part.rejected_by) for part in parts), Counter())
     return Predictions(
         run=model.config.run.folder,
         checkpoint=model.checkpoint.path,
@@ -227,8 +228,9 @@ def summed(job: Job, model: Described, inputs: str, about: dict[str, Any], parts
         input=inputs,
         columns=columns_of(job.output, files),
         rows_read=read,
-        rows_scored=read - rejected,
-        rows_rejected=rejected,
+        rows_scored=read - rejected.total(),
+        rows_rejected=rejected.total(),
+        rejected_by=largest_first(rejected),
         files=files,
         rejects=[part.files[REJECTS] for part in parts if REJECTS in part.files],
         job=about,

@@ -75,7 +75,7 @@ class PreparedRows:
             columns = {"file": pa.repeat(part.path, count), "row": pa.array(np.arange(row, row + count))}
             for name in self.keys:
                 columns |= self._key(name, table, part.split)
-            tally.add(count, 0)
+            tally.add(count, {})
             row += count
             yield Rows(table, pa.table(columns), part.path)
 

@@ -65,6 +65,8 @@ def test_each_kind_of_bad_row_is_rejected_with_its_reason_and_the_counts_add_up(
         assert reject["file"] == path and reject["row"] == 2 * number and reject["column"] == column
         assert reject["reason"].startswith(reason)
     assert sum(file.rows for file in manifest.rejects) == len(BAD_ROWS)
+    counts = [("whole row", 6), ("click", 3), ("price", 2), ("w", 2), ("age", 1), ("site", 1), ("tags", 1), ("time", 1)]
+    assert [*manifest.rejected_by.items()] == counts, "however the rows are cut into parts, the largest first"
     kept = [row for name in manifest.splits for row in rows_of(tmp_path / "out", manifest, name)]
     assert len({repr(row) for row in kept}) == 1
 
@@ -95,7 +97,7 @@ def test_past_the_limit_prepare_stops_with_counts_an_example_and_the_way_out(tmp
     with pytest.raises(InputError) as error:
         run(tmp_path, path, max_reject_rate=0.04)
     assert str(error.value) == (
-        f"5 of 100 rows read so far (100 in all) cannot be used, more than --max-reject-rate 0.04 allows; the first: "
+        f"5 of 100 rows read so far (100 in all) cannot be used (click 5), more than --max-reject-rate 0.04 allows; the first: "
         f"{path} row 96: column click: 'x1' is not 0 or 1; for other values give the label as {{column: click, positive: [\"yes\"]}} "
         "or {column: click, at_least: N}. Mend the input or the schema, or raise --max-reject-rate"
     )

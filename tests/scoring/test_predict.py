@@ -138,13 +138,14 @@ def test_rejects_are_those_of_prepare_and_rows_keep_their_numbers_and_keys(run, 
     lines = to_text(clicks(200)).splitlines()
     lines[7], lines[90] = lines[7].replace(",", ";"), lines[90].replace(lines[90].split(",")[2], "old")
     (tmp_path / "logs.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(InputError, match=r"cannot be used, more than --max-reject-rate 0\.001 allows; the first: .*logs\.csv row 7: "):
+    line = r"cannot be used \(age 1, whole row 1\), more than --max-reject-rate 0\.001 allows; the first: .*logs\.csv row 7: "
+    with pytest.raises(InputError, match=line):
         predict(run, str(tmp_path / "logs.csv"), str(tmp_path / "out"))
     keys = ["site", "label", "group", "timestamp", "time"]
     found = predict(run, str(tmp_path / "logs.csv"), str(tmp_path / "o"), keys=keys, max_reject_rate=0.05)
     table = predicted(tmp_path / "o", found)
     assert table.column_names == ["file", "row", *keys, "logit", "probability"] == found.columns
-    assert (found.rows_read, found.rows_rejected) == (200, 2)
+    assert (found.rows_read, found.rows_rejected, found.rejected_by) == (200, 2, {"age": 1, "whole row": 1})
     assert table["row"].to_pylist() == [row for row in range(1, 201) if row not in (7, 90)]
     source = csv.read_csv(tmp_path / "logs.csv", parse_options=csv.ParseOptions(invalid_row_handler=lambda row: "skip"))
     source = source.filter(pc.not_equal(source["age"].cast(pa.string()), "old"))
@@ -218,18 +219,19 @@ def test_names_stand_between_commas_or_each_with_an_option_of_its_own(tmp_path, 
     assert taken["keys"] == taken["splits"] == keys
 
 
-@pytest.mark.parametrize("rejected", [0, 2])
+@pytest.mark.parametrize("rejected", [0, 1234])
 def test_who_has_rejects_is_told_where_their_reasons_are_and_one_file_is_one(capsys, data, rejected):
-    manifest = replace(read_manifest(data), rows_rejected=rejected)
+    counts = {"rows_rejected": rejected, "rejected_by": {"click": 1, "price": rejected - 1} if rejected else {}}
+    manifest = replace(read_manifest(data), **counts)
     show_dataset(manifest, "data/mine", False)
     found = Predictions(
-        run="r", checkpoint="c", model="m", precision=None, input="i", columns=[], rows_read=9, rows_scored=7, rows_rejected=rejected,
+        run="r", checkpoint="c", model="m", precision=None, input="i", columns=[], rows_read=9, rows_scored=7, **counts,
         files=[DataFile(path="p", rows=7, bytes=1, sha256="", row_groups=[7])], job={},
     )  # fmt: skip
     show_predictions(found, "data/mine", False)
-    why = " (data/mine/rejects says why)" if rejected else ""
+    why = " (price 1,233, click 1; data/mine/rejects says why)" if rejected else ""
     shown = capsys.readouterr().out
-    assert shown.count(f"rejected {rejected}{why}\n") == 2 and "\n1 file in data/mine/predictions: " in shown
+    assert shown.count(f"rejected {rejected:,}{why}\n") == 2 and "\n1 file in data/mine/predictions: " in shown
 
 
 @pytest.mark.parametrize("name", ["http://bob:hunter22@host.invalid/log.csv", "memory://bob:hunter22@data"])
@@ -352,7 +354,7 @@ def test_what_fails_before_a_part_is_done_leaves_nothing_and_the_mended_command_
         out.mkdir()
     for name, table, line in (
         ("lacking", good.drop(["price"]), "column 'price' of the schema is missing in the file"),
-        ("bad", good.drop(["age"]).append_column("age", pa.array(["old"] * 100)), "cannot be used, more than --max-reject-rate"),
+        ("bad", good.drop(["age"]).append_column("age", pa.array(["old"] * 100)), r"cannot be used \(age 100\), more than"),
     ):
         with pytest.raises(InputError, match=line):
             predict(run, write_logs(tmp_path / f"{name}.csv", table), str(out))
