@@ -22,7 +22,7 @@ from sml_dist.data.schema import Timestamp
 from sml_dist.serve import light
 from sml_dist.serve.features import read_features
 from sml_dist.serve.layout import CARD, verify, version_of
-from sml_dist.serve.requests import Ask, Refusal, failure
+from sml_dist.serve.requests import Ask, Refusal, as_they_came, cells, failure, wanted
 from sml_dist.spec import one_line
 
 log = logging.getLogger("ray.serve")
@@ -113,7 +113,7 @@ class ServedModel:
     def _score_alike(self, asks: list[Ask]) -> list[Answer | Refusal]:
         raw = pa.concat_tables([ask.rows for ask in asks])
         ends = np.cumsum([len(ask.rows) for ask in asks])
-        rows, kept, rejects = clean(raw, np.arange(len(raw)), self.schema, labelled=False)
+        rows, kept, rejects = clean(raw, np.arange(len(raw)), as_they_came(self.schema, raw.schema), labelled=False)
         faults = {}
         for reject in rejects:
             owner = int(np.searchsorted(ends, reject.row, side="right"))
@@ -164,13 +164,13 @@ class ServedModel:
 
     def _input(self, name: str) -> dict[str, Any]:
         separator = self.schema.list_separators.get(name)
-        lists = name in self.schema.list_separators
+        about = {"name": name, "takes": wanted(cells(self.schema)[name], separator), "separator": separator}
         if self.schema.timestamp and name == self.schema.timestamp.column:
-            return {"name": name, "kind": "time", "separator": None, "values": [now(self.schema.timestamp)]}
-        kind = "number" if name in self.schema.numbers else "list" if lists else "text"
+            return about | {"kind": "time", "values": [now(self.schema.timestamp)]}
+        kind = "number" if name in self.schema.numbers else "list" if name in self.schema.list_separators else "text"
         field = next((f for f in self.features.fields if f.column == name and f.vocabulary), None)
         known = self._first(field.vocabulary) if field and kind != "number" else []
-        return {"name": name, "kind": kind, "separator": separator, "values": known}
+        return about | {"kind": kind, "values": known}
 
     def _first(self, path: str) -> list[str]:
         """The first values of a vocabulary, of which it may have millions: those seen most often (in the first of datasets that go on)."""

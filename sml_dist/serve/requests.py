@@ -1,14 +1,15 @@
 """The body of a request to raw rows; whatever is wrong with it is a Refusal, which has a status, a code and one line.
 
 JSON is {"rows": [{column: value, ...}, ...], "contributions": false}: a value is a string as it stands in a log, a number (or, in a column
-of numbers alone, true, which is 1, or false), null where it is missing, or for a list column a list of strings. Arrow is an IPC stream
-with one column for each input. Every input must be there; columns that the log has beside them are ignored, any other is refused.
+of numbers alone, true, which is 1, or false), null where it is missing, or for a list column a list of strings or whole numbers, whose
+values may hold the log's separator. Arrow is an IPC stream with one column for each input. Every input must be there; columns that the
+log has beside them are ignored, any other is refused.
 """
 
 import json
 import struct
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -69,8 +70,10 @@ def list_values(rows: pa.Table, schema: Schema) -> int:
 
 
 def values_in(column: pa.ChunkedArray, separator: str | None) -> int:
+    if is_list(column.type):
+        return pc.sum(pc.list_value_length(column), min_count=0).as_py()
     if separator is None:
-        return 0 if pa.types.is_null(column.type) else pc.sum(pc.list_value_length(column), min_count=0).as_py()
+        return 0
     return len(column) + pc.sum(pc.count_substring(column.cast(pa.string()), separator), min_count=0).as_py()
 
 
@@ -90,7 +93,8 @@ def parse_json(body: bytes, schema: Schema, max_rows: int, contributions: bool) 
         if not isinstance(row, dict):
             raise Refusal(422, "wrong_type", f"row {number}: {quote(row)} is no object of columns")
         check_names(row.keys(), inputs, known, f"row {number}: ")
-    columns = {name: json_column([row[name] for row in rows], name, cell) for name, cell in inputs.items()}
+    how = {name: (cell, schema.list_separators.get(name), schema.missing) for name, cell in inputs.items()}
+    columns = {name: json_column([row[name] for row in rows], name, *each) for name, each in how.items()}
     return pa.table(columns), found.get(EXPLAIN, contributions)
 
 
@@ -101,7 +105,7 @@ def cells(schema: Schema) -> dict[str, Callable[[Any], Any]]:
     if schema.timestamp and schema.timestamp.column in found:
         found[schema.timestamp.column] = number_cell
     found |= {name: number_cell if name in tokens else flag_cell for name in schema.numbers}
-    return found | {name: list_cell for name, separator in schema.list_separators.items() if separator is None}
+    return found | {name: list_cell if separator is None else joined_cell for name, separator in schema.list_separators.items()}
 
 
 def load_json(body: bytes) -> Any:
@@ -138,19 +142,31 @@ def check_names(names: Collection[str], inputs: Collection[str], known: set[str]
             raise Refusal(422, "unknown_field", f"{where}field {quote(name)} is unknown; {hint}")
 
 
-def json_column(values: list[Any], name: str, cell: Callable[[Any], Any]) -> pa.Array:
-    """The values as a log has them: text. A number in a column of values is its digits, which a fraction has not."""
+def json_column(
+    values: list[Any], name: str, cell: Callable[[Any], Any], separator: str | None = None, missing: Collection[str] = ()
+) -> pa.Array:
+    """The values as a log has them: text, or lists where one is a list. A number in a column of values is its digits, which a fraction
+    has not."""
     found = []
     for number, value in enumerate(values, 1):
         try:
             found.append(cell(value))
         except TypeError:
-            wanted = {list_cell: "a list of strings", text_cell: "a string or a whole number"}.get(cell, "a number or its text")
-            raise Refusal(422, "wrong_type", f"row {number}: field {name!r}: {quote(value)} is not {wanted}") from None
+            raise Refusal(422, "wrong_type", f"row {number}: field {name!r}: {quote(value)} is not {wanted(cell, separator)}") from None
+    lists = cell is list_cell or any(isinstance(value, list) for value in found)
+    if lists and separator is not None:  # of a text the list that `clean` makes of it
+        found = [(None if value in missing else value.split(separator)) if isinstance(value, str) else value for value in found]
     try:
-        return pa.array(found, pa.list_(pa.string()) if cell is list_cell else pa.string())
+        return pa.array(found, pa.list_(pa.string()) if lists else pa.string())
     except (UnicodeEncodeError, pa.ArrowException):  # half a surrogate pair, which JSON can write
         raise Refusal(422, "bad_value", f"field {name!r} holds text that is not Unicode") from None
+
+
+def wanted(cell: Callable[[Any], Any], separator: str | None) -> str:
+    """What a value of an input may be, beside null."""
+    if cell is joined_cell:
+        return f"a list of strings or whole numbers, or one string with {separator!r} between them"
+    return {list_cell: "a list of strings or whole numbers", text_cell: "a string or a whole number"}.get(cell, "a number or its text")
 
 
 def text_cell(value: Any) -> str | None:
@@ -179,6 +195,10 @@ def list_cell(value: Any) -> list[str | None] | None:
     if value is None:
         return None
     return [text_cell(part) for part in value] if isinstance(value, list) else refuse_type()
+
+
+def joined_cell(value: Any) -> str | list[str | None] | None:
+    return list_cell(value) if isinstance(value, list) else text_cell(value)
 
 
 def refuse_type() -> Any:
@@ -219,9 +239,10 @@ def check_columns(found: pa.Schema, schema: Schema) -> None:
     check_names(found.names, inputs, known_names(schema))
     for name, cell in inputs.items():
         kind, time = found.field(name).type, schema.timestamp is not None and name == schema.timestamp.column
-        if not (is_list_of_text(kind) if cell is list_cell else is_plain(kind, time, truth=name in numbers)):
-            wanted = "a list of strings" if cell is list_cell else "strings or numbers"
-            raise Refusal(422, "wrong_type", f"field {name!r} is {kind}, not {wanted}")
+        plain, lists = cell is not list_cell, cell in (list_cell, joined_cell)
+        if not (plain and is_plain(kind, time, truth=name in numbers)) and not (lists and is_list_of_text(kind)):
+            what = wanted(cell, schema.list_separators[name]) if lists else "strings or numbers"
+            raise Refusal(422, "wrong_type", f"field {name!r} is {kind}, not {what}")
 
 
 def is_plain(kind: pa.DataType, time: bool, truth: bool) -> bool:
@@ -233,8 +254,25 @@ def is_plain(kind: pa.DataType, time: bool, truth: bool) -> bool:
 def is_list_of_text(kind: pa.DataType) -> bool:
     """Or a type that Arrow finds where there is no text: null, or a list of nulls."""
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_null)
-    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return pa.types.is_null(kind) or (listed and any(test(kind.value_type) for test in tests))
+    return pa.types.is_null(kind) or (is_list(kind) and any(test(kind.value_type) for test in tests))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def as_they_came(schema: Schema, found: pa.Schema) -> Schema:
+    """The schema for `clean`, of which columns that came as lists have no separator, so that their values may hold it."""
+    lists = {name for name, separator in schema.list_separators.items() if separator is not None and is_list(found.field(name).type)}
+    if not lists:
+        return schema
+
+    def apart(groups: list[Any]) -> list[Any]:
+        single = [replace(group, columns=[name]) for group in groups for name in group.columns]
+        return [replace(group, separator=None) if lists & {*group.columns} else group for group in single]
+
+    multivalued, sequences = apart(schema.multivalued), apart(schema.sequences)
+    return replace(schema, format="parquet", columns=None, delimiter=None, multivalued=multivalued, sequences=sequences)
 
 
 def messages(body: bytes) -> Iterator[bytes]:

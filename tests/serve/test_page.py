@@ -10,7 +10,7 @@ NAMES = ["user", "item", "namedItem", "length", "elements", "__proto__"]
 
 
 def described(name: str, values: list[str], kind: str = "text") -> dict[str, Any]:
-    return {"name": name, "kind": kind, "separator": None, "values": values}
+    return {"name": name, "kind": kind, "takes": "", "separator": None, "values": values}
 
 
 MODEL = {"model_version": "v", "name": "m", "model": "dnn", "metrics": {}, "quantize": "none", "layers": ["rest"], "labels": ["label"]}

@@ -17,7 +17,7 @@ from sml_dist.data.schema import Schema
 from sml_dist.serve import application, requests
 from sml_dist.serve.delta import tokens
 from sml_dist.serve.model import Answer, ServedModel, now
-from sml_dist.serve.requests import ARROW, JSON, Ask, Refusal, json_column, list_values, number_cell, parse
+from sml_dist.serve.requests import ARROW, JSON, Ask, Refusal, as_they_came, json_column, list_values, number_cell, parse
 from sml_dist.spec import from_dict
 from tests.serve.bodies import arrow, fuzzed, row_of
 from tests.serve.test_delta import site
@@ -63,7 +63,11 @@ BAD = {
     "a time": (rows({"time": True}), 422, "wrong_type", "field 'time': True is not a number or its text"),
     "fraction": (rows({"site": 1.5}), 422, "wrong_type", "field 'site'"),
     "object": (rows({}, {"price": {}}), 422, "wrong_type", "row 2: field 'price': {} is not a number or its text"),
-    "list": (rows({"tags": ["a"]}), 422, "wrong_type", "field 'tags'"),
+    "list": (rows({"site": ["a"]}), 422, "wrong_type", "row 1: field 'site': ['a'] is not a string or a whole number"),
+    "no list": (rows({"tags": {}}), 422, "wrong_type", "{} is not a list of strings or whole numbers, or one string with '|' between them"),
+    "fractions": (rows({"tags": ["a", 1.5]}), 422, "wrong_type", "field 'tags': ['a', 1.5] is not a list of strings or whole numbers, or"),
+    "list of a body": (rows({"tags": ["a"] * (1 << 18)}, {"tags": "a"}), 413, "too_many_values", "262145 values in lists, at most 262144"),
+    "surrogates": (b'{"rows": [' + json.dumps(ROW | {"tags": ["\ud800"]}).encode() + b"]}", 422, "bad_value", "not Unicode"),
     "surrogate": (b'{"rows": [' + json.dumps(ROW).replace('"s1"', '"\\ud800"').encode() + b"]}", 422, "bad_value", "not Unicode"),
     "no number": (rows({}, {"price": "12x"}), 422, "bad_value", "row 2: field 'price': '12x' is not a finite number"),
     "too large": (rows({"price": "1e99"}), 422, "bad_value", "not a finite number"),
@@ -118,6 +122,37 @@ def test_list_values_that_no_max_length_cuts_fill_a_batch_as_rows_do(model):
     texts = {**lists, "multivalued": [{"columns": ["free"], "separator": ", "}]}
     for column, values in ((["a, b,c", None, ""], 4), ([1, 2, None], 3), ([None] * 3, 3)):  # an empty text is counted, too
         assert list_values(pa.table({"free": pa.array(column)}), from_dict(Schema, texts)) == values
+
+
+def test_a_list_scores_as_its_values_joined_by_the_log_s_separator_alone_and_beside_texts(model):
+    tags = row_of(ROW).column_names.index("tags")
+    for values, text in ((["a", "b"], "a|b"), (["c"], "c"), ([], ""), ([], None), (["b", None, "", "a"], "b|a"), ([7, 8.0, "c"], "7|8|c")):
+        expected = answer(model, JSON, rows({"tags": text})).logit
+        assert answer(model, JSON, rows({"tags": values})).logit == expected
+        both = answer(model, JSON, rows({"tags": values}, {"tags": text}, {"tags": None}, {"tags": 7})).logit
+        assert np.allclose(both[:2], expected, atol=1e-6)
+        assert np.allclose(both[2:], answer(model, JSON, rows({"tags": ""}, {"tags": "7"})).logit, atol=1e-6)
+        if {*map(type, values)} <= {str}:
+            body = arrow(row_of(ROW).set_column(tags, "tags", pa.array([values], pa.list_(pa.string()))))
+            assert answer(model, ARROW, body).logit == expected
+    assert np.ptp([answer(model, JSON, rows({"tags": tags})).logit for tags in (["a"], ["b"], ["a", "b"])]) > 0
+
+
+def test_a_value_of_a_list_may_hold_the_separator_and_is_missing_where_a_text_s_would_be():
+    groups = {"multivalued": [{"columns": ["t", "u"], "separator": "||"}], "categorical": [{"columns": "c"}]}
+    sequences = {"sequences": [{"columns": "s", "of": "c", "max_length": 2, "separator": "|"}]}
+    schema = from_dict(Schema, {"name": "x", "format": "csv", "label": "y", "missing": ["-1", "N||A"], **groups, **sequences})
+    body = {"rows": [{"t": ["a||b", "-1"], "u": "a||b", "s": [1, 2, 3], "c": 1}, {"t": "N||A", "u": "N||A", "s": "4|5", "c": 2}]}
+    rows = parse(JSON, json.dumps(body).encode(), schema, 9).rows
+    found, _, rejects = clean(rows, np.arange(2), as_they_came(schema, rows.schema), labelled=False)
+    assert not rejects and found["list:t"].to_pylist() == [["a||b"], []] and found["list:u"].to_pylist() == [["a", "b"], []]
+    assert found["list:s"].to_pylist() == [["1", "2", "3"], ["4", "5"]]
+
+
+def test_the_service_says_what_each_input_takes(model):
+    takes = {each["name"]: each["takes"] for each in model.about["inputs"]}
+    assert takes["tags"] == "a list of strings or whole numbers, or one string with '|' between them"
+    assert (takes["site"], takes["price"], takes["time"]) == ("a string or a whole number", *["a number or its text"] * 2)
 
 
 @pytest.mark.parametrize("lists", [[[]], [None], [[None, None]]], ids=str)
