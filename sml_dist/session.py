@@ -17,8 +17,13 @@ from sml_dist.spec import InputError, one_line
 REACH_SECONDS = 10.0
 OBJECT_STORE_BYTES = 2 << 30  # of a local Ray, where this is more than a sixteenth of memory; streams bound what they keep in it
 
-# What raylets tell every driver and no user can act on: that many actors run, and that Ray Serve's controller ended while it was asked to.
-NOISE = ("PYTHON worker processes have been started", "Task ServeController.graceful_shutdown failed")
+# What raylets tell every driver and no user can act on: that many actors run, and that Ray Serve's controller, which was asked to end or
+# for news, has ended.
+NOISE = (
+    "PYTHON worker processes have been started",
+    "Task ServeController.graceful_shutdown failed",
+    "Task ServeController.listen_for_change failed",
+)
 
 # Environment of the processes of a local Ray; on a cluster, set it for the nodes.
 LOCAL_ENVIRONMENT = {

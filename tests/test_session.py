@@ -64,6 +64,7 @@ def test_what_raylets_tell_that_no_user_can_act_on_is_kept_from_the_terminal_and
         for line in (
             "WARNING: 8 PYTHON worker processes have been started on node: 1f with address: 10.0.0.1, which is 4x the maximum",
             "Task ServeController.graceful_shutdown failed. There are infinite retries remaining, so the task will be retried.",
+            "Task ServeController.listen_for_change failed. There are infinite retries remaining, so the task will be retried.",
             "Task read failed due to oom. There are infinite oom retries remaining",
             "Task MapBatches(WindowReader) failed. There are infinite retries remaining, so the task will be retried. Error: SIGSEGV",
         ):

@@ -1,12 +1,13 @@
 """export, apply-delta, serve: a trained model outside this project."""
 
 import contextlib
+import logging
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from sml_dist.cli.app import Json, Verbose, app, filled, in_file_system, out, print_json, warn
+from sml_dist.cli.app import Json, Verbose, app, err, filled, in_file_system, out, print_json, warn
 from sml_dist.spec import many
 
 
@@ -88,8 +89,10 @@ def serve(
             else:
                 out.print(f"serving {export} at {address} (Ctrl-C stops it)", soft_wrap=True, highlight=False)
 
+    if not verbose:  # at each start Serve says that it joins itself and that options are not applied
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ray_session(replicas, verbose=verbose), running(arguments, host, port) as address:
-        until_stopped(lambda: tell(address))
+        until_stopped(lambda: tell(address), lambda line: err.print(line, soft_wrap=True, highlight=False, markup=False))
 
 
 def show(found: dict[str, Any], as_json: bool) -> None:

@@ -203,6 +203,10 @@ class Service:
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok", "model_version": self.current.model.version})
 
+    async def told(self) -> tuple[float, str]:
+        """For the command that started the service, see Current."""
+        return self.current.told
+
     async def tell(self, request: Request) -> Response:
         self.metrics.open.labels(self.metrics.replica).set(self.open)
         text = self.metrics.text(self.current.model.version, self.current.swaps, self.current.refused)

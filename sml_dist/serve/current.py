@@ -7,7 +7,7 @@ import time
 
 from sml_dist.serve.layout import version_of
 from sml_dist.serve.model import ServedModel
-from sml_dist.spec import InputError
+from sml_dist.spec import InputError, one_line
 
 log = logging.getLogger("ray.serve")
 
@@ -20,13 +20,15 @@ class Current:
 
     A new export is verified, loaded and tried on a row beside the old one, which serves until then and ends the requests that
     it has begun. One that is not sound is told of once; the old one stays, and the new one, which may still be on its way
-    here, is tried again ever less often. Another one in its place is tried at once.
+    here, is tried again ever less often. Another one in its place is tried at once. `told` is the last line on this, and when.
     """
 
     def __init__(self, path: str, seconds: float):
         self.path, self.seconds = path, seconds
         self.model = ServedModel(path)
+        self.told = (0.0, "")
         self.swaps = self.refused = 0
+        self.absent = ("", 0)  # a folder without an export, and how often in a row it was found so
         self.unsound, self.wait, self.again = ("", ""), seconds, 0.0  # its folder and version; when it is tried again
         threading.Thread(target=self._watch, name="swap", daemon=True).start()
 
@@ -35,8 +37,12 @@ class Current:
         folder = os.path.realpath(self.path)
         try:
             version = version_of(folder)
-        except InputError:  # between two exports there may be none for a moment
+        except InputError as error:
+            self.absent = (folder, self.absent[1] + 1 if self.absent[0] == folder else 1)
+            if self.absent[1] == 2:  # between two exports there may be none for a moment
+                self._refuse(f"{error}; version {self.model.version} stays")
             return
+        self.absent = ("", 0)
         known = (folder, version) == self.unsound
         if version == self.model.version or (known and time.monotonic() < self.again):
             return
@@ -46,11 +52,19 @@ class Current:
             self.wait = min(2 * (self.wait if known else self.seconds), LONGEST_WAIT)
             self.again = time.monotonic() + self.wait
             if not known:
-                self.refused, self.unsound = self.refused + 1, (folder, version)
-                log.error(f"export {version} is not taken, {self.model.version} stays: {error}")
+                self.unsound = (folder, version)
+                self._refuse(f"{folder} (version {version}) is not taken, version {self.model.version} stays: {one_line(error)}")
             return
         self.swaps += 1
-        log.info(f"now serving export {self.model.version}")
+        self._tell(logging.INFO, f"serving {folder} (version {self.model.version})")
+
+    def _refuse(self, line: str) -> None:
+        self.refused += 1
+        self._tell(logging.ERROR, line)
+
+    def _tell(self, level: int, line: str) -> None:
+        self.told = (time.time(), line)
+        log.log(level, line)
 
     def _watch(self) -> None:
         while True:

@@ -60,10 +60,24 @@ def check_free(host: str, port: int) -> None:
         raise InputError(f"the service cannot listen at {host}, port {port}: {reason}; give another --host or --port") from None
 
 
-def until_stopped(tell: Callable[[], None]) -> None:
-    """Waits for Ctrl-C or SIGTERM."""
+def until_stopped(tell: Callable[[], None], show: Callable[[str], None]) -> None:
+    """Waits for Ctrl-C or SIGTERM, and shows what the service says of its export meanwhile."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     tell()
-    stop.wait()
+    service = serve.get_app_handle(APPLICATION)
+    follow(lambda: service.told.remote().result(timeout_s=5), show, lambda: stop.wait(1.0))
+
+
+def follow(told: Callable[[], tuple[float, str]], show: Callable[[str], None], stopped: Callable[[], bool]) -> None:
+    """Shows each new line of whichever replica is asked; that of another replica on the same change is the same."""
+    when, line = 0.0, ""
+    while not stopped():
+        try:
+            then, said = told()
+        except Exception:  # none answers, as one is busy or starts anew; the line is there the next time
+            continue
+        if then > when and said != line:
+            show(said)
+        when, line = max((when, line), (then, said))

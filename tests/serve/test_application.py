@@ -15,6 +15,7 @@ from starlette.responses import Response
 from sml_dist.serve.application import VERSION_HEADER
 from sml_dist.serve.application import Service as Deployment
 from sml_dist.serve.current import Current
+from sml_dist.serve.launch import follow
 from sml_dist.serve.layout import MANIFEST, seal, version_of
 from sml_dist.serve.metrics import Metrics
 from sml_dist.serve.model import Answer, ServedModel
@@ -95,6 +96,40 @@ def test_a_request_too_large_for_the_memory_fails_alone(error, exported, trained
     answers = model.score([Ask(rows.slice(0, 5), False, 5), Ask(rows.slice(0, 11), False, 11), Ask(rows.slice(5, 5), False, 5)])
     assert [type(answer) for answer in answers] == [Answer, Refusal, Answer] and answers[1].status == 500
     assert np.abs(answers[2].logit - trained.logit[5:10]).max() < 1e-5
+
+
+def test_each_exchange_and_each_folder_that_is_not_taken_is_told_once(exported, tmp_path):
+    other, empty, damaged = (tmp_path / name for name in ("other", "empty", "damaged"))
+    for copy, text in ((other, "another"), (damaged, "a third")):
+        shutil.copytree(exported, copy)
+        (copy / MANIFEST).unlink()
+        (copy / "README.md").write_text(text)
+        seal(copy)
+    (damaged / "README.md").write_text("damaged")
+    empty.mkdir()
+    first, second, third = map(version_of, (exported, other, damaged))
+    link, lines = tmp_path / "current", []
+    link.symlink_to(exported)
+    current = Current(str(link), 1000)
+    looks = [exported, empty, exported, *[empty] * 4, *[other] * 3, *[damaged] * 3, None, exported]
+
+    def told() -> tuple[float, str]:
+        if not (target := looks.pop(0)):
+            raise TimeoutError("the replica is busy")
+        link.unlink()
+        link.symlink_to(target)
+        current.look()
+        return current.told
+
+    follow(told, lines.append, lambda: not looks)
+    assert lines == [
+        f"{empty} is no export (no {MANIFEST}); make one with `sml-dist export RUN --output {empty}`; version {first} stays",
+        f"serving {other} (version {second})",
+        f"{damaged} (version {third}) is not taken, version {second} stays: "
+        f"{damaged}/README.md is damaged (its SHA-256 is not the manifest's); export the run again",
+        f"serving {exported} (version {first})",
+    ]
+    assert (current.swaps, current.refused) == (2, 2)
 
 
 def test_an_unsound_export_is_tried_ever_less_often_and_a_sound_one_in_its_place_at_once(exported, tmp_path):
