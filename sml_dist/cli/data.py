@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sml_dist.cli.app import Json, Verbose, app, filled, out, print_json, stage_bars
+from sml_dist.cli.app import Json, Verbose, app, filled, out, print_json, stage_bars, warn
 from sml_dist.tabular import rich_table
 
 
@@ -37,6 +37,7 @@ def prepare(
         manifest = run(
             schema, output, inputs=input, split=split, train=train, valid=valid, test=test,
             max_reject_rate=max_reject_rate, min_count=min_count, extend=extend, overwrite=overwrite, seed=seed, show=show,
+            warn=warn,
         )  # fmt: skip
     show_dataset(manifest, output, as_json)
 

@@ -4,6 +4,7 @@ The way of a row: sources.py (files, parts, raw columns) -> clean.py (typed colu
 -> dataset.py (Parquet). The driver sees counts, file names and small summaries alone.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from sml_dist.data.dataset import Manifest, Split
@@ -38,6 +39,7 @@ def prepare(
     overwrite: bool = False,
     seed: int = 0,
     show: ShowStage = silent,
+    warn: Callable[[str], None] = lambda line: None,
     part_bytes: int = PART_BYTES,
 ) -> Manifest:
     """Prepares a dataset in the folder `output` and returns its manifest. Ray must be initialised.
@@ -67,7 +69,16 @@ def prepare(
         manifest = make_manifest(job, written, tally)
         with writing(output):
             complete(folder, manifest)
+    for column in never_split(schema, written):
+        what = f"no row has more than one value by the separator {schema.list_separators[column]!r}"
+        warn(f"column {column}: {what}; if the log has another, correct the schema")
     return manifest
+
+
+def never_split(schema: Schema, parts: list[Written]) -> list[str]:
+    """Columns whose lists are text, none of which has more than one value though the schema would keep more."""
+    split = [f for f in schema.features if f.listed and f.max_length != 1 and schema.list_separators[f.column] is not None]
+    return [feature.column for feature in split if max(part.longest.get(feature.name, 0) for part in parts) == 1]
 
 
 def with_min_count(schema: Schema, min_count: int | None) -> Schema:

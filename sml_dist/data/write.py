@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from sml_dist.data.dataset import DataFile, SplitWriter
+from sml_dist.data.dataset import DataFile, SplitWriter, multi_column
 from sml_dist.data.encode import Encoder, make_encoder
 from sml_dist.data.job import Job, Part, cleaned, tracked
 from sml_dist.data.output import writing
@@ -20,11 +21,13 @@ REJECTS = "rejects"
 
 @dataclass
 class Written:
-    """The files that one part became, by split and for its rejects, and the sums of each label by split."""
+    """The files that one part became, by split and for its rejects, the sums of each label by split, and by list field the most values
+    that a row has."""
 
     tally: Tally
     files: dict[str, DataFile] = field(default_factory=dict)
     positives: dict[str, np.ndarray] = field(default_factory=dict)
+    longest: dict[str, int] = field(default_factory=dict)
 
 
 def write(job: Job, parts: list[Part], show: ShowStage) -> tuple[list[Written], Tally]:
@@ -43,12 +46,16 @@ def write_part(numbered: tuple[int, Part], job: Job) -> Written:
     with writing(job.output.root):
         encoder = cached_encoder(job)
     written = Written(job.tally())
+    lists = [feature.name for feature in job.schema.features if feature.listed]
     with writing(job.output.root), ExitStack() as stack:
         writers = Writers(job.output.root, number, stack)
         for batch in cleaned(part, job.schema, written.tally):
             if batch.rejects:
                 writers.write(REJECTS, rejects_table(batch.span.file.path, batch.rejects))
             features, splits = encoder.encode(batch.rows), job.splits_of(batch)
+            for name in lists:
+                most = pc.max(pc.list_value_length(features[multi_column(name)])).as_py()
+                written.longest[name] = max(written.longest.get(name, 0), most or 0)
             for index, name in enumerate(job.splitter.names):
                 rows = features.filter(pa.array(splits == index))
                 if len(rows):

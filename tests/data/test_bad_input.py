@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sml_dist.data.dataset import MANIFEST
 from sml_dist.data.prepare import prepare
 from sml_dist.spec import InputError
-from tests.data.raw_logs import clicks, rejects_of, rows_of, to_text, write_logs, write_schema
+from tests.data.raw_logs import SCHEMA, clicks, rejects_of, rows_of, to_text, write_logs, write_schema
 from tests.faults.serial import without_ray
 
 
@@ -103,6 +103,15 @@ def test_past_the_limit_prepare_stops_with_counts_an_example_and_the_way_out(tmp
     )
     assert not (tmp_path / "out" / MANIFEST).exists()
     assert run(tmp_path, path, max_reject_rate=0.05).rows_rejected == 5
+
+
+def test_a_separator_that_splits_no_row_is_told(tmp_path):
+    path = write_rows(tmp_path / "a.csv", [GOOD] * 10)
+    said = "column tags: no row has more than one value by the separator '||'; if the log has another, correct the schema"
+    for separator, expected in (('"|"', []), ('"||"', [said]), ('"||", max_length: 1', [])):
+        schema, lines = write_schema(tmp_path, SCHEMA.replace('separator: "|"', f"separator: {separator}")), []
+        prepare(schema, str(tmp_path / "out"), inputs=path, split="order:0.6,0.4", overwrite=True, warn=lines.append, part_bytes=100)
+        assert lines == expected
 
 
 def test_the_default_limit_is_one_row_in_a_thousand(tmp_path):
