@@ -130,6 +130,7 @@ def other_than(root: str, manifest: Manifest, model: Described) -> str | None:
     for name in model.manifest.source.get("vocabularies", {}):
         if its[name].rows != own[name].rows or not read_tokens(root, name).equals(read_tokens(model.dataset, name)):
             return f"the same fields, but another vocabulary of {name!r} than"
-    its_source, own_source = ({key: value for key, value in m.source.items() if key != "split"} for m in (manifest, model.manifest))
+    how = ("split", "extends")  # how a dataset was made, not what its ids and numbers mean
+    its_source, own_source = ({key: value for key, value in m.source.items() if key not in how} for m in (manifest, model.manifest))
     what = "other statistics" if "statistics" in its_source else "other settings of synth"
     return f"the same fields, but {what} than" if (its, its_source) != (own, own_source) else None
