@@ -9,9 +9,11 @@ from sml_dist.spec import spec
 
 @spec
 class DataConfig:
-    """`path`: a prepared dataset. `streams`: at least one for each worker; must divide `train.global_batch_size`."""
+    """`path`: a prepared dataset. `label`: the one that the run uses of a dataset with several; all of them unless it is given.
+    `streams`: at least one for each worker; must divide `train.global_batch_size`."""
 
     path: str
+    label: str | None = None
     streams: PositiveInt = 16
     shuffle: bool = True
     reader_cpus: PositiveFloat = 0.5  # logical CPUs that Ray sets aside for each reader task

@@ -20,7 +20,7 @@ from sml_dist.spec import InputError, Mounted, Name, from_dict, spec, to_dict
 
 # Keys that cannot change when a run is resumed: they say what the tensors mean, and which rows come next.
 FIXED = (
-    "model", "data.streams", "data.shuffle", "embedding.dim", "embedding.pooling", "embedding.optimizer",
+    "model", "data.label", "data.streams", "data.shuffle", "embedding.dim", "embedding.pooling", "embedding.optimizer",
     "train.global_batch_size", "train.seed", "train.optimizer",
 )  # fmt: skip
 

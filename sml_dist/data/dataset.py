@@ -15,7 +15,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
 import fsspec
@@ -89,6 +89,7 @@ class Manifest:
     """What `dataset.json` says. `source` is what encoding needs to score raw rows later: schema, vocabularies, statistics.
 
     `rejected_by`: the rejected rows by column, see quarantine.py.
+    `stored_labels`: those of the files, where `labels` is the one of them that a run uses (`one_label`); in no `dataset.json`.
     """
 
     version: Literal[1] = 1
@@ -96,6 +97,7 @@ class Manifest:
     fields: list[Field]
     dense: list[str]
     labels: Annotated[list[str], Option(exclude_if=lambda labels: labels == ["label"])] = field(default_factory=lambda: ["label"])
+    stored_labels: Annotated[list[str] | None, Option(exclude=True)] = None
     weight: bool = False
     group: bool = False
     timestamp: bool = False
@@ -115,6 +117,11 @@ class Manifest:
         """The field that holds the groups' own values, which as groups may be hashes."""
         name = self.source.get("schema", {}).get("group")
         return name if name in self.source.get("vocabularies", {}) else None
+
+    @property
+    def label_columns(self) -> list[str]:
+        """The labels that the files have, in their order there."""
+        return self.stored_labels or self.labels
 
     @property
     def single(self) -> list[Field]:
@@ -301,8 +308,8 @@ def write_manifest(root: str, manifest: Manifest) -> None:
     write_json(fs, f"{folder}/{MANIFEST}", to_dict(manifest))
 
 
-def read_manifest(root: str) -> Manifest:
-    """The manifest of a prepared dataset; raises InputError that names the folder and the way out."""
+def read_manifest(root: str, label: str | None = None) -> Manifest:
+    """The manifest of a prepared dataset, or as if it had this label alone; raises InputError that names the folder and the way out."""
     fs, folder = fsspec.url_to_fs(root)
     path = f"{folder}/{MANIFEST}"
     if not fs.exists(path):
@@ -317,7 +324,17 @@ def read_manifest(root: str) -> Manifest:
         raise InputError(f"{path} is damaged ({first_fault(error)}); prepare the dataset again") from None
     except (OSError, ValueError, RecursionError) as error:  # no file, no UTF-8, no JSON, a number too long, a nesting too deep
         raise InputError(f"{path} is damaged ({one_line(error)}); prepare the dataset again") from None
-    return manifest
+    return manifest if label is None else one_label(manifest, label, root)
+
+
+def one_label(manifest: Manifest, label: str, root: str) -> Manifest:
+    """The dataset as a run with `data.label` sees it: of its labels there is this one. Raises InputError."""
+    if label not in manifest.labels:
+        has = f"labels {', '.join(manifest.labels)}" if len(manifest.labels) > 1 else "one label; leave the key out"
+        raise InputError(f"data.label {label}: {root} has {has}")
+    place = manifest.labels.index(label)
+    splits = {name: replace(split, positives=split.positives_by_label[place]) for name, split in manifest.splits.items()}
+    return replace(manifest, labels=[label], stored_labels=manifest.labels, splits=splits)
 
 
 def _check_counts(manifest: Manifest) -> None:
@@ -338,6 +355,8 @@ def _check_counts(manifest: Manifest) -> None:
 
 def _check_parts(manifest: Manifest) -> None:
     """A sequence has the ids of a single-valued field, a split a sum for each label."""
+    if manifest.stored_labels:
+        raise ValueError("stored_labels is no key of it")
     rows = {field.name: field.rows for field in manifest.single}
     for sequence in manifest.sequences:
         if rows.get(sequence.of) != sequence.rows:

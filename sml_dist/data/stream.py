@@ -39,7 +39,7 @@ class Source:
     @classmethod
     def of(cls, root: str, manifest: Manifest, split: str) -> "Source":
         ids = len(manifest.single) + 4 * len(manifest.multi) + sum(field.length for field in manifest.sequences)
-        width = 4 * (ids + len(manifest.dense) + len(manifest.labels)) + 20
+        width = 4 * (ids + len(manifest.dense) + len(manifest.label_columns)) + 20
         return cls(root, tuple(row_groups(manifest.splits[split])), width)
 
     @property

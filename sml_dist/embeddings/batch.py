@@ -48,7 +48,7 @@ class Collator:
 
     def __init__(self, manifest: Manifest):
         self.single, self.multi, self.sequences, self.dense = manifest.single, manifest.multi, manifest.sequences, manifest.dense
-        self.keys, self.labels = manifest.features, manifest.labels
+        self.keys, self.labels, self.label_columns = manifest.features, manifest.labels, manifest.label_columns
         self.single_rows = torch.tensor([field.rows for field in self.single])
 
     def __call__(self, table: pa.Table, device: torch.device = CPU) -> Batch:
@@ -65,7 +65,10 @@ class Collator:
         several = len(self.labels) > 1
         if "label" not in table.column_names:
             return torch.full((table.num_rows, len(self.labels)) if several else (table.num_rows,), torch.nan, device=device)
-        return moved(matrix(table["label"]) if several else table["label"].to_numpy(), device)
+        if len(self.label_columns) == 1:
+            return moved(table["label"].to_numpy(), device)
+        label_BT = matrix(table["label"])
+        return moved(label_BT if several else label_BT[:, self.label_columns.index(self.labels[0])].copy(), device)
 
     def _ids(self, table: pa.Table, device: torch.device) -> tuple[Tensor, Tensor]:
         """Values and lengths (F * B,) of all features, one after another; a single-valued field has one id a row."""

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sml_dist.config.run import RunConfig, load
+from sml_dist.data.dataset import read_manifest
 from sml_dist.embeddings.capacity import Capacity, Memory, demand, solve
 from sml_dist.embeddings.capacity_advice import Change, advise, explain
 from sml_dist.embeddings.capacity_sizes import parse_bytes
@@ -39,7 +40,9 @@ def plan_run(config: str, overrides: list[str] | None, cluster: Cluster, tables_
             f"train.global_batch_size {run.train.global_batch_size} is not divisible by --world-size {cluster.world_size}; "
             f"try {-(-run.train.global_batch_size // cluster.world_size) * cluster.world_size}"
         )
-    return report(run, read_tables(tables_file) if tables_file else dataset_tables(run.data.path), cluster)
+    data = run.data
+    tables = read_tables(tables_file) if tables_file else dataset_tables(data.path, read_manifest(data.path, data.label))
+    return report(run, tables, cluster)
 
 
 def report(run: RunConfig, tables: Tables, cluster: Cluster) -> Report:

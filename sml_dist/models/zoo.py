@@ -68,5 +68,6 @@ def build(config: Any, shape: FieldShape) -> nn.Module:
     if entry.multitask != (shape.labels > 1):
         predicts = "several labels" if entry.multitask else "one label"
         others = ", ".join(name for name, other in ZOO.items() if other.multitask != entry.multitask)
+        others += "" if entry.multitask else "; or set data.label to the one to predict"
         raise InputError(f"model {config.name} predicts {predicts}, and the data has {shape.labels}; models that fit: {others}")
     return entry.model(config, shape)

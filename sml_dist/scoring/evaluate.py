@@ -27,8 +27,8 @@ SLICE_RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Options:
-    """`label`: of several, by default the first. `by`: fields whose `top` most frequent values are slices. `unit`: what is drawn
-    when resampling, `row` or `group`. `max_reject_rate`: of raw logs."""
+    """`label`: of several, by default the first; of a run `against` the same one, if it predicts that. `by`: fields whose `top` most
+    frequent values are slices. `unit`: what is drawn when resampling, `row` or `group`. `max_reject_rate`: of raw logs."""
 
     label: str | None = None
     by: Sequence[str] = ()
@@ -75,7 +75,8 @@ def evaluate(
     both = [scored]
     if against is not None:
         other = loaded(against, None, options)
-        its_options = replace(options, by=(), unit="row")  # what is drawn are this run's groups
+        label = found["label"] if found["label"] in other.manifest.labels else options.label
+        its_options = replace(options, label=label, by=(), unit="row")  # what is drawn are this run's groups
         check(its_options, other)
         second, its_rows, _ = score(other, rows_of(other, data, split, show), data, its_options, show)
         if not (np.array_equal(rows, its_rows) and np.array_equal(scored.labels, second.labels)):

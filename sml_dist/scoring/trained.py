@@ -118,7 +118,8 @@ class Described:
 def describe(checkpoint: Checkpoint) -> Described:
     """Raises InputError where what the run kept of its dataset is gone."""
     dataset = kept_dataset(checkpoint)
-    return Described(checkpoint, checkpoint.config, dataset, read_manifest(dataset))
+    config = checkpoint.config
+    return Described(checkpoint, config, dataset, read_manifest(dataset, config.data.label))
 
 
 @dataclass(frozen=True)

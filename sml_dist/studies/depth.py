@@ -60,7 +60,8 @@ class DepthConfig:
 
 def check(config_path: str, overrides: list[str] | None) -> None:
     """Raises InputError for what is wrong in the configuration."""
-    read_manifest(load_settings(DepthConfig, config_path, overrides).data.path)
+    data = load_settings(DepthConfig, config_path, overrides).data
+    read_manifest(data.path, data.label)
 
 
 def run(config_path: str, overrides: list[str] | None, output: str, show: ShowStage = silent) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat
 
+from sml_dist.config.data import DataConfig
 from sml_dist.config.metrics import Comparable
 from sml_dist.config.run import RunConfig, load, rooted
 from sml_dist.config.settings import load_settings
@@ -74,7 +75,7 @@ def cells(grid: GridConfig, folder: str) -> list[Cell]:
         config = load(bases[-1] if bases else grid.base, [threads, *grid.set, *rest, f"train.seed={seed}"])
         check(config)
         check_untracked(config)
-        check_compared(grid, config.data.path)
+        check_compared(grid, config.data)
         found.append(Cell(named, seed, placed(config, folder, named, seed)))
     return found
 
@@ -87,9 +88,9 @@ def check_untracked(config: RunConfig) -> None:
             raise InputError(f"tracking.{key}: the runs of an ablation go to no W&B or TensorBoard; {way_out}")
 
 
-def check_compared(grid: GridConfig, path: str) -> None:
+def check_compared(grid: GridConfig, data: DataConfig) -> None:
     """Whether the runs on a dataset will have what is compared. Raises InputError."""
-    manifest = read_manifest(path)
+    path, manifest = data.path, read_manifest(data.path, data.label)
     split = manifest.splits.get(grid.split)
     if split is None or not split.rows:
         raise InputError(f"split: {path} has no {grid.split} rows")

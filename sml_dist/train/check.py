@@ -21,7 +21,7 @@ FEW_STEPS = 100
 
 def check(config: RunConfig) -> Plan:
     """The plan of a run that can start; raises InputError that names the key or the dataset."""
-    manifest = read_manifest(config.data.path)
+    manifest = read_manifest(config.data.path, config.data.label)
     check_splits(config.data.path, manifest)
     if not manifest.features:
         raise InputError(f"{config.data.path} has numeric features alone; in its schema {A_FIELD}, and prepare it again")
@@ -63,10 +63,10 @@ class Undrawn(TorchFunctionMode):
 def check_monitor(config: RunConfig, manifest: Manifest) -> None:
     """Whether `train.monitor` is a number on the validation rows."""
     label, _ = config.train.monitored
-    named = manifest.labels if len(manifest.labels) > 1 else []  # the one label of a dataset has no name to monitor it by
+    named = manifest.labels if len(manifest.labels) > 1 else []  # the one label of a run has no name to monitor it by
     if label and label not in named:
         known = f"labels {', '.join(named)}" if named else "one label; give the metric alone"
-        raise InputError(f"train.monitor {config.train.monitor}: {config.data.path} has {known}")
+        raise InputError(f"train.monitor {config.train.monitor}: the run on {config.data.path} has {known}")
     check_metric("train.monitor", config.train.monitor, config.data.path, manifest, "valid")
 
 

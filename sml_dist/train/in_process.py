@@ -56,7 +56,7 @@ class Laboratory:
 
     @classmethod
     def of(cls, config: RunConfig, place: Place = Place()) -> "Laboratory":  # noqa: B008
-        return cls.over(read_manifest(config.data.path), config, place)
+        return cls.over(read_manifest(config.data.path, config.data.label), config, place)
 
     @classmethod
     def over(cls, manifest: Manifest, config: RunConfig, place: Place = Place()) -> "Laboratory":  # noqa: B008

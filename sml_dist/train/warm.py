@@ -146,7 +146,7 @@ def other_dataset(checkpoint: Checkpoint, new_root: str) -> tuple[str, Manifest]
     kept, path = places(checkpoint)
     root = kept if holds(kept, checkpoint.manifest["dataset"]) else path
     try:
-        manifest = read_manifest(root)
+        manifest = read_manifest(root, checkpoint.config.data.label)
     except InputError as error:
         raise InputError(f"run.warm_start: the checkpoint's dataset is needed to match its rows by value, but {error}") from None
     if fingerprint(root) != checkpoint.manifest["dataset"]:

@@ -99,7 +99,7 @@ def train(config: RunConfig, place: Place, stream_type: type[Stream], report: Re
     place.set_threads(config.train.threads)
 
     # data
-    manifest = read_manifest(config.data.path)
+    manifest = read_manifest(config.data.path, config.data.label)
     plan, collate = training_plan(manifest, config), Collator(manifest)
     source = Source.of(config.data.path, manifest, "train")
     ahead = windows_ahead(config.data.prefetch_windows, source, plan, gpu=place.device.type == "cuda")

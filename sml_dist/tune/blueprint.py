@@ -145,10 +145,10 @@ class Blueprint:
         Returns the most rows that a trial can train on. Raises InputError that names the key and the way out.
         """
         for given in self.datasets[1:] or self.datasets:  # the base's is among the space's, if any trial reads it
-            path = self.chosen({"data.path": given}).data.path
-            manifest = read_manifest(path)
-            check_splits(path, manifest)
-            check_metric("metric", self.sweep.metric, path, manifest, "valid")
+            data = self.chosen({"data.path": given}).data
+            manifest = read_manifest(data.path, data.label)
+            check_splits(data.path, manifest)
+            check_metric("metric", self.sweep.metric, data.path, manifest, "valid")
         for key in self.space.dimensions:
             if key in OWN:
                 raise InputError(f"space.{key} is the same for all trials of a sweep; take it out, and set it in the base")

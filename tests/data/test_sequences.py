@@ -89,6 +89,7 @@ def test_a_dataset_of_one_label_without_sequences_says_nothing_of_either(tmp_pat
         (lambda m: m["fields"][2].update(of="age"), "seen has 31 rows of age, which is no field with as many"),
         (lambda m: m["fields"][2].update(rows=7), "seen has 7 rows of film"),
         (lambda m: m.pop("labels"), "2 sums of 1 labels"),
+        (lambda m: m.update(stored_labels=["like", "love"]), "stored_labels is no key of it"),
     ],
 )
 def test_a_manifest_whose_sequence_or_labels_do_not_fit_is_damaged(made, tmp_path, change, said):

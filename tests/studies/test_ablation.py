@@ -66,7 +66,7 @@ def test_a_cells_paths_are_absolute_and_its_name_is_of_what_the_user_wrote(grid,
     """A worker of a cluster that was joined has another folder than the command."""
     monkeypatch.chdir(Path(grid).parent)
     cell = cells(read_grid(grid, ["set=[data.path=data]"]), str(tmp_path))[0]
-    assert cell.config.data.path == str(Path(grid).parent / "data") and cell.config.run.name == "dnn-off-seed1-065769a8"
+    assert cell.config.data.path == str(Path(grid).parent / "data") and cell.config.run.name == "dnn-off-seed1-b947b57a"
     warm = cells(read_grid(grid, ["set=[data.path=data,run.warm_start=old]"]), str(tmp_path))[0]
     assert warm.config.run.warm_start == str(Path(grid).parent / "old")
 
@@ -105,7 +105,7 @@ def test_what_is_wrong_in_a_grid_is_named(grid, monkeypatch):
         cells(read_grid(grid, ["set=[model.twoer=3]"]), "x")
     with pytest.raises(InputError, match="no such file; configs/"):
         read_grid("absent.yaml")
-    monkeypatch.setattr("sml_dist.studies.grid.read_manifest", lambda path: replace(read_manifest(path), group=True))
+    monkeypatch.setattr("sml_dist.studies.grid.read_manifest", lambda path, label: replace(read_manifest(path), group=True))
     monkeypatch.setattr("sml_dist.train.check.EXACT_ROWS", 300)
     with pytest.raises(InputError, match="metric gauc is known of up to 300 valid rows, and .*data has [0-9]+; set metric=auc or"):
         cells(read_grid(grid, ["metric=gauc"]), "x")
@@ -114,7 +114,7 @@ def test_what_is_wrong_in_a_grid_is_named(grid, monkeypatch):
 @pytest.mark.parametrize("metric", ["auc", "gauc", "ne"])
 @pytest.mark.parametrize("share", [0, 1])
 def test_a_metric_that_is_not_defined_on_the_split_is_refused_before_any_cell_runs(grid, monkeypatch, metric, share):
-    def one_class(path):
+    def one_class(path, label):
         manifest = read_manifest(path)
         test = replace(manifest.splits["test"], positives=share * manifest.splits["test"].rows)
         return replace(manifest, group=True, splits=manifest.splits | {"test": test})
