@@ -65,10 +65,10 @@ def changes(run: RunConfig, tables: Tables, cluster: Cluster, needed: Capacity) 
         yield change([option], f"{option} (rows outside the cache in HBM come from host memory over the bus)", run, richer, found)
     if larger := more_ranks(run, tables, cluster):
         wider, divided, found = larger
-        settings = [f"--world-size {wider.world_size}"]
-        if divided is not run:
-            settings.insert(0, f"train.global_batch_size={divided.train.global_batch_size}")
-        yield change(settings, f"{' with '.join(reversed(settings))} (more machines)", divided, wider, found)
+        batch, streams, option = divided.train.global_batch_size, divided.data.streams, f"--world-size {wider.world_size}"
+        own = [f"train.global_batch_size={batch}"] if batch != run.train.global_batch_size else []
+        own += [f"data.streams={streams}"] if streams != run.data.streams else []
+        yield change([*own, option], f"{option}{' with ' if own else ''}{' and '.join(own)} (more machines)", divided, wider, found)
 
 
 def too_large(needed: Capacity) -> list[str]:
@@ -102,14 +102,17 @@ def smaller_dim(run: RunConfig, tables: Tables, cluster: Cluster) -> RunConfig |
 def more_ranks(run: RunConfig, tables: Tables, cluster: Cluster) -> tuple[Cluster, RunConfig, Capacity] | None:
     """The first number of nodes, a quarter more at each try, on which there is a plan; None up to 64 times as many.
 
-    The run's batch is rounded up to one that the ranks can share.
+    The run's batch is rounded up to one that the ranks can share, and it gets a stream for each where its own are too few or do not
+    divide that.
     """
     count = cluster.world_size // cluster.local_world_size
     most = 64 * count
     while (count := max(count + 1, count * 5 // 4)) <= most:
         wider = replace(cluster, world_size=count * cluster.local_world_size)
-        batch = -(-run.train.global_batch_size // wider.world_size) * wider.world_size
-        divided = run if batch == run.train.global_batch_size else replace(run, train=replace(run.train, global_batch_size=batch))
+        ranks, streams = wider.world_size, run.data.streams
+        batch = -(-run.train.global_batch_size // ranks) * ranks
+        streams = streams if streams >= ranks and batch % streams == 0 else ranks
+        divided = replace(run, data=replace(run.data, streams=streams), train=replace(run.train, global_batch_size=batch))
         if found := attempt(divided, tables, wider):
             return wider, divided, found
     return None

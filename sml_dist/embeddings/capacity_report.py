@@ -5,6 +5,7 @@ from typing import Any
 
 from sml_dist.config.run import RunConfig, load
 from sml_dist.data.dataset import read_manifest
+from sml_dist.data.plan import Plan
 from sml_dist.embeddings.capacity import Capacity, Memory, demand, solve
 from sml_dist.embeddings.capacity_advice import Change, advise, explain
 from sml_dist.embeddings.capacity_sizes import parse_bytes
@@ -41,6 +42,7 @@ def plan_run(config: str, overrides: list[str] | None, cluster: Cluster, tables_
             f"try {-(-run.train.global_batch_size // cluster.world_size) * cluster.world_size}"
         )
     data = run.data
+    Plan((1,), data.streams, run.train.global_batch_size, window=1, seed=0).share(0, cluster.world_size)  # refused as by training
     tables = read_tables(tables_file) if tables_file else dataset_tables(data.path, read_manifest(data.path, data.label))
     return report(run, tables, cluster)
 

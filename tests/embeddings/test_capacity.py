@@ -159,23 +159,42 @@ def test_more_machines_come_with_a_batch_that_they_can_share(tables):
     run = few(sharding="row_wise", optimizer="adam")
     wider, divided, found = more_ranks(run, read_tables(tables), cluster("30MB"))
     assert found.fits and wider.world_size == 6 and divided.train.global_batch_size == 258  # 256 is no multiple of 6
+    assert divided.data.streams == 6  # 16 do not divide 258
+    larger = replace(run, train=replace(run.train, global_batch_size=240))
+    assert more_ranks(larger, read_tables(tables), cluster("30MB"))[1] == larger
+    few_streams = replace(larger, data=replace(larger.data, streams=5))
+    assert more_ranks(few_streams, read_tables(tables), cluster("30MB"))[1].data.streams == 6
+    settings = report(run, read_tables(tables), cluster("30MB")).changes[-1].settings
+    assert settings == ["train.global_batch_size=258", "data.streams=6", "--world-size 6"]
+
+
+def test_a_plan_refuses_workers_and_batches_that_training_would_refuse_for_their_streams(tables, tmp_path):
+    config = tmp_path / "few.yaml"
+    config.write_text("data: {path: none}\nmodel: {name: dnn}\ntrain: {global_batch_size: 256}\n")
+    with pytest.raises(InputError, match="^data.streams 16 is fewer than 32 workers; set data.streams to 128$"):
+        plan_run(str(config), None, cluster("80GB", ranks=32), tables)
+    assert plan_run(str(config), ["data.streams=32"], cluster("80GB", "1TB", ranks=32), tables).fits
+    with pytest.raises(InputError, match="^train.global_batch_size 256 is not divisible by data.streams 12; try 252 or 264$"):
+        plan_run(str(config), ["data.streams=12"], cluster("80GB"), tables)
 
 
 def replan(settings: list[str], on: Cluster, tables) -> Capacity:
     embedding: dict = {"sharding": "table_wise", "optimizer": "adam", "tables": {}}
-    options, batch = {"--ddr": "0", "--world-size": "4"}, 256
+    options, batch, streams = {"--ddr": "0", "--world-size": "4"}, 256, 16
     for setting in settings:
         if setting.startswith("--"):
             options |= dict([setting.split()])
         elif setting.startswith("train.global_batch_size="):
             batch = int(setting.split("=")[1])
+        elif setting.startswith("data.streams="):
+            streams = int(setting.split("=")[1])
         elif setting.startswith("embedding.tables."):
             embedding["tables"][setting.split(".")[2]] = {"sharding": setting.split("=")[1]}
         else:
             key, value = setting.removeprefix("embedding.").split("=")
             embedding[key] = int(value) if value.isdigit() else value
     run, ranks = few(**embedding), int(options["--world-size"])
-    assert batch % ranks == 0  # or the command refuses it
+    assert batch % ranks == batch % streams == 0 and ranks <= streams  # or the command refuses it
     return solve(replace(run, train=replace(run.train, global_batch_size=batch)), tables, cluster("30MB", options["--ddr"], ranks))
 
 
