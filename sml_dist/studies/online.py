@@ -46,6 +46,7 @@ def check(config_path: str, overrides: list[str] | None) -> None:
 
 def run(config_path: str, overrides: list[str] | None, output: str, show: ShowStage = silent) -> dict[str, Any]:
     """Makes the passes that are missing, then writes `output`/: curves.csv, passes.csv, pairs.csv, PNG, README.md. Ray must run."""
+    check(config_path, overrides)
     config, folder = load_settings(OnlineConfig, config_path, overrides), Path(output).absolute()
     cells = folder / "cells"
     cells.mkdir(parents=True, exist_ok=True)
