@@ -91,8 +91,8 @@ def warm_start(
     reasons["other or new"] = [name for name in fresh if name not in readers]
     notes = [f"{why}: {', '.join(names[:3])}{' ...' * (len(names) > 3)}" for why, names in reasons.items() if names]
     lines.append(("dense part", f"{len(wanted) - len(fresh)} tensors", f"{len(fresh)} tensors", "", "; ".join(notes) or "by name"))
-    state = [name for same, name in ((same_tables, "tables"), (same_dense, "dense part")) if same]
-    lines.append(("optimiser state", " and ".join(state) or "none", "the rest", "", ""))
+    state = [name for same, name in ((same_tables, "tables"), (same_dense, "dense")) if same]
+    lines.append(("optimiser state", ", ".join(state) or "none", "the rest", "", ""))
     if dropped := [field.name for table, field in by_table(old[1]).items() if table not in fields] if old else []:
         lines.append(("dropped", "", "", "", f"fields that are no more: {', '.join(sorted(dropped))}"))
     return rendered(found, lines), steps
