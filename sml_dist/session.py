@@ -160,7 +160,7 @@ def _join(address: str, **how: Any) -> None:
         ray.init(address=address, **how)
     except (ValueError, OSError, RuntimeError) as error:
         way_out = "name the head's HOST:PORT, or unset it for one of this machine's own"
-        raise InputError(f"RAY_ADDRESS {address}: no Ray answers there ({one_line(error)}); {way_out}") from None
+        raise InputError(f"RAY_ADDRESS {address}: cannot join a Ray there ({one_line(error)}); {way_out}") from None
 
 
 def _object_store() -> int:

@@ -71,6 +71,8 @@ def test_a_url_as_the_output_of_a_command_that_writes_paths_is_one_line_and_noth
         ("export r --output o", "--since"),
         ("serve e", "--token-file"),
         ("plan c --world-size 8", "--tables"),
+        ("jobs stop x", "--address"),
+        ("submit train", "--working-dir"),
     ],
 )
 def test_an_empty_path_is_neither_the_working_folder_nor_one_left_out(command, option, tmp_path, monkeypatch):

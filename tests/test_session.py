@@ -116,10 +116,10 @@ def test_every_ray_that_is_started_here_is_told_to_ask_for_a_token_first():
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("127.0.0.1:9", "no Ray answers there .*refused.*unset it"),
-        ("auto", "no Ray answers there .*refused.*unset it"),
-        ("local", "no Ray answers there .*none runs on this machine.*unset it"),
-        ("localhost", "no Ray answers there .*name the head's HOST:PORT, or unset it"),
+        ("127.0.0.1:9", "cannot join a Ray there .*refused.*unset it"),
+        ("auto", "cannot join a Ray there .*refused.*unset it"),
+        ("local", "cannot join a Ray there .*none runs on this machine.*unset it"),
+        ("localhost", "cannot join a Ray there .*name the head's HOST:PORT, or unset it"),
         ("http://127.0.0.1:8265", "this is a dashboard's address; name the head's own, HOST:6379"),
     ],
 )
@@ -140,7 +140,7 @@ def test_what_ray_says_of_an_address_that_it_cannot_join_is_one_line(monkeypatch
     monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.init", fail)
-    with pytest.raises(InputError, match=r"RAY_ADDRESS ray://127.0.0.1:1: no Ray answers there \(ray client"), ray_session():
+    with pytest.raises(InputError, match=r"RAY_ADDRESS ray://127.0.0.1:1: cannot join a Ray there \(ray client"), ray_session():
         pass
 
 

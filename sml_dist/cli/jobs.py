@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sml_dist.cli.app import Json, app, err, out, print_json
+from sml_dist.cli.app import Json, app, err, filled, out, print_json
 from sml_dist.spec import InputError, many
 from sml_dist.tabular import rich_table
 
-Address = Annotated[str | None, typer.Option(help="A dashboard's URL or a local cluster's name; else RAY_API_SERVER_ADDRESS, or local.")]
+Address = Annotated[
+    str | None, typer.Option(callback=filled, help="A dashboard's URL or a local cluster's name; else RAY_API_SERVER_ADDRESS, or local.")
+]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Accept a cluster on another machine that has no token.")]
 Id = Annotated[str, typer.Argument(help="A job's id, as `sml-dist jobs` lists it.")]
 # Of a command's paths those that outlast it: a job's own folder is thrown away.
@@ -26,7 +28,7 @@ def submit(
     job: Annotated[str, typer.Argument(help="A command with a file in jobs/: train, prepare, study, ...")],
     address: Address = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job's log to its end.")] = True,
-    working_dir: Annotated[Path, typer.Option(help="The checkout that is sent.")] = Path("."),
+    checkout: Annotated[str, typer.Option("--working-dir", callback=filled, help="The checkout that is sent.")] = ".",
     install: Annotated[
         Literal["cpu", "gpu"] | None, typer.Option(help="cpu | gpu: install the lock on nodes that do not have it, but for torch.")
     ] = None,
@@ -37,6 +39,7 @@ def submit(
     from sml_dist.operations import jobs as ray_jobs
     from sml_dist.operations.connect import connect
 
+    working_dir = Path(checkout)
     if not (working_dir / "jobs" / f"{job}.py").is_file():
         has = ", ".join(sorted(path.stem for path in (working_dir / "jobs").glob("*.py")))
         way_out = f"it has {has}" if has else "run this in the project's checkout, or give --working-dir /path/to/checkout"

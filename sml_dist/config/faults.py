@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from sml_dist.models.zoo import ZOO
 
 MOST = 5  # faults in a line
+MOST_KEYS = 8  # of a section that a line names
 
 
 def explain(cls: type, error: ValidationError, raw: dict[str, Any], base: type | None = None, kept: bool = False) -> str:
@@ -69,9 +70,8 @@ def _explain(cls: type, fault: Any, raw: dict[str, Any], base: type | None) -> s
         parts = [part.rpartition(".")[2] for part in keys(cls, raw) if part.rpartition(".")[0] == key]  # none of a model without a name
         named = f"name={short(given)}" if isinstance(given, str) else "name=..."
         example = named if "name" in parts or not parts else f"{parts[0]}=..."
-        return f"{short(key)}: {short(repr(given))} is no section; say {short(key)}.{example}" + (
-            f" (it has {', '.join(parts)})" * bool(parts)
-        )
+        has = f" (it has {', '.join(parts[:MOST_KEYS])}{' ...' * (len(parts) > MOST_KEYS)})" if parts else ""
+        return f"{short(key)}: {'null' if given is None else short(repr(given))} is no section; say {short(key)}.{example}{has}"
     where = f"{short(key)}: " if key else ""
     if fault["type"] == "value_error":  # a check of ours: its line says what was given
         return f"{where}{short(fault['ctx']['error'], 240)}"

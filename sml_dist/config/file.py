@@ -22,7 +22,7 @@ def read_yaml(
             raise InputError(f"--set {short(override)}: expected key=value, as in --set train.epochs=2")
         try:
             OmegaConf.from_dotlist([override])
-        except (OmegaConfBaseException, YAMLError) as error:
+        except (OmegaConfBaseException, YAMLError, IndexError) as error:
             why = short(getattr(error, "problem", None) or error, 240)
             raise InputError(f"--set {short(override)}: {why}; give a value as YAML writes it, as in [400, 400]") from None
     try:
@@ -30,7 +30,12 @@ def read_yaml(
         plain = OmegaConf.to_container(raw)  # a log of plain lines is one long key without a value
         if not isinstance(plain, dict) or list(plain.values()) == [None]:
             raise InputError(f"{path} holds no configuration; see configs/smoke.yaml for one")
-        raw = OmegaConf.merge(default or {}, raw, OmegaConf.from_dotlist(overrides or []))
+        raw = OmegaConf.merge(default or {}, raw)
+        for override in overrides or []:
+            try:
+                raw = OmegaConf.merge(raw, OmegaConf.from_dotlist([override]))
+            except TypeError:
+                raise InputError(f"--set {short(override)}: a list stands where a section should, or the reverse; give all of it") from None
         return OmegaConf.to_container(raw, resolve=resolve)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; configs/ holds ready ones") from None

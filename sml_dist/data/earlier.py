@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sml_dist.credentials import refuse
 from sml_dist.data.dataset import MANIFEST, read_manifest
 from sml_dist.data.files import file_system
 from sml_dist.data.numeric import Statistics
@@ -29,6 +30,7 @@ class Earlier:
     @staticmethod
     def of(where: str) -> "Earlier":
         """Of the folder of a dataset, or of a run. Raises InputError."""
+        refuse(where, "--extend")
         fs, folder = file_system(where)
         kept = f"{where.rstrip('/')}/dataset"
         root = kept if fs.exists(f"{folder.rstrip('/')}/dataset/{MANIFEST}") else where

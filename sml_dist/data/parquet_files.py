@@ -93,11 +93,15 @@ def read_parquet(span: Span, schema: Schema, columns: list[str]) -> Iterator[Raw
 def _batch_rows(parquet: pq.ParquetFile, groups: list[int], columns: list[str]) -> int:
     """How many rows take about BATCH_BYTES once they are decoded.
 
-    Each value, in a list too, counts as eight bytes at least: encoded as runs, the pads of a history are next to nothing.
+    Each value, in a list too, counts as eight bytes at least, a text as sixteen: encoded as runs, the pads of a history are next to
+    nothing. Longer texts that repeat take more than is counted.
     """
     names, metadata = tuple(f"{column}." for column in columns), parquet.metadata
     read = [i for i in range(metadata.num_columns) if f"{parquet.schema.column(i).path}.".startswith(names)]
     there = [metadata.row_group(group) for group in groups if group < metadata.num_row_groups]  # iter_batches names one that is not
-    chunks = [group.column(i) for group in there for i in read]
-    decoded = sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in chunks)
-    return max(1, min(BATCH_ROWS, BATCH_BYTES * sum(group.num_rows for group in there) // max(1, decoded)))
+    fitting = [BATCH_BYTES * group.num_rows // max(1, sum(_decoded_bytes(group.column(i)) for i in read)) for group in there]
+    return max(1, min(BATCH_ROWS, *fitting))
+
+
+def _decoded_bytes(chunk: pq.ColumnChunkMetaData) -> int:
+    return max(chunk.total_uncompressed_size, (16 if chunk.physical_type == "BYTE_ARRAY" else 8) * chunk.num_values)

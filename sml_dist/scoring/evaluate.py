@@ -62,6 +62,10 @@ def evaluate(
     says so; or a glob of raw logs with labels, for which Ray must be initialised. Raises InputError.
     """
     model = loaded(run, step, options)
+    if against is not None:
+        other = loaded(against, None, options)
+        options, its_options = alike(options, model, other)
+        check(its_options, other)
     check(options, model)
     data = model.config.data.path if data is None else data
     source = rows_of(model, data, split, show)
@@ -74,10 +78,6 @@ def evaluate(
     found["slice_resamples"] = min(options.resamples, SLICE_RESAMPLES)  # at most: fewer for millions of rows
     both = [scored]
     if against is not None:
-        other = loaded(against, None, options)
-        label = found["label"] if found["label"] in other.manifest.labels else options.label
-        its_options = replace(options, label=label, by=(), unit="row")  # what is drawn are this run's groups
-        check(its_options, other)
         second, its_rows, _ = score(other, rows_of(other, data, split, show), data, its_options, show)
         if not (np.array_equal(rows, its_rows) and np.array_equal(scored.labels, second.labels)):
             why = "the two runs do not keep the same rows and labels of this data, as their schemas differ"
@@ -91,6 +91,20 @@ def evaluate(
     found["calibration_curve"], found["expected_calibration_error"] = [asdict(one) for one in bins], expected_error(bins)
     found["slices"] = {name: sliced(name, both, *held, model, by_delong, options) for name, held in values.items() if len(held[1])}
     return found
+
+
+def alike(options: Options, model: Trained, other: Trained) -> tuple[Options, Options]:
+    """The options for either of two runs, which are compared on the first label that both predict; the one label of a dataset has no name.
+
+    What is drawn are the first run's groups. Raises InputError.
+    """
+    own, its = model.manifest.labels, other.manifest.labels
+    if options.label is None and "label" not in own + its:
+        both = [label for label in own if label in its]
+        if not both:
+            raise InputError(f"the runs predict {', '.join(own)} and {', '.join(its)}, no label of the same name; name another run")
+        options = replace(options, label=both[0])
+    return options, replace(options, by=(), unit="row")
 
 
 def loaded(run: str, step: int | None, options: Options) -> Trained:

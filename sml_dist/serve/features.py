@@ -118,7 +118,7 @@ def describe(model: Trained, quantize: Quantize, shards: dict[str, list[Shard]],
         for mean, std in [statistics.moments.get(name, (0.0, 1.0))]
     ]
     time = to_dict(schema.timestamp) if schema.timestamp else None
-    labels = [schema.label.column] if schema.label else list(schema.labels)
+    labels = [schema.label.column] if schema.label else model.manifest.labels
     return Features(
         quantize=quantize, dim=model.config.embedding.dim, inputs=schema.inputs, missing=schema.missing, timestamp=time,
         fields=fields, dense=dense, labels=labels, contributions=contributions, schema=schema, statistics=statistics,

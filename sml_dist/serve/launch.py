@@ -67,7 +67,16 @@ def until_stopped(tell: Callable[[], None], show: Callable[[str], None]) -> None
         signal.signal(number, lambda *_: stop.set())
     tell()
     service = serve.get_app_handle(APPLICATION)
-    follow(lambda: service.told.remote().result(timeout_s=5), show, lambda: stop.wait(1.0))
+
+    def told() -> tuple[float, str]:
+        answer = service.told.remote()
+        try:
+            return answer.result(timeout_s=1)
+        except TimeoutError:
+            answer.cancel()
+            raise
+
+    follow(told, show, lambda: stop.wait(1.0))
 
 
 def follow(told: Callable[[], tuple[float, str]], show: Callable[[str], None], stopped: Callable[[], bool]) -> None:

@@ -58,7 +58,7 @@ def progressive(config: RunConfig) -> Predictions:
     """
     laboratory = Laboratory.of(config)
     if len(laboratory.manifest.labels) > 1:
-        raise InputError(f"{config.data.path} has several labels; this study is for one")
+        raise InputError(f"{config.data.path} has several labels; this study is for one: set data.label")
     trainer, task = laboratory.trainer, laboratory.task
     if config.train.global_batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in task.modules()):
         raise CannotLearn("batch norm has no variance to divide by in a batch of one row")  # torch refuses it too

@@ -99,6 +99,15 @@ def test_overrides_win_and_the_run_is_named_after_the_file(file):
     assert (config.run.name, config.train.epochs, config.model.sml.mtn.slope, config.data.shuffle) == ("mine", 3, 0.2, False)
 
 
+@pytest.mark.parametrize("override", ["model.tower.hidden.0=5", "model.tower=[1]", "embedding=[1,2]"])
+def test_a_list_in_a_sections_place_or_the_reverse_is_one_line(tmp_path, override):
+    (tmp_path / "mine.yaml").write_text("model: {name: dnn, tower: {hidden: [400, 400]}}\nembedding: {dim: 4}\ndata: {path: d}\n")
+    with pytest.raises(
+        InputError, match=rf"^--set {re.escape(override)}: a list stands where a section should, or the reverse; give all of"
+    ):
+        load(str(tmp_path / "mine.yaml"), [override])
+
+
 def test_a_config_is_frozen(file):
     with pytest.raises(dataclasses.FrozenInstanceError):
         load(file).train.epochs = 2
@@ -117,7 +126,8 @@ def test_a_config_is_frozen(file):
             "model.sml.mtn=none",
             "model.sml.mtn: 'none' is no section; say model.sml.mtn.placement=... (it has placement, before_",
         ),
-        ("train=null", "train: None is no section; say train.num_workers=... (it has num_workers, "),
+        ("train=null", "train: null is no section; say train.num_workers=... (it has num_workers, "),
+        ("[=3", "--set [=3: "),
         ("train.epochs=many", "train.epochs: input should be a valid integer"),
         ("train.epochs=0", "train.epochs: input should be greater than 0 (got 0)"),
         ("train.schedule=cos", "train.schedule: input should be 'constant', 'cosine' or 'plateau' (got 'cos')"),

@@ -3,13 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sml_dist.config.run import RunConfig, RunSection, dump, load, parse
 from sml_dist.data.dataset import fingerprint
 from sml_dist.embeddings.capacity_report import make_cluster, plan_run
-from sml_dist.scoring.evaluate import Options, evaluate
+from sml_dist.scoring.evaluate import Options, alike, evaluate
 from sml_dist.scoring.predict import predict
 from sml_dist.serve.export import export
 from sml_dist.serve.layout import FEATURES
@@ -131,11 +132,15 @@ def test_a_run_on_one_label_of_two_is_scored_measured_and_exported_as_one_on_tha
 def test_runs_on_several_labels_and_on_one_of_them_are_compared_on_that_one(love_runs, two_labels, tmp_path):
     both, one = train_alone(config(two_labels, tmp_path, "mmoe", epochs=1))["run"], love_runs["of two"]["run"]
     found = evaluate(one, against=both, options=Options(resamples=20))
-    turned = evaluate(both, against=one, options=Options(label="love", resamples=20))
+    turned = evaluate(both, against=one, options=Options(resamples=20))
+    assert turned["label"] == "love"  # both predict it, though the first run's first label is another
     assert found["label"] == turned["label"] == "love"
     assert found["metrics"] == turned["against"]["metrics"] and found["against"]["metrics"] == turned["metrics"]
     with pytest.raises(InputError, match="^--label like: the run predicts love$"):
         evaluate(one, options=Options(label="like"))
+    like, love = (SimpleNamespace(manifest=SimpleNamespace(labels=[name])) for name in ("like", "love"))
+    with pytest.raises(InputError, match="^the runs predict like and love, no label of the same name; name another run$"):
+        alike(Options(), like, love)
 
 
 def test_a_run_starts_from_one_on_one_label_of_two_but_does_not_go_on_with_another_label(love_runs, tmp_path):
