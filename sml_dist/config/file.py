@@ -17,11 +17,12 @@ def read_yaml(
 
     `resolve=False` leaves `${...}` as it stands: in a folder that someone else made it could put the reader's environment on a page.
     """
+    settings = []
     for override in overrides or []:
         if "=" not in override:
             raise InputError(f"--set {short(override)}: expected key=value, as in --set train.epochs=2")
         try:
-            OmegaConf.from_dotlist([override])
+            settings.append((override, OmegaConf.from_dotlist([override])))
         except (OmegaConfBaseException, YAMLError, IndexError) as error:
             why = short(getattr(error, "problem", None) or error, 240)
             raise InputError(f"--set {short(override)}: {why}; give a value as YAML writes it, as in [400, 400]") from None
@@ -31,9 +32,9 @@ def read_yaml(
         if not isinstance(plain, dict) or list(plain.values()) == [None]:
             raise InputError(f"{path} holds no configuration; see configs/smoke.yaml for one")
         raw = OmegaConf.merge(default or {}, raw)
-        for override in overrides or []:
+        for override, setting in settings:
             try:
-                raw = OmegaConf.merge(raw, OmegaConf.from_dotlist([override]))
+                raw = OmegaConf.merge(raw, setting)
             except TypeError:
                 raise InputError(f"--set {short(override)}: a list stands where a section should, or the reverse; give all of it") from None
         return OmegaConf.to_container(raw, resolve=resolve)

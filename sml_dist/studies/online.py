@@ -38,16 +38,17 @@ class Pass(NamedTuple):
     rows: int
 
 
-def check(config_path: str, overrides: list[str] | None) -> None:
-    """Raises InputError for what is wrong in the configuration."""
-    for log in load_settings(OnlineConfig, config_path, overrides).logs.values():
+def check(config_path: str, overrides: list[str] | None) -> OnlineConfig:
+    """The configuration, whose logs are there. Raises InputError for what is wrong in it."""
+    config = load_settings(OnlineConfig, config_path, overrides)
+    for log in config.logs.values():
         read_manifest(log.path)
+    return config
 
 
 def run(config_path: str, overrides: list[str] | None, output: str, show: ShowStage = silent) -> dict[str, Any]:
     """Makes the passes that are missing, then writes `output`/: curves.csv, passes.csv, pairs.csv, PNG, README.md. Ray must run."""
-    check(config_path, overrides)
-    config, folder = load_settings(OnlineConfig, config_path, overrides), Path(output).absolute()
+    config, folder = check(config_path, overrides), Path(output).absolute()
     cells = folder / "cells"
     cells.mkdir(parents=True, exist_ok=True)
     chosen = choose(config, cells, show)
